@@ -1,0 +1,1 @@
+"""Distils vision backbones from strong frozen teachers, without labels."""

@@ -1,0 +1,1 @@
+"""Aligners: from teacher features to targets of the student's width."""

@@ -1,0 +1,1 @@
+"""Where teacher taps come from."""

@@ -1,0 +1,171 @@
+"""The pytrees and protocols that every other file speaks.
+
+Data flows config -> data -> Batch -> (student Taps, Teacher) -> losses ->
+TrainState. Nothing here imports another file of the package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+Taps = Mapping[str, Array]
+"""Named outputs of a network: 'stem', 'stage1'..'stage4' (maps, NHWC),
+'feature' (n d, pooled without the last ReLU), 'pooled' (n d, what the
+classifier reads) and 'logits' (n classes)."""
+
+Specs = Mapping[str, jax.ShapeDtypeStruct]
+"""Shapes and dtypes of taps, known before anything runs."""
+
+Variables = Mapping[str, Any]
+"""What a loss may read: 'params', 'artifact' and the method's statistics."""
+
+Stats = Mapping[str, Any]
+"""Non-trained method state (its BatchNorm statistics, for instance)."""
+
+STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+"""The order in which every model runs; `begin` and `end` name entries."""
+
+
+@struct.dataclass
+class Batch:
+  """One global batch.
+
+  Attributes:
+    image: (n, h, w, 3) RGB; uint8 on its way to the device, float in [0, 1]
+      once inside the step. Models normalise.
+    label: (n,) int32; -1 where there is none.
+    mask: (n,) float32; 0 marks padding of the last evaluation batch.
+    teacher: stored teacher taps, empty when the teacher runs online.
+  """
+
+  image: Any
+  label: Any
+  mask: Any
+  teacher: Mapping[str, Any] = struct.field(default_factory=dict)
+
+
+@struct.dataclass
+class TrainState:
+  """Everything that changes while training; donated to the step.
+
+  Attributes:
+    step: int32 scalar, number of finished updates.
+    params: {'student': ..., 'method': ...}, float32.
+    stats: {'student': batch statistics, 'method': ...}.
+    opt: optimizer state of the trainable parameters of the current phase.
+    ema: moving average of `params`, or an empty dict when switched off.
+    rng: raw key data; the key of a step is `fold_in(rng, step)`.
+  """
+
+  step: Array
+  params: Any
+  stats: Any
+  opt: Any
+  ema: Any
+  rng: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """What a teacher says about one batch.
+
+  Attributes:
+    taps: teacher taps, gradients stopped.
+    resume: resume(stage, x) runs the frozen teacher from `stage` on x and
+      returns its taps; differentiable in x. None if only taps are stored.
+  """
+
+  taps: Taps
+  resume: Callable[[str, Array], Taps] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+  """Tap names that a phase reads; checked before step 0."""
+
+  student: tuple[str, ...] = ()
+  teacher: tuple[str, ...] = ()
+  resume: tuple[str, ...] = ()
+
+
+LossFn = Callable[
+  [Variables, Taps, Teacher, Batch],
+  tuple[Mapping[str, Float[Array, ""]], Stats],
+]
+"""(variables, student taps, teacher, batch) -> ({term: loss}, new stats)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """One stretch of training with fixed losses and trainable parameters.
+
+  Attributes:
+    name: shown to the user; also the prefix of nothing.
+    losses: the unweighted loss terms.
+    needs: taps that `losses` reads.
+    trainable: path prefixes of the parameters that are updated.
+    frozen: path prefixes taken out of `trainable` again.
+    train_from: earlier stages of the student run in evaluation mode.
+    end: last stage of the student that runs.
+    steps_frac: share of the total number of steps.
+    data: ((field, value), ...) changes to the data configuration.
+    fresh_opt: start from a new optimizer state.
+  """
+
+  name: str
+  losses: LossFn
+  needs: Needs
+  trainable: tuple[str, ...] = ("student", "method")
+  frozen: tuple[str, ...] = ()
+  train_from: str = "stem"
+  end: str = "head"
+  steps_frac: float = 1.0
+  data: tuple[tuple[str, Any], ...] = ()
+  fresh_opt: bool = True
+
+
+class Method(Protocol):
+  """A frozen dataclass whose fields are its configuration."""
+
+  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
+    """Variables of the method itself: {'params': ..., other stats: ...}."""
+    ...
+
+  def phases(self) -> tuple[Phase, ...]:
+    """The phases, in order; their `steps_frac` sum to 1."""
+    ...
+
+
+class TeacherSource(Protocol):
+  """Yields teacher taps, from a network that runs or from storage."""
+
+  can_resume: bool
+
+  def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
+    """Taps of `batch`; `frozen` is {'teacher': ..., 'artifact': ...}."""
+    ...
+
+
+class DataSource(Protocol):
+  """Random access to records; a frozen dataclass, `Source` in its file.
+
+  A record is {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int
+  (-1 if unknown), 'id': int}.
+  """
+
+  num_classes: int
+  fingerprint: str
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+Record = Mapping[str, np.ndarray | bytes | int]
