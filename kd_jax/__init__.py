@@ -1,1 +1,27 @@
-"""Distils vision backbones from strong frozen teachers, without labels."""
+"""Distils vision backbones from strong frozen teachers, without labels.
+
+`create_model`, `load_pretrained` and `export_timm` are the interface for use
+without the training program; they are imported when first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+  "create_model": ("kd_jax.models", "create_model"),
+  "load_pretrained": ("kd_jax.convert", "load_pretrained"),
+  "export_timm": ("kd_jax.convert", "to_timm"),
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _LAZY:
+    raise AttributeError(f"kd_jax has no {name!r}; it has {__all__}")
+  module, symbol = _LAZY[name]
+  return getattr(importlib.import_module(module), symbol)

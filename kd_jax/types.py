@@ -107,7 +107,7 @@ class Phase:
   """One stretch of training with fixed losses and trainable parameters.
 
   Attributes:
-    name: shown to the user; also the prefix of nothing.
+    name: shown to the user.
     losses: the unweighted loss terms.
     needs: taps that `losses` reads.
     trainable: path prefixes of the parameters that are updated.
@@ -132,7 +132,20 @@ class Phase:
 
 
 class Method(Protocol):
-  """A frozen dataclass whose fields are its configuration."""
+  """A frozen dataclass whose fields are its configuration.
+
+  Attributes:
+    terms: names of the loss terms with a weight; only they are computed.
+    artifact_tap: teacher tap whose mean and principal directions the losses
+      read as `variables['artifact']`; None if they read none.
+  """
+
+  terms: tuple[str, ...]
+
+  @property
+  def artifact_tap(self) -> str | None:
+    """See above."""
+    ...
 
   def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
     """Variables of the method itself: {'params': ..., other stats: ...}."""
@@ -140,6 +153,12 @@ class Method(Protocol):
 
   def phases(self) -> tuple[Phase, ...]:
     """The phases, in order; their `steps_frac` sum to 1."""
+    ...
+
+  def metrics(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> Mapping[str, tuple[Array, Array]]:
+    """Evaluation figures {name: (numerator (n,), denominator (n,))}."""
     ...
 
 

@@ -1,0 +1,124 @@
+r"""KDEP on real handwritten digits, on a laptop CPU, from one command.
+
+Command: python -m kd_jax.main --config configs/quickstart.py
+Expected: the table of the README, in less than 4 minutes on 2 CPU cores.
+Data: scikit-learn's digits (1797 real 8x8 images), shipped with the package.
+
+Digits 0-4 are the upstream task (with labels for teacher and supervised
+pre-training, without for KDEP), digits 5-9 the downstream task. Teacher and
+student differ in width (128 against 48 channels), so the SVD has to align.
+"""
+
+from configs.common import base, preprocess
+from ml_collections import ConfigDict
+
+STEPS = 300
+UPSTREAM = (0, 1, 2, 3, 4)
+DOWNSTREAM = (5, 6, 7, 8, 9)
+
+TEACHER = {
+  "layers": (1, 1, 1, 1),
+  "channels": (32, 64, 96, 128),
+  "stem_type": "cifar",
+}
+STUDENT = {
+  "layers": (1, 1, 1, 1),
+  "channels": (12, 24, 36, 48),
+  "stem_type": "cifar",
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """The full story, or `:smoke`, the same in a few steps."""
+  steps = {"": STEPS, "smoke": 6}[variant]
+  config = ConfigDict()
+  config.task = "quickstart"
+  config.seeds = (0, 1, 2, 3, 4) if not variant else (0, 1)
+  config.runs = ConfigDict(
+    {
+      "teacher": supervised(TEACHER, steps),
+      "kdep": kdep(steps),
+      "supervised": supervised(STUDENT, steps),
+    }
+  )
+  config.titles = ConfigDict(
+    {
+      "scratch": ("none (from scratch)", "no"),
+      "kdep": ("KDEP from the teacher", "no"),
+      "supervised": ("supervised", "yes"),
+    }
+  )
+  config.finetune = finetune(100 if not variant else 4)
+  config.lock()
+  return config
+
+
+def run(steps: int) -> ConfigDict:
+  """What the three runs share."""
+  config = base()
+  config.steps = steps
+  config.batch_size = 64
+  config.data = digits("train", UPSTREAM)
+  config.preprocess = preprocess(16, augment="shift", shift=2, crop_pct=1.0)
+  config.optim.update({"lr": 0.1, "weight_decay": 5e-4, "schedule": "cosine"})
+  config.eval.update(
+    {
+      "every": max(steps // 4, 1),
+      "evals": ("knn", "probe"),
+      "batch_size": 128,
+      "train": digits("train", DOWNSTREAM),
+      "test": digits("test", DOWNSTREAM),
+    }
+  )
+  config.log_every = max(steps // 20, 1)
+  config.checkpoint.every = max(steps // 2, 1)
+  return config
+
+
+def supervised(overrides: dict, steps: int) -> ConfigDict:
+  """Pre-training with labels."""
+  config = run(steps)
+  config.method = ConfigDict({"name": "supervised"})
+  config.losses.update({"feature": 0.0, "ce": 1.0})
+  config.teacher.update({"source": "none", "name": ""})
+  config.student = student(overrides, num_classes=len(UPSTREAM))
+  return config
+
+
+def kdep(steps: int) -> ConfigDict:
+  """Pre-training without labels, from the first run's student."""
+  config = run(steps)
+  config.data.labels = False
+  config.student = student(STUDENT, num_classes=0)
+  config.teacher.update(
+    {"name": "resnet18", "weights": "teacher/student", "overrides": TEACHER}
+  )
+  config.fit.augment = False
+  return config
+
+
+def finetune(steps: int) -> ConfigDict:
+  """Few labels of classes that pre-training has not seen."""
+  return ConfigDict(
+    {
+      "student": student(STUDENT, num_classes=10),
+      "steps": steps,
+      "batch_size": 25,
+      "eval_batch_size": 180,
+      "preprocess": preprocess(16, augment="shift", shift=2, crop_pct=1.0),
+      "optim": {"lr": 0.03, "weight_decay": 5e-4, "schedule": "cosine"},
+      "train": digits("train[:50]", DOWNSTREAM),
+      "test": digits("test", DOWNSTREAM),
+    }
+  )
+
+
+def student(overrides: dict, num_classes: int) -> ConfigDict:
+  """A ResNet-18 cut down to digits."""
+  fields = {**overrides, "num_classes": num_classes}
+  return ConfigDict({"name": "resnet18", "overrides": fields})
+
+
+def digits(split: str, classes: tuple[int, ...]) -> ConfigDict:
+  """Some classes of scikit-learn's digits."""
+  return ConfigDict({"name": "digits", "split": split, "classes": classes})

@@ -1,0 +1,269 @@
+"""Principal directions of teacher features, fitted in one pass.
+
+KDEP (CVPR 2022) takes the SVD of the N x D matrix of centred features. Its
+right singular vectors and singular values are the eigenvectors and the roots
+of the eigenvalues of the D x D scatter matrix, which this file accumulates
+batch by batch: memory does not grow with N, and `update` is plain jnp, so it
+runs inside the jitted teacher forward pass and is all-reduced by XLA when the
+batch is sharded.
+
+Rows are taken about a fixed shift (the mean of the first batch), products are
+full float32, and batches are added as pairs of float32 (two-sum), so that the
+sum over a data set is as exact as the products are.
+
+Example:
+  state = basis.init(2048)
+  step = jax.jit(basis.update, donate_argnums=0)
+  for batch in data:
+    state = step(state, features(batch), batch.mask)
+  basis.save(path, basis.finish(state, fingerprint))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+
+@struct.dataclass
+class ScatterState:
+  """Running sums over the rows seen so far; donate it to `update`.
+
+  Attributes:
+    count: int32, number of rows.
+    shift: (D,) about which rows are taken; the mean of the first batch.
+    total, total_low: (D,) sum of shifted rows, and its rounding error.
+    scatter, scatter_low: (D, D) sum of outer products of shifted rows, and
+      its rounding error.
+  """
+
+  count: Int[Array, ""]
+  shift: Float[Array, " d"]
+  total: Float[Array, " d"]
+  total_low: Float[Array, " d"]
+  scatter: Float[Array, "d d"]
+  scatter_low: Float[Array, "d d"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+  """A fitted basis, on the host.
+
+  Attributes:
+    mean: (D,) float64 mean of the rows.
+    basis: (D, D) float32, a direction per column, by descending variance;
+      the entry of largest magnitude of each is positive.
+    singular_values: (D,) float64 of the centred rows, not divided by
+      sqrt(N).
+    channel_variance: (D,) float64, unbiased, of the raw channels.
+    count: number of rows.
+    fingerprint: says which teacher, layer and data it was fitted on.
+  """
+
+  mean: np.ndarray
+  basis: np.ndarray
+  singular_values: np.ndarray
+  channel_variance: np.ndarray
+  count: int
+  fingerprint: str = ""
+
+  def artifact(self, width: int) -> dict[str, np.ndarray]:
+    """The float32 arrays that an aligner to `width` channels reads.
+
+    Raises:
+      ValueError: fewer rows were seen than directions are asked for.
+    """
+    check_rows(self.count, width, self.mean.size)
+    kept = min(width, self.mean.size)
+    return {
+      "mean": self.mean.astype(np.float32),
+      "basis": np.ascontiguousarray(self.basis[:, :kept]),
+      "singular_values": self.singular_values[:kept].astype(np.float32),
+      "channel_variance": self.channel_variance.astype(np.float32),
+    }
+
+
+def init(dim: int) -> ScatterState:
+  """The state before any row of `dim` channels."""
+  # Arrays of their own: shared ones could not be donated.
+  return ScatterState(
+    count=jnp.zeros((), jnp.int32),
+    shift=jnp.zeros((dim,), jnp.float32),
+    total=jnp.zeros((dim,), jnp.float32),
+    total_low=jnp.zeros((dim,), jnp.float32),
+    scatter=jnp.zeros((dim, dim), jnp.float32),
+    scatter_low=jnp.zeros((dim, dim), jnp.float32),
+  )
+
+
+def update(
+  state: ScatterState,
+  features: Float[Array, "n d"],
+  mask: Float[Array, " n"],
+) -> ScatterState:
+  """Adds the rows of `features` whose `mask` is not 0.
+
+  Raises:
+    ValueError: features of another width than the state's.
+  """
+  if features.ndim != 2 or features.shape[1] != state.shift.shape[0]:
+    raise ValueError(
+      f"features are (rows, {state.shift.shape[0]}) here; got "
+      f"{features.shape}. Pool maps first, or start from init(width)."
+    )
+  kept = mask != 0
+  rows = jnp.sum(kept, dtype=jnp.int32)
+  # Not a product with the mask: padding may be NaN.
+  x = jnp.where(kept[:, None], features.astype(jnp.float32), 0.0)
+  first = jnp.sum(x, axis=0) / jnp.maximum(rows, 1).astype(jnp.float32)
+  shift = jnp.where(state.count == 0, first, state.shift)
+  x = jnp.where(kept[:, None], x - shift, 0.0)
+  product = jnp.matmul(x.T, x, precision=jax.lax.Precision.HIGHEST)
+  scatter, scatter_error = _two_sum(state.scatter, product)
+  total, total_error = _two_sum(state.total, jnp.sum(x, axis=0))
+  return ScatterState(
+    count=state.count + rows,
+    shift=shift,
+    total=total,
+    total_low=state.total_low + total_error,
+    scatter=scatter,
+    scatter_low=state.scatter_low + scatter_error,
+  )
+
+
+def finish(state: ScatterState, fingerprint: str = "") -> Basis:
+  """The basis of all rows seen; float64, on the host.
+
+  The state is consumed, as if donated: its device memory is given back
+  before the eigenvectors need theirs.
+
+  Raises:
+    ValueError: fewer than two rows, features that are not finite, or a state
+      that was finished before.
+  """
+  if state.scatter.is_deleted():
+    raise ValueError("this state was finished before; start from init(width)")
+  count = int(state.count)
+  check_rows(count, 1, state.shift.size)
+  total = _pair(state.total, state.total_low)
+  scatter = _pair(state.scatter, state.scatter_low)
+  mean = np.asarray(state.shift, np.float64) + total / count
+  jax.tree.map(lambda x: x.delete(), state)
+  if not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
+    raise ValueError(
+      f"the features of {count} rows hold NaN or infinity (or overflow "
+      "float32 when squared); check the teacher's weights and its input range"
+    )
+  _subtract_outer(scatter, total / np.sqrt(count))
+  variance = np.diag(scatter).copy() / (count - 1)
+  values, vectors = scipy.linalg.eigh(
+    scatter.T, overwrite_a=True, check_finite=False, driver="evr"
+  )
+  del scatter
+  return Basis(
+    mean=mean,
+    basis=_oriented(vectors),
+    singular_values=np.sqrt(np.maximum(values[::-1], 0.0)),
+    channel_variance=np.maximum(variance, 0.0),
+    count=count,
+    fingerprint=fingerprint,
+  )
+
+
+def explained(basis: Basis, width: int) -> float:
+  """Share of the variance in the leading `width` directions."""
+  energy = np.square(basis.singular_values)
+  return float(energy[:width].sum() / energy.sum())
+
+
+def check_rows(count: int, width: int, dim: int) -> None:
+  """Whether `count` rows determine `width` directions of `dim` channels.
+
+  Raises:
+    ValueError: they do not; centred rows span one direction less than rows.
+  """
+  needed = min(width, dim) + 1
+  if count < needed:
+    raise ValueError(
+      f"{count} rows cannot determine {min(width, dim)} directions; fit on "
+      f"at least {needed} (many times the width is sensible)"
+    )
+
+
+def save(path: str | Path, basis: Basis) -> None:
+  """Writes `basis` as .npz; the file is either whole or not there."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+  try:
+    with temporary.open("wb") as file:
+      np.savez(file, **vars(basis))
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path, fingerprint: str | None = None) -> Basis:
+  """Reads a basis; with `fingerprint`, only one that carries it.
+
+  Raises:
+    ValueError: no such file, a damaged one, or another fingerprint.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(f"there is no basis at {path}; run the fit_svd task")
+  try:
+    # np.load leaves a file open that it opened itself and cannot read.
+    with path.open("rb") as handle, np.load(handle) as file:
+      fields = {f.name: file[f.name] for f in dataclasses.fields(Basis)}
+  except Exception as error:  # numpy and zipfile raise nine kinds
+    raise ValueError(
+      f"{path} is not a whole basis ({error}); delete it and run the fit_svd "
+      "task again"
+    ) from error
+  fields["count"] = int(fields["count"])
+  fields["fingerprint"] = str(fields["fingerprint"])
+  basis = Basis(**fields)
+  if fingerprint is not None and basis.fingerprint != fingerprint:
+    raise ValueError(
+      f"{path} was fitted for {basis.fingerprint!r}, this run needs "
+      f"{fingerprint!r}; delete the file to fit again or point to another"
+    )
+  return basis
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+  """The rounded sum, and exactly what rounding took off (Knuth)."""
+  total = a + b
+  part = total - a
+  return total, (a - (total - part)) + (b - part)
+
+
+def _pair(high: Array, low: Array) -> np.ndarray:
+  """High + low in a float64 array of its own."""
+  total = np.array(high, np.float64)
+  total += np.asarray(low)
+  return total
+
+
+def _subtract_outer(matrix: np.ndarray, vector: np.ndarray) -> None:
+  """Takes vector vector^T off `matrix` in place, without a second matrix."""
+  for row, factor in zip(matrix, vector, strict=True):
+    row -= factor * vector
+
+
+def _oriented(vectors: np.ndarray) -> np.ndarray:
+  """Columns in reverse, float32, largest entry of each positive."""
+  basis = vectors[:, ::-1].astype(np.float32)
+  largest = np.argmax(np.abs(basis), axis=0)
+  signs = np.sign(basis[largest, np.arange(basis.shape[1])])
+  basis *= signs
+  return basis

@@ -1,0 +1,116 @@
+"""Reads a config file and the overrides of the command line.
+
+A config file defines `get_config(variant='')` and returns a locked
+`ml_collections.ConfigDict`; `path.py:variant` passes the variant. Overrides
+keep the type of the field they replace. Three kinds of sub-config are open,
+because their fields belong to what they name: `overrides` (arguments of
+`create_model`), and the parts `data`, `align`, `method`, where a new `name`
+starts from that part's own defaults.
+"""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+PARTS = ("data", "align", "method")
+
+
+def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+  """The config of 'path/to/file.py[:variant]' after 'a.b=value' overrides.
+
+  Raises:
+    ValueError: no such file or variant, a field that does not exist, or a
+      value of the wrong type.
+  """
+  path, _, variant = spec.partition(":")
+  config = _read(Path(path), variant)
+  for override in overrides:
+    field, equals, text = override.partition("=")
+    if not equals:
+      raise ValueError(
+        f"--config.{override} has no value; write --config.{field}=value"
+      )
+    _assign(config, field, text)
+  return config
+
+
+def _read(path: Path, variant: str) -> ConfigDict:
+  if not path.is_file():
+    beside = sorted(p.as_posix() for p in path.parent.glob("[a-z]*.py"))
+    raise ValueError(
+      f"there is no config {path}; {path.parent} holds "
+      f"{[p for p in beside if not p.endswith('common.py')]}"
+    )
+  # Configs import their siblings as `configs.common`, from wherever they are.
+  root = str(path.resolve().parent.parent)
+  if root not in sys.path:
+    sys.path.append(root)
+  symbols = runpy.run_path(str(path))
+  if "get_config" not in symbols:
+    raise ValueError(f"{path} is no config: it does not define get_config()")
+  return symbols["get_config"](variant)
+
+
+def _assign(config: ConfigDict, field: str, text: str) -> None:
+  *parents, leaf = field.split(".")
+  node, path = config, "config"
+  for name in parents:
+    node, path = _child(node, name, path), f"{path}.{name}"
+    if not isinstance(node, ConfigDict):
+      raise ValueError(f"{path} is a value, it has no field {leaf!r}")
+  kind = path.rpartition(".")[2]
+  if kind in PARTS and leaf == "name" and text != node.name:
+    with node.unlocked():
+      for key in list(node):
+        del node[key]
+      node.name = text
+  elif kind in (*PARTS, "overrides") and leaf not in node:
+    with node.unlocked():
+      node[leaf] = _literal(text)
+  else:
+    old = _child(node, leaf, path)
+    node[leaf] = _parse(text, old, f"{path}.{leaf}")
+
+
+def _child(node: ConfigDict, name: str, path: str) -> Any:
+  if name not in node:
+    raise ValueError(
+      f"there is no field {path}.{name}; the fields of {path} are "
+      f"{sorted(node)}"
+    )
+  return node[name]
+
+
+def _parse(text: str, old: Any, path: str) -> Any:
+  """`text` as the type of `old`."""
+  kind = type(old)
+  if isinstance(old, ConfigDict):
+    raise ValueError(f"{path} holds the fields {sorted(old)}; set one of them")
+  if kind is str:
+    return text
+  value = _literal(text)
+  if kind is bool and text.lower() in ("true", "false", "1", "0"):
+    return text.lower() in ("true", "1")
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind in (tuple, list) and isinstance(value, tuple | list):
+    return kind(value)
+  if kind is bool or type(value) is not kind:
+    raise ValueError(
+      f"{path}={text!r} is no {kind.__name__}; its value now is {old!r}"
+    )
+  return value
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text

@@ -1,0 +1,15 @@
+"""Weights and preprocessing facts, between timm's files and this package."""
+
+from __future__ import annotations
+
+from kd_jax.convert.checkpoint import read_checkpoint
+from kd_jax.convert.pretrained import load_pretrained, save_timm
+from kd_jax.convert.weights import from_timm, to_timm
+
+__all__ = [
+  "from_timm",
+  "load_pretrained",
+  "read_checkpoint",
+  "save_timm",
+  "to_timm",
+]

@@ -1,0 +1,179 @@
+"""KDEP: knowledge distillation as efficient pre-training (CVPR 2022).
+
+The student's pooled feature without the last ReLU regresses the teacher's,
+brought to the student's width by a non-parametric aligner (SVD) and evened out
+by power-temperature scaling: loss = mean (f_s - PTS((f_t - mean) V_d))^2.
+Labels are read only if the term `ce` has a weight.
+
+Example:
+  Method(terms=('feature',), align={'name': 'svd'}, temperature=.1, power=3.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from kd_jax import losses, resolve
+from kd_jax.align import pts
+from kd_jax.types import (
+  Array,
+  Batch,
+  Needs,
+  Phase,
+  Specs,
+  Stats,
+  Taps,
+  Teacher,
+  Variables,
+)
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+# Every term: the taps that it reads from (student, teacher).
+TAPS = {
+  "feature": (("feature",), ("feature",)),
+  "angle": (("feature",), ("feature",)),
+  "rkd": (("feature",), ("feature",)),
+  "kl": (("logits",), ("logits",)),
+  "ce": (("logits",), ()),
+  "fsp": (STAGES, STAGES),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """Feature regression plus the optional terms that the paper compares.
+
+  Attributes:
+    terms: which of `TAPS` to compute; their weights are `config.losses`.
+    align: {'name': file of kd_jax/align, ...its fields}.
+    temperature: T of power-temperature scaling.
+    power: n of power-temperature scaling; T = n = 1 switches it off.
+    kl_temperature: temperature of the logits term (Hinton's T).
+  """
+
+  terms: tuple[str, ...] = ("feature",)
+  align: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: {"name": "svd"}
+  )
+  temperature: float = 0.1
+  power: float = 3.0
+  kl_temperature: float = 4.0
+
+  def __post_init__(self) -> None:
+    unknown = sorted(set(self.terms) - set(TAPS))
+    if unknown or not self.terms:
+      raise ValueError(
+        f"kdep has no loss term {unknown or 'with a weight'}; give at least "
+        f"one of {sorted(TAPS)} a weight in config.losses, and no other."
+      )
+    if self.temperature <= 0 or self.power < 1:
+      raise ValueError(
+        "power-temperature scaling needs temperature > 0 and power >= 1; got "
+        f"temperature={self.temperature}, power={self.power}."
+      )
+
+  @property
+  def aligner(self) -> Any:
+    """The aligner that `align` names."""
+    return resolve.build("align", "Aligner", self.align)
+
+  @property
+  def artifact_tap(self) -> str | None:
+    """The teacher's feature, if the aligner reads its statistics."""
+    needed = self._reads("feature") and self.aligner.needs_basis
+    return "feature" if needed else None
+
+  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
+    """Parameters of a learnable aligner.
+
+    Raises:
+      ValueError: student and teacher disagree on the number of classes.
+    """
+    if "kl" in self.terms:
+      _check_classes(student["logits"].shape[-1], teacher["logits"].shape[-1])
+    if not self._reads("feature"):
+      return {}
+    params = self.aligner.init(
+      key, student["feature"].shape[-1], teacher["feature"].shape[-1]
+    )
+    return {"params": params} if params else {}
+
+  def phases(self) -> tuple[Phase, ...]:
+    """One phase; a classifier that no term reads is left out of training."""
+    needs = Needs(
+      *(_union(TAPS[t][side] for t in self.terms) for side in (0, 1))
+    )
+    frozen = () if self._reads("logits") else ("student/head",)
+    return (Phase("kdep", self.losses, needs, frozen=frozen),)
+
+  def losses(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> tuple[dict[str, Array], Stats]:
+    """The unweighted terms, each a mean over the batch."""
+    compute: dict[str, Callable[[], Array]] = {
+      "feature": lambda: losses.mse(*self._pair(variables, taps, teacher)),
+      "angle": lambda: losses.angle(*self._pair(variables, taps, teacher)),
+      "rkd": lambda: losses.rkd(*self._pair(variables, taps, teacher)),
+      "kl": lambda: losses.distill_kl(
+        _wide(taps["logits"]),
+        _wide(teacher.taps["logits"]),
+        temperature=self.kl_temperature,
+      ),
+      "ce": lambda: losses.cross_entropy(_wide(taps["logits"]), batch.label),
+      "fsp": lambda: sum(
+        losses.fsp(
+          [_wide(taps[s]) for s in STAGES],
+          [_wide(teacher.taps[s]) for s in STAGES],
+        )
+      ),
+    }
+    return {term: compute[term]() for term in self.terms}, {}
+
+  def metrics(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> dict[str, tuple[Array, Array]]:
+    """'feature_error': ||s - t||^2 / ||t||^2 after alignment."""
+    del batch
+    if not self._reads("feature"):
+      return {}
+    student, target = self._pair(variables, taps, teacher)
+    error = jnp.sum((student - target) ** 2, -1)
+    return {"feature_error": (error, jnp.sum(target**2, -1))}
+
+  def _pair(
+    self, variables: Variables, taps: Taps, teacher: Teacher
+  ) -> tuple[Array, Array]:
+    """The student's feature and its target, (n, k) each."""
+    feature = _wide(taps["feature"])
+    student = self.aligner.student(variables.get("params", {}), feature)
+    target = self.aligner.teacher(
+      variables.get("artifact", {}),
+      _wide(teacher.taps["feature"]),
+      feature.shape[-1],
+    )
+    return student, pts.power_temperature(target, self.temperature, self.power)
+
+  def _reads(self, tap: str) -> bool:
+    return any(tap in TAPS[term][0] for term in self.terms)
+
+
+def _wide(x: Array) -> Array:
+  """Losses are computed in float32 at least, whatever the networks used."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _union(groups: Any) -> tuple[str, ...]:
+  return tuple(sorted({tap for group in groups for tap in group}))
+
+
+def _check_classes(student: int, teacher: int) -> None:
+  if student != teacher:
+    raise ValueError(
+      f"the kl term compares logits; the student has {student} and the "
+      f"teacher {teacher}. Set --config.student.num_classes={teacher}."
+    )

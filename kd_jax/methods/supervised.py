@@ -1,0 +1,70 @@
+"""Supervised training on labels: the baseline, and how teachers are made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses
+from kd_jax.types import (
+  Array,
+  Batch,
+  Needs,
+  Phase,
+  Specs,
+  Stats,
+  Taps,
+  Teacher,
+  Variables,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """Cross-entropy on the labels of the batch.
+
+  Attributes:
+    terms: must be ('ce',).
+  """
+
+  terms: tuple[str, ...] = ("ce",)
+
+  def __post_init__(self) -> None:
+    if self.terms != ("ce",):
+      raise ValueError(
+        f"supervised has the one loss term ce; got {self.terms}. Give every "
+        "other term of config.losses the weight 0."
+      )
+
+  @property
+  def artifact_tap(self) -> None:
+    """Reads nothing of a teacher."""
+    return None
+
+  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
+    """No variables of its own."""
+    del key, student, teacher
+    return {}
+
+  def phases(self) -> tuple[Phase, ...]:
+    """One phase over all parameters of the student."""
+    needs = Needs(student=("logits",))
+    return (Phase("supervised", self.losses, needs, trainable=("student",)),)
+
+  def losses(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> tuple[dict[str, Array], Stats]:
+    """Cross-entropy, averaged over the batch."""
+    del variables, teacher
+    logits = taps["logits"].astype(batch.image.dtype)
+    return {"ce": losses.cross_entropy(logits, batch.label)}, {}
+
+  def metrics(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> dict[str, tuple[Array, Array]]:
+    """Top-1 accuracy."""
+    del variables, teacher
+    hit = jnp.argmax(taps["logits"], -1) == batch.label
+    return {"accuracy": (hit, jax.numpy.ones(hit.shape))}

@@ -1,0 +1,78 @@
+"""Model families: one file each, found by the names in its `VARIANTS`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import jax.numpy as jnp
+
+from kd_jax import resolve
+from kd_jax.models.backbone import Backbone
+
+_INTERNAL = {"parent", "name"}
+
+
+def create_model(name: str, **overrides: Any) -> Backbone:
+  """Builds a model by its timm name.
+
+  Args:
+    name: 'resnet50', 'mobilenetv2_100', ...; see `list_models`.
+    **overrides: fields of the family's `Model`, for instance num_classes=10.
+      Lists become tuples.
+
+  Returns:
+    The module; `model.apply(variables, images)` returns taps.
+
+  Raises:
+    ValueError: unknown name or field, or a value that is not allowed.
+  """
+  family = resolve.symbol("models", family_of(name), "Model")
+  allowed = {f.name for f in dataclasses.fields(family) if f.init} - _INTERNAL
+  for field in overrides:
+    if field not in allowed:
+      raise ValueError(
+        f"{name} has no option {field!r}; it has {_near(field, allowed)}"
+      )
+  variants = resolve.symbol("models", family_of(name), "VARIANTS")
+  fields = {**variants[name], **overrides}
+  return family(**{k: _hashable(k, v) for k, v in fields.items()})
+
+
+def list_models() -> list[str]:
+  """All model names."""
+  return sorted(_families())
+
+
+def family_of(name: str) -> str:
+  """The module of `kd_jax.models` whose `VARIANTS` hold `name`.
+
+  Raises:
+    ValueError: no family has it.
+  """
+  families = _families()
+  if name not in families:
+    raise ValueError(
+      f"there is no model {name!r}; there are {_near(name, families)}"
+    )
+  return families[name]
+
+
+def _families() -> dict[str, str]:
+  return {
+    variant: family
+    for family in resolve.names("models", "VARIANTS")
+    for variant in resolve.symbol("models", family, "VARIANTS")
+  }
+
+
+def _near(word: str, allowed: Any) -> list[str]:
+  close = difflib.get_close_matches(word, allowed, n=5)
+  return close + sorted(set(allowed) - set(close))
+
+
+def _hashable(field: str, value: Any) -> Any:
+  if field == "dtype" and value is not None:
+    return jnp.dtype(value)
+  return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,182 @@
+"""What all model families share: fields, stages and input normalisation."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.nn.initializers import Initializer
+from jaxtyping import Array, Float
+
+from kd_jax.models import layers
+from kd_jax.types import STAGES, Taps
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+  """A convolutional network that runs stage by stage.
+
+  A family subclasses it and defines `run_stage` and `num_features`.
+
+  Attributes:
+    num_classes: width of the classifier; 0 leaves it out: logits are pooled.
+    global_pool: 'avg', 'max', 'avgmax' or 'catavgmax'.
+    drop_path_rate: stochastic depth of the last block; earlier blocks have
+      linearly less. Needs the rng collection 'dropout' in training.
+    output_stride: 32, 16 or 8: total stride with the default stem. Later
+      strides become dilation.
+    mean: subtracted from the input, per channel (after a 'bgr' flip).
+    std: divides the input, per channel (after a 'bgr' flip).
+    channel_order: 'rgb', or 'bgr' if the weights expect blue first. The input
+      is RGB in any case; `mean` and `std` are in the order named here.
+    dtype: compute dtype; None promotes input and parameters.
+    interpolation: resizing that the weights were evaluated with.
+    crop_pct: share of the shorter side that the evaluation crop keeps.
+    input_size: (channels, height, width) that the weights were trained with.
+  """
+
+  num_classes: int = 1000
+  global_pool: str = "avg"
+  drop_path_rate: float = 0.0
+  output_stride: int = 32
+  mean: tuple[float, ...] = IMAGENET_MEAN
+  std: tuple[float, ...] = IMAGENET_STD
+  channel_order: str = "rgb"
+  dtype: layers.Dtype = None
+  interpolation: str = "bilinear"
+  crop_pct: float = 0.875
+  input_size: tuple[int, ...] = (3, 224, 224)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    one_of("global_pool", self.global_pool, layers.POOLS)
+    one_of("output_stride", self.output_stride, (32, 16, 8))
+    one_of("channel_order", self.channel_order, ("rgb", "bgr"))
+    _triple("mean", self.mean)
+    _triple("std", self.std)
+    if 0.0 in self.std:
+      raise ValueError(f"std has a zero: {self.std}; it divides the input")
+    if not 0.0 <= self.drop_path_rate < 1.0:
+      raise ValueError(
+        f"drop_path_rate is {self.drop_path_rate}, not in [0, 1)"
+      )
+    if self.num_classes < 0:
+      raise ValueError(f"num_classes is {self.num_classes}; 0 is no classifier")
+
+  @property
+  def num_features(self) -> int:
+    """Width of the tap 'pooled'."""
+    raise NotImplementedError
+
+  def run_stage(
+    self, stage: str, x: Array, *, train: bool
+  ) -> tuple[Array, dict[str, Array]]:
+    """Runs one stage; returns its output and the taps that it yields."""
+    raise NotImplementedError
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "n h w c"],
+    *,
+    train: bool = False,
+    begin: str = "stem",
+    end: str = "head",
+    train_from: str = "stem",
+  ) -> Taps:
+    """Runs the stages `begin`..`end`, both included.
+
+    Args:
+      x: RGB images in [0, 1] if `begin` is 'stem', else the tap of the stage
+        before `begin`.
+      train: batch statistics and stochastic depth; needs
+        mutable=['batch_stats'].
+      begin: first stage that runs.
+      end: last stage that runs.
+      train_from: earlier stages run as with train=False.
+
+    Returns:
+      The taps of the stages that ran: 'stem', 'stage1'..'stage4', 'feature',
+      'pooled', 'logits'.
+
+    Raises:
+      ValueError: unknown stage, `end` before `begin`, or x is not a batch of
+        float RGB images.
+    """
+    for name, stage in zip(
+      ("begin", "end", "train_from"), (begin, end, train_from), strict=True
+    ):
+      one_of(name, stage, STAGES)
+    first, last = STAGES.index(begin), STAGES.index(end)
+    if last < first:
+      raise ValueError(f"end={end!r} comes before begin={begin!r} in {STAGES}")
+    if begin == "stem":
+      x = self._normalise(x)
+    if self.dtype is not None:
+      x = x.astype(self.dtype)
+    taps: dict[str, Array] = {}
+    for index in range(first, last + 1):
+      on = train and index >= STAGES.index(train_from)
+      x, new = self.run_stage(STAGES[index], x, train=on)
+      taps.update(new)
+    return taps
+
+  def _normalise(self, x: Array) -> Array:
+    if x.ndim != 4 or x.shape[-1] != 3:
+      raise ValueError(f"images are (n, h, w, 3), got the shape {x.shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise ValueError(
+        f"images are float RGB in [0, 1], got {x.dtype}. Divide uint8 by 255."
+      )
+    if self.channel_order == "bgr":
+      x = x[..., ::-1]
+    mean, std = (jnp.asarray(v, x.dtype) for v in (self.mean, self.std))
+    return (x - mean) / std
+
+
+def classify(
+  model: Backbone, x: Float[Array, "n h w c"], **inits: Initializer
+) -> tuple[Array, dict[str, Array]]:
+  """The last stage: global pooling and the classifier, named `head`.
+
+  Args:
+    model: the module that is being called.
+    x: the last map.
+    **inits: `kernel_init` and `bias_init` of the classifier.
+
+  Returns:
+    logits, and the taps 'pooled' and 'logits'.
+  """
+  pooled = logits = layers.global_pool(x, model.global_pool)
+  if model.num_classes:
+    head = nn.Dense(model.num_classes, dtype=model.dtype, name="head", **inits)
+    logits = head(pooled)
+  return logits, {"pooled": pooled, "logits": logits}
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+  """Raises ValueError unless `value` is one of `allowed`."""
+  if value not in allowed:
+    raise ValueError(f"{name} is {value!r}; allowed: {list(allowed)}")
+
+
+def _triple(name: str, value: Any) -> None:
+  good = isinstance(value, tuple) and len(value) == 3
+  if not good or not all(isinstance(v, numbers.Real) for v in value):
+    raise ValueError(f"{name} is {value!r}; it must be a tuple of 3 numbers")
+  if not np.isfinite(value).all():
+    raise ValueError(f"{name} is {value!r}; it must be finite")
+
+
+def positive(name: str, value: Any, length: int) -> None:
+  """Raises ValueError unless `value` is a tuple of `length` positive ints."""
+  good = isinstance(value, tuple) and len(value) == length
+  if not good or not all(isinstance(v, int) and v > 0 for v in value):
+    raise ValueError(
+      f"{name} is {value!r}; it must be a tuple of {length} positive integers"
+    )

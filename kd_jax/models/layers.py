@@ -1,0 +1,168 @@
+"""Layers with PyTorch's conventions, in NHWC.
+
+Padding is explicit and symmetric, max pooling pads with -inf, batch
+normalisation has eps 1e-5, momentum 0.1 and an unbiased running variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import dtypes
+from jax.nn import initializers
+from jaxtyping import Array, Float
+
+from kd_jax.models import depthwise
+
+Dtype = jnp.dtype | type | str | None
+
+POOLS = ("avg", "max", "avgmax", "catavgmax")
+"""Global poolings, named as in timm."""
+
+kaiming_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
+"""N(0, 2 / (k k c_out)), He et al. 2015 (arXiv:1502.01852), eq. 14."""
+
+
+def torch_linear_init(fan_in: int) -> initializers.Initializer:
+  """PyTorch's default for linear layers: U(-1, 1) / sqrt(fan_in)."""
+
+  def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32):
+    bound = 1.0 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+class Conv(nn.Module):
+  """Square convolution without bias; pads so that stride 1 keeps the size.
+
+  Attributes:
+    features: number of output channels.
+    size: width of the window, odd.
+    stride: step in pixels.
+    dilation: distance of neighbouring weights.
+    groups: number of channel groups.
+    dtype: compute dtype; None promotes input and parameters.
+  """
+
+  features: int
+  size: int = 1
+  stride: int = 1
+  dilation: int = 1
+  groups: int = 1
+  dtype: Dtype = None
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
+    """Applies the convolution."""
+    shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", kaiming_fan_out, shape, jnp.float32)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    padding = self.dilation * (self.size - 1) // 2
+    window = depthwise.Window(self.stride, self.dilation, padding)
+    return depthwise.conv(x, kernel, window)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last, as `nn.BatchNorm2d`.
+
+  Under `jit` with a sharded batch the means are global ones. Statistics are
+  float32, or float64 if the input is.
+
+  Attributes:
+    dtype: dtype of the output; None promotes input and parameters.
+    scale_init: initialiser of the scale.
+    momentum: weight of the new batch in the running statistics.
+    eps: added to the variance.
+  """
+
+  dtype: Dtype = None
+  scale_init: initializers.Initializer = initializers.ones
+  momentum: float = 0.1
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "*b c"], *, train: bool
+  ) -> Float[Array, "*b c"]:
+    """Normalises by the batch (`train`) or by the running statistics.
+
+    Raises:
+      ValueError: `train` with a single value per channel.
+    """
+    width = (x.shape[-1],)
+    scale = self.param("scale", self.scale_init, width, jnp.float32)
+    bias = self.param("bias", initializers.zeros, width, jnp.float32)
+    old_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
+    old_var = self.variable("batch_stats", "var", jnp.ones, width)
+    out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if train:
+      mean, var = _moments(x)
+      if not self.is_initializing():
+        self._update(old_mean, mean)
+        count = x.size // x.shape[-1]
+        self._update(old_var, var * (count / (count - 1)))
+    else:
+      mean, var = old_mean.value, old_var.value
+    y = (x - mean) * (jax.lax.rsqrt(var + self.eps) * scale) + bias
+    return y.astype(out_dtype)
+
+  def _update(self, running: nn.Variable, new: Array) -> None:
+    old = running.value
+    running.value = old + self.momentum * (new - old).astype(old.dtype)
+
+
+def _moments(x: Array) -> tuple[Array, Array]:
+  axes = tuple(range(x.ndim - 1))
+  if x.size == x.shape[-1]:
+    raise ValueError(
+      f"batch normalisation in training mode got the shape {x.shape}: one "
+      "value per channel has no variance. Use a larger batch or larger images."
+    )
+  mean = x.mean(axes)
+  return mean, jnp.square(x - mean).mean(axes)
+
+
+class DropPath(nn.Module):
+  """Stochastic depth per example (arXiv:1603.09382), scaled by 1 / keep.
+
+  Attributes:
+    rate: probability that an example loses the branch.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n h w c"], *, train: bool
+  ) -> Float[Array, "n h w c"]:
+    """Drops in training only; reads the rng collection 'dropout'."""
+    layer = nn.Dropout(self.rate, broadcast_dims=(1, 2, 3))
+    return layer(x, deterministic=not train)
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
+  """3x3 max pooling of stride 2; the padding of 1 never wins."""
+  return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def global_pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n d"]:
+  """One of `POOLS` over the pixels; 'catavgmax' doubles the channels."""
+  average, largest = x.mean((1, 2)), x.max((1, 2))
+  pooled = {
+    "avg": average,
+    "max": largest,
+    "avgmax": (average + largest) / 2,
+    "catavgmax": jnp.concatenate([average, largest], -1),
+  }
+  return pooled[kind]
+
+
+def pool_factor(kind: str) -> int:
+  """Channels that `global_pool` emits per channel."""
+  return 2 if kind == "catavgmax" else 1

@@ -1,0 +1,90 @@
+"""The start-up summary: what is about to run, in numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from kd_jax.train import metrics
+from kd_jax.types import Specs
+
+
+def run(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
+  """{label: value} for people, the report and the tests."""
+  size = config.preprocess.image_size
+  devices = jax.devices()
+  about = {
+    "workdir": str(where),
+    "task": f"{config.method.name}: {_terms(config)}",
+    "devices": f"{len(devices)} x {devices[0].device_kind}",
+    "processes": jax.process_count(),
+    "global_batch": config.batch_size,
+    "microbatches": config.accum_steps,
+    "images": len(parts.data),
+    "image_size": size,
+    "steps": config.steps,
+    "epochs": round(config.steps * config.batch_size / len(parts.data), 2),
+    "student": config.student.name,
+    "student_width": parts.specs[0]["feature"].shape[-1],
+    "student_parameters": count(parts.student, size),
+    "student_gflops_per_image": gflops(parts.student, size),
+  }
+  teacher = getattr(parts.taught.source, "model", None)
+  if teacher is None:
+    return about
+  return {
+    **about,
+    "teacher": config.teacher.name,
+    "teacher_weights": config.teacher.weights,
+    "teacher_width": parts.specs[1]["feature"].shape[-1],
+    "teacher_parameters": count(teacher, size),
+    "teacher_gflops_per_image": gflops(teacher, size),
+  }
+
+
+def show(about: Mapping[str, Any], specs: tuple[Specs, Specs]) -> None:
+  """Prints the summary and the table of taps."""
+  named = {"student": specs[0], "teacher": specs[1]}
+  table = metrics.tap_table({k: v for k, v in named.items() if v})
+  labels = {k.replace("_", " "): v for k, v in about.items()}
+  print(f"{metrics.summary(labels)}\n\n{table}\n", file=sys.stderr, flush=True)
+
+
+def count(model: nn.Module, image_size: int) -> int:
+  """Number of parameters."""
+  return parameter_overview.count_parameters(
+    _shapes(model, image_size)["params"]
+  )
+
+
+def gflops(model: nn.Module, image_size: int) -> float:
+  """1e9 floating point operations of one forward pass of one image."""
+  image = _image(image_size)
+  lowered = jax.jit(
+    lambda v, x: model.apply(v, x, train=False)["logits"]
+  ).lower(_shapes(model, image_size), image)
+  cost = lowered.cost_analysis() or {}
+  return round(float(cost.get("flops", np.nan)) / 1e9, 4)
+
+
+def _shapes(model: nn.Module, image_size: int) -> Any:
+  return jax.eval_shape(
+    lambda x: model.init(jax.random.key(0), x, train=False), _image(image_size)
+  )
+
+
+def _image(size: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+
+
+def _terms(config: ConfigDict) -> str:
+  weights = {k: v for k, v in config.losses.items() if v}
+  return " + ".join(f"{v:g} {k}" for k, v in weights.items())

@@ -1,0 +1,43 @@
+"""Fits the teacher's mean and principal directions, and nothing else.
+
+`pretrain` does this by itself; run it alone to share one artifact between many
+students: --config.fit.artifact=PATH.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kd_jax.align import basis as basis_lib
+from kd_jax.tasks import setup
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import workdir
+
+
+def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
+  """Fits (or finds) the basis that `config` needs.
+
+  Raises:
+    ValueError: the method reads no basis, or anything `pretrain` refuses.
+  """
+  where = Path(where)
+  workdir.claim(where, config.to_dict())
+  method = setup.method(config)
+  if method.artifact_tap is None:
+    raise ValueError(
+      f"method {config.method.name!r} with this aligner and these losses "
+      "reads no basis; set --config.method.align.name=svd"
+    )
+  mesh = mesh_lib.make_mesh()
+  mesh_lib.check_batch(config.batch_size, mesh)
+  data = setup.data(config.data)
+  taught = setup.teaching(config)
+  tap = method.artifact_tap
+  found = setup.fit_basis(config, taught, tap, data, where, mesh)
+  print(f"{found.count} images -> {setup.artifact_path(config, where)}")
+  for width in (2**k for k in range(4, found.mean.size.bit_length())):
+    share = basis_lib.explained(found, width)
+    print(f"  {width:5d} of {found.mean.size} directions: {share:.1%}")
+  return found

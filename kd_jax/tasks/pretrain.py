@@ -1,0 +1,254 @@
+"""Pre-trains a student: the job that everything else serves.
+
+config -> data -> teacher -> aligned targets -> train -> checkpoint -> export.
+The workdir ends with checkpoints/, student/ (timm weights), metrics.jsonl,
+TensorBoard files, artifact.npz and report.html.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from kd_jax import convert, trees
+from kd_jax.align import basis as basis_lib
+from kd_jax.data import pipeline
+from kd_jax.tasks import describe, setup
+from kd_jax.train import ckpt, loop, metrics, plan, report, workdir
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train.optim import Optim
+from kd_jax.types import Batch, DataSource, Method, Specs, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What a finished run is worth.
+
+  Attributes:
+    student: the network.
+    variables: its weights on the host, the moving average if there is one.
+    metrics: the last value of every metric.
+    workdir: where everything was written.
+  """
+
+  student: nn.Module
+  variables: Mapping[str, Any]
+  metrics: Mapping[str, float]
+  workdir: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """The objects that a config stands for, checked against each other."""
+
+  mesh: jax.sharding.Mesh
+  data: DataSource
+  student: nn.Module
+  method: Method
+  taught: setup.Teaching
+  specs: tuple[Specs, Specs]
+  batch: Batch
+  stretches: tuple[plan.Stretch, ...]
+
+
+def run(config: ConfigDict, where: str | Path) -> Result | None:
+  """Runs or continues the pre-training of `config` in the folder `where`.
+
+  Returns:
+    The student, or None after a dry run.
+
+  Raises:
+    ValueError: anything in the config that cannot work, before step 0.
+    Stopped: SIGTERM; the state is saved.
+  """
+  where = Path(where)
+  workdir.claim(where, config.to_dict())
+  parts = assemble(config)
+  optim = Optim(**config.optim.to_dict())
+  about = describe.run(config, parts, where)
+  if jax.process_index() == 0:
+    describe.show(about, parts.specs)
+    workdir.write(where / "summary.json", json.dumps(about, default=str))
+  if config.dry_run:
+    return None
+  artifact = _artifact(config, parts, where)
+  job = _job(config, parts, optim, artifact)
+  checkpoints = ckpt.Checkpoints(
+    where / "checkpoints", keep=config.checkpoint.keep
+  )
+  try:
+    state = _start(config, parts, job, checkpoints)
+    state = _train(job, checkpoints, state, where)
+  finally:
+    checkpoints.close()
+  return _finish(config, parts, state, where)
+
+
+def assemble(config: ConfigDict) -> Parts:
+  """Builds what the config names and checks that it fits together.
+
+  Raises:
+    ValueError: something does not exist, does not fit or cannot be reached.
+  """
+  mesh = mesh_lib.make_mesh()
+  mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
+  method = setup.method(config)
+  stretches = plan.stretches(method, config.steps)
+  student = setup.student(config)
+  data = setup.data(config.data)
+  views = setup.preprocess(config)
+  taught = setup.teaching(config)
+  batch = plan.image_batch(config.batch_size, views.image_size)
+  frozen = {"teacher": taught.variables, "artifact": {}}
+  specs = (
+    plan.student_specs(student, batch),
+    plan.teacher_specs(taught.source, frozen, batch),
+  )
+  for stretch in stretches:
+    plan.check_taps(stretch.phase, *specs, taught.source)
+  _check_labels(method, data, specs[0])
+  return Parts(mesh, data, student, method, taught, specs, batch, stretches)
+
+
+def _check_labels(method: Method, data: DataSource, student: Specs) -> None:
+  if "ce" not in method.terms:
+    return
+  classes = student["logits"].shape[-1]
+  if not data.num_classes or classes != data.num_classes:
+    raise ValueError(
+      f"the loss term ce needs labels; the data has {data.num_classes} "
+      f"classes and the student {classes} outputs. Use labelled data and set "
+      f"--config.student.overrides.num_classes={data.num_classes}, or give "
+      "ce the weight 0."
+    )
+
+
+def _artifact(
+  config: ConfigDict, parts: Parts, where: Path
+) -> Mapping[str, np.ndarray]:
+  tap = parts.method.artifact_tap
+  if tap is None:
+    return {}
+  found = setup.fit_basis(
+    config, parts.taught, tap, parts.data, where, parts.mesh
+  )
+  width = parts.specs[0][tap].shape[-1]
+  share = basis_lib.explained(found, width)
+  logging.info("%d directions explain %.1f %% of %s", width, 100 * share, tap)
+  return found.artifact(width)
+
+
+def _job(
+  config: ConfigDict,
+  parts: Parts,
+  optim: Optim,
+  artifact: Mapping[str, np.ndarray],
+) -> loop.Job:
+  frozen = {"teacher": parts.taught.variables, "artifact": artifact}
+  return loop.Job(
+    student=parts.student,
+    source=parts.taught.source,
+    stretches=parts.stretches,
+    settings=setup.settings(config, parts.mesh),
+    optim=optim,
+    frozen=mesh_lib.place(frozen, parts.mesh),
+    batches=lambda step, phase: setup.train_stream(
+      config, parts.data, step, phase
+    ),
+    record=lambda step: pipeline.position(
+      step, config.batch_size, source=parts.data, seed=config.seed
+    ),
+    evaluate=setup.evaluator(
+      config, parts.student, parts.taught.source, parts.method, parts.mesh
+    ),
+    batch_size=config.batch_size,
+    log_every=config.log_every,
+    eval_every=config.eval.every,
+    save_every=config.checkpoint.every,
+  )
+
+
+def _start(
+  config: ConfigDict, parts: Parts, job: loop.Job, saved: ckpt.Checkpoints
+) -> TrainState:
+  """The newest checkpoint; without one fresh weights, or `init_from`."""
+  key, init_key = jax.random.split(jax.random.key(config.seed))
+  params, stats = plan.init_variables(
+    parts.student, parts.method, init_key, parts.specs
+  )
+  for stretch in job.stretches:
+    plan.check_trainable(stretch.phase, params)
+  fresh = job.new_state(params, stats, key)
+  found = loop.restore(job, saved, fresh)
+  if found is not None:
+    logging.info("continuing after step %d", int(found.step))
+    return found
+  if not config.init_from:
+    return fresh
+  params, stats = load_weights(config, params, stats)
+  return job.new_state(params, stats, key)
+
+
+def load_weights(
+  config: ConfigDict, params: Any, stats: Any
+) -> tuple[Any, Any]:
+  """Replaces the student's backbone by the weights at `config.init_from`.
+
+  The classifier stays as it is: weights come from another task.
+  """
+  source = Path(config.init_from) / "student"
+  overrides = {**setup.model_fields(config.student.overrides), "num_classes": 0}
+  _, found = convert.load_pretrained(
+    config.student.name,
+    source if source.is_dir() else config.init_from,
+    **overrides,
+  )
+  student = trees.merge(params["student"], found["params"])
+  batch_stats = trees.merge(stats["student"], found["batch_stats"])
+  return {**params, "student": student}, {**stats, "student": batch_stats}
+
+
+def _train(
+  job: loop.Job, checkpoints: ckpt.Checkpoints, state: TrainState, where: Path
+) -> TrainState:
+  first, active = int(state.step), jax.process_index() == 0
+  progress = metrics.Progress(
+    job.total_steps, start_step=first, label=where.name, active=active
+  )
+  with metrics.Writer(where, start_step=first, active=active) as writer:
+    try:
+      return loop.Run(job, checkpoints, writer, progress).fit(state)
+    finally:
+      progress.close()
+
+
+def _finish(
+  config: ConfigDict, parts: Parts, state: TrainState, where: Path
+) -> Result:
+  """Exports the student and writes the report."""
+  params = state.ema or state.params
+  variables = {
+    "params": params["student"],
+    "batch_stats": state.stats["student"],
+  }
+  replicated = mesh_lib.replicated(parts.mesh)
+  gather = jax.jit(lambda tree: tree, out_shardings=replicated)
+  variables = jax.tree.map(np.asarray, gather(variables))
+  last: dict[str, float] = {}
+  if jax.process_index() == 0:
+    convert.save_timm(
+      parts.student, variables, where / "student", name=config.student.name
+    )
+    report.write_report(where)
+    for line in metrics.read(where):
+      last |= line
+  return Result(parts.student, variables, last, where)

@@ -1,0 +1,114 @@
+"""The whole story on a laptop: teacher, SVD, distillation, few-label transfer.
+
+A teacher learns digits 0-4 with labels. Then a smaller student of another
+width is pre-trained on the same images in two ways for the same number of
+steps: by KDEP from the teacher without labels, and with labels. Both, and a
+student from scratch, are fine-tuned on a few labelled images of digits 5-9.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import kd_jax
+from kd_jax.data import pipeline
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.tasks import pretrain, setup
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import metrics, report, workdir
+from kd_jax.train.optim import Optim
+from kd_jax.transfer.classify import Finetune
+
+HEADER = ("pre-training of the student", "labels", "accuracy", "seconds")
+TITLE = "Fine-tuned on few labels"
+
+
+def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
+  """Runs the story, prints its table and writes report.html.
+
+  Returns:
+    {kind of pre-training: accuracy of every seed}.
+  """
+  where = Path(where)
+  workdir.claim(where, {"task": config.task, "seeds": list(config.seeds)})
+  start = time.monotonic()
+  runs: dict[str, pretrain.Result] = {}
+  seconds = {"scratch": 0.0}
+  for name, fields in config.runs.items():
+    fields.teacher.weights = str(where / fields.teacher.weights)
+    print(f"\n--- {name} ---", flush=True)
+    runs[name], seconds[name] = _timed(
+      lambda fields=fields, name=name: pretrain.run(fields, where / name)
+    )
+  transfer = finetune(config.finetune)
+  kinds = {"scratch": None, **{k: r.variables for k, r in runs.items()}}
+  accuracy = {
+    kind: [transfer.run(backbone, seed) for seed in config.seeds]
+    for kind, backbone in kinds.items()
+    if kind != "teacher"
+  }
+  rows = [_row(config, kind, accuracy[kind], seconds) for kind in accuracy]
+  _show(config, where, rows, runs, time.monotonic() - start)
+  return accuracy
+
+
+def finetune(config: ConfigDict) -> Finetune:
+  """The transfer protocol of a config."""
+  train, test = (setup.data(part) for part in (config.train, config.test))
+  views = Preprocess(**config.preprocess.to_dict())
+  model = kd_jax.create_model(
+    config.student.name, **setup.model_fields(config.student.overrides)
+  )
+  return Finetune(
+    model=model,
+    optim=Optim(**config.optim.to_dict()),
+    steps=config.steps,
+    train=lambda seed: pipeline.train_batches(
+      train, views, batch_size=config.batch_size, seed=seed
+    ),
+    test=lambda: pipeline.eval_batches(
+      test, views, batch_size=config.eval_batch_size
+    ),
+    mesh=mesh_lib.make_mesh(),
+  )
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+  start = time.monotonic()
+  return work(), time.monotonic() - start
+
+
+def _row(
+  config: ConfigDict,
+  kind: str,
+  accuracy: list[float],
+  seconds: Mapping[str, float],
+) -> tuple[str, str, str, str]:
+  mean, std = 100 * np.mean(accuracy), 100 * np.std(accuracy, ddof=1)
+  title, labels = config.titles[kind]
+  return title, labels, f"{mean:.1f} ± {std:.1f} %", f"{seconds[kind]:.0f}"
+
+
+def _show(
+  config: ConfigDict,
+  where: Path,
+  rows: list[tuple[str, ...]],
+  runs: Mapping[str, pretrain.Result],
+  seconds: float,
+) -> None:
+  title = f"{TITLE} ({len(config.seeds)} seeds, mean ± standard deviation)"
+  table = metrics.columns([HEADER, *rows])
+  print(f"\n{title}\n\n{table}\n\n{seconds:.0f} seconds in all", flush=True)
+  page = report.write_report(
+    where,
+    title="kd_jax quickstart",
+    tables={title: (HEADER, rows)},
+    sections={name: result.workdir for name, result in runs.items()},
+  )
+  print(f"report: {page}", flush=True)

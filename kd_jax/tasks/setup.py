@@ -1,0 +1,217 @@
+"""From a config to the objects that the trainer works with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+import kd_jax
+from kd_jax import resolve, trees
+from kd_jax.data import pipeline
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.train import artifact, evaluate
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import step as step_lib
+from kd_jax.types import DataSource, Method, Phase, TeacherSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+  """The teacher's side of a run.
+
+  Attributes:
+    source: yields taps.
+    variables: of the teacher network, {} if there is none.
+    fingerprint: of network and variables.
+  """
+
+  source: TeacherSource
+  variables: Mapping[str, Any]
+  fingerprint: str
+
+
+def teaching(config: ConfigDict) -> Teaching:
+  """Loads the teacher that `config.teacher` names."""
+  wanted = config.teacher
+  load = resolve.symbol("teachers", wanted.source, "load")
+  overrides = {"dtype": config.dtype, **model_fields(wanted.overrides)}
+  source, variables = load(wanted.name, wanted.weights, overrides)
+  identity = artifact.identity(repr(source), trees.fingerprint(variables))
+  return Teaching(source, variables, identity)
+
+
+def student(config: ConfigDict) -> nn.Module:
+  """The network that `config.student` names."""
+  overrides = model_fields(config.student.overrides)
+  return kd_jax.create_model(
+    config.student.name, **{"dtype": config.dtype, **overrides}
+  )
+
+
+def model_fields(overrides: ConfigDict) -> dict[str, Any]:
+  """Arguments of create_model; configs hold lists, modules want tuples."""
+  return {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in overrides.to_dict().items()
+  }
+
+
+def method(config: ConfigDict) -> Method:
+  """The method, with the loss terms that have a weight."""
+  terms = tuple(k for k, weight in sorted(config.losses.items()) if weight)
+  fields = {**config.method.to_dict(), "terms": terms}
+  return resolve.build("methods", "Method", fields)
+
+
+def settings(config: ConfigDict, mesh: jax.sharding.Mesh) -> step_lib.Settings:
+  """What the train step needs."""
+  if config.accum_steps < 1:
+    raise ValueError(f"accum_steps is {config.accum_steps}; at least 1")
+  if not 0 <= config.ema_decay < 1:
+    raise ValueError(f"ema_decay is {config.ema_decay}; it must be in [0, 1)")
+  return step_lib.Settings(
+    weights=config.losses.to_dict(),
+    accum_steps=config.accum_steps,
+    ema_decay=config.ema_decay,
+    mesh=mesh,
+    fsdp=config.fsdp,
+  )
+
+
+def data(config: ConfigDict) -> DataSource:
+  """The data source that a part of the config names."""
+  return resolve.build("data", "Source", config.to_dict())
+
+
+def preprocess(config: ConfigDict) -> Preprocess:
+  """How images are prepared."""
+  return Preprocess(**config.preprocess.to_dict())
+
+
+def train_stream(
+  config: ConfigDict, source: DataSource, start: int, phase: Phase | None = None
+) -> pipeline.Batches:
+  """Training batches from step `start` on, as `phase` wants them."""
+  views = preprocess(config)
+  if phase is not None:
+    views = dataclasses.replace(views, **dict(phase.data))
+  return pipeline.train_batches(
+    source,
+    views,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def eval_stream(config: ConfigDict, source: DataSource) -> pipeline.Batches:
+  """One pass of evaluation batches."""
+  return pipeline.eval_batches(
+    source,
+    preprocess(config),
+    batch_size=config.eval.batch_size,
+    limit=config.eval.limit or None,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def evaluator(
+  config: ConfigDict,
+  net: nn.Module,
+  source: TeacherSource,
+  how: Method,
+  mesh: jax.sharding.Mesh,
+) -> evaluate.Evaluator:
+  """What `config.eval` asks for.
+
+  Raises:
+    ValueError: evals without two sets of labelled images to compare.
+  """
+  mesh_lib.check_batch(config.eval.batch_size, mesh)
+  names = (config.eval.train.name, config.eval.test.name)
+  if config.eval.evals and not all(names):
+    raise ValueError(
+      f"the evals {config.eval.evals} compare two labelled sets; "
+      f"config.eval.train.name and test.name are {names}. Name both, or "
+      "switch them off with --config.eval.evals=()"
+    )
+  sets = [
+    data(part if part.name else config.data)
+    for part in (config.eval.train, config.eval.test)
+  ]
+  return evaluate.Evaluator(
+    student=net,
+    source=source,
+    method=how,
+    mesh=mesh,
+    train=lambda: eval_stream(config, sets[0]),
+    test=lambda: eval_stream(config, sets[1]),
+    evals=tuple(config.eval.evals),
+    tap=config.eval.tap,
+  )
+
+
+def artifact_path(config: ConfigDict, workdir: Path) -> Path:
+  """Where the fitted basis is, or will be."""
+  return Path(config.fit.artifact or workdir / "artifact.npz")
+
+
+def fit_basis(
+  config: ConfigDict,
+  taught: Teaching,
+  tap: str,
+  source: DataSource,
+  workdir: Path,
+  mesh: jax.sharding.Mesh,
+) -> Any:
+  """Loads the basis of a teacher tap, or fits it in one pass over the data."""
+  views = preprocess(config)
+  identity = artifact.identity(
+    taught.fingerprint,
+    tap,
+    source.fingerprint,
+    views.fingerprint(),
+    repr((config.fit.augment, config.fit.examples, config.seed)),
+  )
+  frozen = {"teacher": mesh_lib.place(taught.variables, mesh), "artifact": {}}
+
+  def fit(fingerprint: str) -> Any:
+    stream = _fit_stream(config, source)
+    with stream:
+      count = _fit_batches(config, source)
+      batches = (next(stream) for _ in range(count))
+      return artifact.fit(
+        taught.source, frozen, tap, batches, mesh, fingerprint=fingerprint
+      )
+
+  return artifact.load_or_fit(artifact_path(config, workdir), identity, fit)
+
+
+def _fit_stream(config: ConfigDict, source: DataSource) -> pipeline.Batches:
+  if config.fit.augment:
+    return train_stream(config, source, 0)
+  return pipeline.eval_batches(
+    source,
+    preprocess(config),
+    batch_size=config.batch_size,
+    limit=config.fit.examples or None,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _fit_batches(config: ConfigDict, source: DataSource) -> int:
+  """Training views come in whole batches, evaluation views are padded."""
+  examples = min(config.fit.examples or len(source), len(source))
+  if config.fit.augment:
+    return max(examples // config.batch_size, 1)
+  return -(-examples // config.batch_size)

@@ -1,0 +1,49 @@
+"""A teacher network that runs in evaluation mode beside the student."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+from flax import linen as nn
+
+from kd_jax.convert import load_pretrained
+from kd_jax.types import Array, Batch, Taps, Teacher, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Runs `model` with the frozen variables on the student's own images."""
+
+  model: nn.Module
+  can_resume: ClassVar[bool] = True
+
+  def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
+    """Taps of the batch; what nobody reads, XLA does not compute."""
+    variables = frozen["teacher"]
+
+    def resume(stage: str, x: Array) -> Taps:
+      return self.model.apply(variables, x, train=False, begin=stage)
+
+    taps = self.model.apply(variables, batch.image, train=False)
+    return Teacher(jax.lax.stop_gradient(taps), resume)
+
+
+def load(
+  name: str, weights: Any, overrides: Mapping[str, Any]
+) -> tuple[Source, Variables]:
+  """Loads a teacher; see `kd_jax.load_pretrained` for what `weights` may be.
+
+  Raises:
+    ValueError: no weights given, or they do not fit the architecture.
+  """
+  if not weights:
+    raise ValueError(
+      f"the teacher {name!r} has no weights. Set --config.teacher.weights to "
+      "a .safetensors file, a directory or a hub name such as 'timm/"
+      f"{name}.a1_in1k'."
+    )
+  model, variables = load_pretrained(name, weights, **overrides)
+  return Source(model), variables

@@ -1,0 +1,74 @@
+"""The teacher's mean and principal directions, fitted in its forward pass."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax.align import basis as basis_lib
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train.step import as_unit
+from kd_jax.types import Batch, TeacherSource
+
+
+def fit(
+  source: TeacherSource,
+  frozen: Mapping[str, Any],
+  tap: str,
+  batches: Iterable[Batch],
+  mesh: jax.sharding.Mesh,
+  *,
+  fingerprint: str,
+) -> basis_lib.Basis:
+  """Fits the basis of one teacher tap in a single pass over `batches`.
+
+  Raises:
+    ValueError: no batch, too few rows, or features that are not finite.
+  """
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update(state, frozen, batch):
+    seen = batch.replace(image=as_unit(batch.image))
+    return basis_lib.update(state, source(frozen, seen).taps[tap], batch.mask)
+
+  state = None
+  for local in batches:
+    batch = mesh_lib.put_batch(local, mesh)
+    if state is None:
+      width = _width(source, frozen, tap, batch)
+      state = mesh_lib.place(basis_lib.init(width), mesh)
+    state = update(state, frozen, batch)
+  if state is None:
+    raise ValueError("there is no image to fit the SVD on; check config.data")
+  return basis_lib.finish(state, fingerprint)
+
+
+def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
+  """The basis at `path` if there is one, else a new one, saved there.
+
+  Raises:
+    ValueError: the file is damaged or belongs to another teacher or data.
+  """
+  if path.exists():
+    return basis_lib.load(path, fingerprint)
+  found = fit_it(fingerprint)
+  if jax.process_index() == 0:
+    basis_lib.save(path, found)
+  return found
+
+
+def identity(*parts: str) -> str:
+  """One fingerprint of teacher, layer, data and preprocessing."""
+  return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _width(source: Any, frozen: Any, tap: str, batch: Batch) -> int:
+  def taps(frozen, batch):
+    return dict(source(frozen, batch.replace(image=as_unit(batch.image))).taps)
+
+  return jax.eval_shape(taps, frozen, batch)[tap].shape[-1]

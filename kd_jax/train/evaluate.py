@@ -1,0 +1,107 @@
+"""What is measured between two stretches of training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from kd_jax import resolve
+from kd_jax.evals import features
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train.step import as_unit
+from kd_jax.types import Batch, Method, Taps, TeacherSource, TrainState
+
+Batches = Callable[[], Any]  # a fresh, closeable pass over Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Evaluates the student (its moving average, if there is one).
+
+  Attributes:
+    student: the network.
+    source: where teacher taps come from.
+    method: its `metrics` are averaged over `test`.
+    mesh: devices.
+    train: a fresh pass over the labelled images that vote.
+    test: a fresh pass over the images that are classified.
+    evals: names of files in kd_jax/evals with `evaluate(train, test)`.
+    tap: the feature that they read.
+  """
+
+  student: nn.Module
+  source: TeacherSource
+  method: Method
+  mesh: jax.sharding.Mesh
+  train: Batches
+  test: Batches
+  evals: tuple[str, ...]
+  tap: str = "pooled"
+
+  def __post_init__(self) -> None:
+    for name in self.evals:
+      resolve.symbol("evals", name, "evaluate")
+    # Jitted once: a run evaluates many times.
+    object.__setattr__(self, "_taps", jax.jit(self._apply))
+    object.__setattr__(self, "_metrics", jax.jit(self._sums))
+
+  def __call__(
+    self, state: TrainState, frozen: Mapping[str, Any]
+  ) -> dict[str, float]:
+    """{'eval/<name>': value} of every eval and of the method's metrics."""
+    params = state.ema or state.params
+    variables = {
+      "params": params["student"],
+      "batch_stats": state.stats["student"],
+    }
+    found = self._method_metrics(params, variables, state, frozen)
+    if self.evals:
+      sets = [self._features(variables, b) for b in (self.train, self.test)]
+      for name in self.evals:
+        evaluate = resolve.symbol("evals", name, "evaluate")
+        found |= evaluate(*sets)
+    return {f"eval/{name}": value for name, value in found.items()}
+
+  def _features(self, variables: Any, batches: Batches) -> features.Features:
+    with contextlib.closing(batches()) as stream:
+      placed = (mesh_lib.put_batch(batch, self.mesh) for batch in stream)
+      apply = functools.partial(self._taps, variables)
+      return features.extract(apply, placed, self.tap)
+
+  def _method_metrics(
+    self, params: Any, variables: Any, state: TrainState, frozen: Any
+  ) -> dict[str, float]:
+    own = {"params": params.get("method", {}), **state.stats["method"]}
+    sums: dict[str, np.ndarray] = {}
+    with contextlib.closing(self.test()) as stream:
+      for local in stream:
+        batch = mesh_lib.put_batch(local, self.mesh)
+        found = self._metrics(variables, own, frozen, batch)
+        sums = {k: sums.get(k, 0) + np.asarray(v) for k, v in found.items()}
+    return {name: float(top / bottom) for name, (top, bottom) in sums.items()}
+
+  def _apply(self, variables: Any, image: Any) -> Taps:
+    return self.student.apply(variables, as_unit(image), train=False)
+
+  def _sums(
+    self, variables: Any, own: Any, frozen: Any, batch: Batch
+  ) -> dict[str, Any]:
+    batch = batch.replace(image=as_unit(batch.image))
+    found = self.method.metrics(
+      {**own, "artifact": frozen["artifact"]},
+      self._apply(variables, batch.image),
+      self.source(frozen, batch),
+      batch,
+    )
+    return {
+      name: jnp.stack([jnp.sum(x * batch.mask) for x in pair])
+      for name, pair in found.items()
+    }

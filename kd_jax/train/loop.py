@@ -1,0 +1,288 @@
+"""The loop around the step: data, logging, checks, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from kd_jax.train import ckpt, metrics
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import step as step_lib
+from kd_jax.train.optim import Optim
+from kd_jax.train.plan import Stretch
+from kd_jax.types import Phase, TeacherSource, TrainState
+
+GRACE = (
+  3  # steps after which every trainable parameter must have had a gradient
+)
+
+
+class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
+  """The run was asked to end; its state is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """Everything the loop needs that does not change while it runs.
+
+  Attributes:
+    student: the network that learns.
+    source: where teacher taps come from.
+    stretches: phases with their steps.
+    settings: of the train step.
+    optim: optimizer of every phase.
+    frozen: {'teacher': variables, 'artifact': arrays}, on the mesh.
+    batches: (start step, phase) -> closeable endless iterator of Batch.
+    record: step -> what a checkpoint says about the data position.
+    evaluate: (state, frozen) -> {name: value}.
+    batch_size: global.
+    log_every, eval_every, save_every: steps; 0 is only at the end.
+  """
+
+  student: nn.Module
+  source: TeacherSource
+  stretches: tuple[Stretch, ...]
+  settings: step_lib.Settings
+  optim: Optim
+  frozen: Mapping[str, Any]
+  batches: Callable[[int, Phase], Any]
+  record: Callable[[int], Mapping[str, Any]]
+  evaluate: Callable[[TrainState, Mapping[str, Any]], Mapping[str, float]]
+  batch_size: int
+  log_every: int
+  eval_every: int
+  save_every: int
+
+  @property
+  def mesh(self) -> jax.sharding.Mesh:
+    """Where everything lives."""
+    assert self.settings.mesh is not None
+    return self.settings.mesh
+
+  @property
+  def total_steps(self) -> int:
+    """Steps of all phases."""
+    return self.stretches[-1].stop
+
+  def transform(self, stretch: Stretch) -> Any:
+    """The optimizer of one stretch."""
+    return self.optim.transform(stretch.stop - stretch.start)
+
+  def stretch_at(self, step: int) -> Stretch:
+    """The stretch that the state after `step` updates belongs to."""
+    later = (s for s in self.stretches if step < s.stop)
+    return next(later, self.stretches[-1])
+
+  def new_state(self, params: Any, stats: Any, key: jax.Array) -> TrainState:
+    """The state before step 0."""
+    first = self.stretches[0]
+    opt = self.transform(first).init(step_lib.trainable(params, first.phase))
+    state = TrainState(
+      step=np.zeros((), np.int32),
+      params=params,
+      stats=stats,
+      opt=opt,
+      ema=params if self.settings.ema_decay else {},
+      rng=jax.random.key_data(key),
+    )
+    return mesh_lib.place(state, self.mesh, fsdp=self.settings.fsdp)
+
+
+class Run:
+  """One run of a job: what it writes, and when it has to stop."""
+
+  def __init__(
+    self,
+    job: Job,
+    checkpoints: ckpt.Checkpoints,
+    writer: metrics.Writer,
+    progress: metrics.Progress,
+  ) -> None:
+    self.job = job
+    self._checkpoints = checkpoints
+    self._writer = writer
+    self._progress = progress
+    self._asked_to_stop = False
+    self._timer = (0, time.monotonic())
+
+  def fit(self, state: TrainState) -> TrainState:
+    """Trains from `state` to the end of the last stretch.
+
+    Raises:
+      Stopped: SIGTERM or preemption; the state has been saved.
+      ValueError: a loss term that is zero or not finite, or a parameter
+        without gradient.
+    """
+    with self._signals():
+      for stretch in self.job.stretches:
+        if int(state.step) < stretch.stop:
+          state = self._enter(stretch, state)
+          state = self._stretch(stretch, state)
+    self._checkpoints.wait()
+    return state
+
+  def _enter(self, stretch: Stretch, state: TrainState) -> TrainState:
+    """A phase that starts afresh gets a new optimizer state."""
+    at_start = int(state.step) == stretch.start != 0
+    if not at_start or not stretch.phase.fresh_opt:
+      return state
+    leaves = step_lib.trainable(state.params, stretch.phase)
+    opt = self.job.transform(stretch).init(leaves)
+    placed = mesh_lib.place(opt, self.job.mesh, fsdp=self.job.settings.fsdp)
+    return state.replace(opt=placed)
+
+  def _stretch(self, stretch: Stretch, state: TrainState) -> TrainState:
+    job, start = self.job, int(state.step)
+    train_step = step_lib.make_train_step(
+      job.student,
+      job.source,
+      stretch.phase,
+      job.transform(stretch),
+      job.settings,
+    )
+    paths = list(step_lib.trainable(state.params, stretch.phase))
+    had_gradient = np.zeros(len(paths), bool)
+    self._timer = (start, time.monotonic())
+    stream = job.batches(start, stretch.phase)
+    with contextlib.closing(stream):
+      for step in range(start + 1, stretch.stop + 1):
+        batch = mesh_lib.put_batch(next(stream), job.mesh)
+        state, found = train_step(state, job.frozen, batch)
+        has_gradient = found.pop("has_grad")
+        if step <= start + GRACE:
+          had_gradient |= np.asarray(has_gradient)
+        if step == min(start + GRACE, stretch.stop):
+          check_gradients(dict(zip(paths, had_gradient, strict=True)))
+        self._after(step, stretch, state, found)
+    return state
+
+  def _after(
+    self, step: int, stretch: Stretch, state: TrainState, found: Any
+  ) -> None:
+    """Logs, evaluates, saves and stops where it is time to."""
+    job, last = self.job, step == self.job.total_steps
+    stop = self._must_stop(step)
+    save = last or stop or step == stretch.stop or _due(step, job.save_every)
+    evaluate = last or _due(step, job.eval_every)
+    if save or evaluate or _due(step, job.log_every) or step == 1:
+      self._log(step, {k: float(v) for k, v in found.items()})
+    if evaluate:
+      self._writer.write(step, job.evaluate(state, job.frozen))
+      self._timer = (step, time.monotonic())
+    if save:
+      self._checkpoints.save(step, state, job.record(step))
+    if stop and not last:
+      self._checkpoints.wait()
+      raise Stopped(f"stopped after step {step}; run the same command again")
+
+  def _log(self, step: int, values: dict[str, float]) -> None:
+    check_terms(step, values)
+    before, then = self._timer
+    now = time.monotonic()
+    rate = (step - before) * self.job.batch_size / max(now - then, 1e-9)
+    self._timer = (step, now)
+    self._writer.write(step, {**values, "images_per_s": rate})
+    self._progress.update(step, _terms(values), rate)
+
+  def _must_stop(self, step: int) -> bool:
+    # Several processes have to agree on the step; Orbax asks the coordinator.
+    if jax.process_count() > 1:
+      return self._checkpoints.preempted(step)
+    return self._asked_to_stop
+
+  @contextlib.contextmanager
+  def _signals(self):
+    def ask(*_):
+      self._asked_to_stop = True
+
+    if jax.process_count() > 1:
+      yield
+      return
+    old = signal.signal(signal.SIGTERM, ask)
+    try:
+      yield
+    finally:
+      signal.signal(signal.SIGTERM, old)
+
+
+def check_terms(step: int, values: Mapping[str, float]) -> None:
+  """Whether the loss terms of a step are usable.
+
+  Raises:
+    ValueError: a term is not finite, or exactly zero.
+  """
+  for name, value in _terms(values).items():
+    if not np.isfinite(value):
+      raise ValueError(
+        f"loss term {name!r} is {value} at step {step}: training has "
+        "diverged. Lower --config.optim.lr, or set --config.optim.clip_norm."
+      )
+    if value == 0:
+      raise ValueError(
+        f"loss term {name!r} is exactly zero at step {step}: it compares "
+        "something with itself, or its input is constant. Check the teacher "
+        "and the aligner, or give the term no weight."
+      )
+
+
+def check_gradients(had_gradient: Mapping[str, bool]) -> None:
+  """Whether every trainable parameter had a gradient.
+
+  Raises:
+    ValueError: names those that had none.
+  """
+  without = [path for path, had in had_gradient.items() if not had]
+  if without:
+    raise ValueError(
+      f"{len(without)} trainable parameters got no gradient in the first "
+      f"{GRACE} steps: {without[:5]}. No loss term reaches them; add one that "
+      "does, or leave them out of the model."
+    )
+
+
+def restore(
+  job: Job, checkpoints: ckpt.Checkpoints, fresh: TrainState
+) -> TrainState | None:
+  """The newest usable checkpoint of this job, None if there is none.
+
+  Raises:
+    MismatchError: the checkpoint belongs to another model, data or seed.
+  """
+
+  def read(step: int) -> TrainState:
+    record, expected = checkpoints.record(step), dict(job.record(step))
+    if record != expected:
+      changed = sorted(k for k in expected if record.get(k) != expected[k])
+      raise ckpt.MismatchError(
+        f"the data behind checkpoint {step} has changed: {changed} was "
+        f"{[record.get(k) for k in changed]}, is "
+        f"{[expected[k] for k in changed]}. Use another --workdir."
+      )
+    stretch = job.stretch_at(step)
+    # A phase that starts afresh at this very step still carries the old state.
+    if step == stretch.start and step:
+      stretch = job.stretches[job.stretches.index(stretch) - 1]
+    leaves = step_lib.trainable(fresh.params, stretch.phase)
+    opt = mesh_lib.place(
+      job.transform(stretch).init(leaves), job.mesh, fsdp=job.settings.fsdp
+    )
+    return checkpoints.restore(step, fresh.replace(opt=opt))
+
+  return ckpt.newest(checkpoints, read)
+
+
+def _due(step: int, every: int) -> bool:
+  return bool(every) and step % every == 0
+
+
+def _terms(values: Mapping[str, float]) -> dict[str, float]:
+  terms = {k: v for k, v in values.items() if k.startswith("loss/")}
+  return {k.removeprefix("loss/"): v for k, v in terms.items()}

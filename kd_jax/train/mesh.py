@@ -1,0 +1,75 @@
+"""Devices as one mesh axis, and where arrays live on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices of all processes along one axis, sharded automatically."""
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_batch(batch_size: int, mesh: Mesh, accum_steps: int = 1) -> None:
+  """Refuses a global batch that the devices cannot share evenly.
+
+  Raises:
+    ValueError: `batch_size` is no multiple of devices x accumulation steps.
+  """
+  unit = mesh.size * accum_steps
+  if batch_size <= 0 or batch_size % unit:
+    raise ValueError(
+      f"batch_size is {batch_size}; it must be a multiple of {unit} "
+      f"({mesh.size} devices x accum_steps={accum_steps}). The nearest is "
+      f"--config.batch_size={max(round(batch_size / unit), 1) * unit}."
+    )
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+  """The first axis is split over the devices."""
+  return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
+  """Puts a tree (the same on every process) on the mesh.
+
+  Args:
+    tree: arrays.
+    mesh: the mesh.
+    fsdp: split each array along its largest divisible axis instead of copying
+      it to every device (fully sharded data parallel).
+  """
+  return jax.tree.map(
+    lambda x: jax.device_put(x, leaf_sharding(x, mesh, fsdp=fsdp)), tree
+  )
+
+
+def leaf_sharding(x: Any, mesh: Mesh, *, fsdp: bool) -> NamedSharding:
+  """Where one array of the train state lives."""
+  axes = [a for a, n in enumerate(np.shape(x)) if n and n % mesh.size == 0]
+  if not fsdp or not axes:
+    return replicated(mesh)
+  largest = max(axes, key=lambda a: np.shape(x)[a])
+  return NamedSharding(mesh, PartitionSpec(*[None] * largest, AXIS))
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+  """This process's rows become its part of the global batch."""
+  sharding = sharded(mesh)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+    batch,
+  )

@@ -1,0 +1,146 @@
+"""From a method to concrete phases, and the checks made before step 0."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kd_jax import trees
+from kd_jax.types import (
+  Array,
+  Batch,
+  Method,
+  Phase,
+  Specs,
+  TeacherSource,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+  """A phase with its first and its last step (exclusive)."""
+
+  phase: Phase
+  start: int
+  stop: int
+
+
+def stretches(method: Method, total_steps: int) -> tuple[Stretch, ...]:
+  """Splits `total_steps` over the phases by their shares.
+
+  Raises:
+    ValueError: too few steps for the phases, or shares that do not sum to 1.
+  """
+  phases = method.phases()
+  shares = [phase.steps_frac for phase in phases]
+  if abs(sum(shares) - 1) > 1e-6:
+    raise ValueError(f"steps_frac of the phases is {shares}; it must sum to 1")
+  ends = [round(total_steps * sum(shares[: i + 1])) for i in range(len(shares))]
+  starts = [0, *ends[:-1]]
+  if any(stop <= start for start, stop in zip(starts, ends, strict=True)):
+    raise ValueError(
+      f"steps={total_steps} leaves no step for one of the {len(phases)} "
+      "phases; set --config.steps higher"
+    )
+  parts = zip(phases, starts, ends, strict=True)
+  return tuple(Stretch(*part) for part in parts)
+
+
+def image_batch(batch_size: int, image_size: int) -> Batch:
+  """The shapes of a batch as the step sees it."""
+  shape = (batch_size, image_size, image_size, 3)
+  return Batch(
+    image=jax.ShapeDtypeStruct(shape, jnp.float32),
+    label=jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
+  )
+
+
+def student_specs(student: nn.Module, batch: Batch) -> Specs:
+  """Tap shapes of a freshly initialised student, nothing is computed."""
+
+  def run(image):
+    variables = student.init(jax.random.key(0), image, train=False)
+    return student.apply(variables, image, train=False)
+
+  return jax.eval_shape(run, batch.image)
+
+
+def teacher_specs(
+  source: TeacherSource, frozen: Mapping[str, Any], batch: Batch
+) -> Specs:
+  """Tap shapes of the teacher, nothing is computed."""
+  return jax.eval_shape(lambda f, b: dict(source(f, b).taps), frozen, batch)
+
+
+def check_taps(
+  phase: Phase, student: Specs, teacher: Specs, source: TeacherSource
+) -> None:
+  """Whether everything that a phase reads is there.
+
+  Raises:
+    ValueError: a tap or stage that student or teacher does not offer.
+  """
+  sides = (
+    ("student", phase.needs.student, student),
+    ("teacher", phase.needs.teacher, teacher),
+  )
+  for side, needed, offered in sides:
+    missing = sorted(set(needed) - set(offered))
+    if missing:
+      raise ValueError(
+        f"phase {phase.name!r} reads the {side} taps {missing}; this {side} "
+        f"offers {sorted(offered)}. Choose another {side} or loss term."
+      )
+  if phase.needs.resume and not source.can_resume:
+    raise ValueError(
+      f"phase {phase.name!r} runs the teacher from {phase.needs.resume}; "
+      "this teacher source only holds stored taps. Set "
+      "--config.teacher.source=online."
+    )
+
+
+def check_trainable(phase: Phase, params: Mapping[str, Any]) -> None:
+  """Whether every path prefix of a phase names a parameter.
+
+  Raises:
+    ValueError: nothing to train, or a prefix that names no parameter.
+  """
+  paths = list(trees.flatten(params))
+  optional = ("student", "method", "student/head")
+  for prefix in (*phase.trainable, *phase.frozen):
+    named = any(trees.is_under(path, (prefix,)) for path in paths)
+    if not named and prefix not in optional:
+      top = sorted({"/".join(path.split("/")[:2]) for path in paths})
+      raise ValueError(
+        f"phase {phase.name!r} trains {prefix!r}, which names no parameter; "
+        f"there are {top}"
+      )
+  if not trees.select(params, phase.trainable, phase.frozen):
+    raise ValueError(f"phase {phase.name!r} trains no parameter")
+
+
+def init_variables(
+  student: nn.Module, method: Method, key: Array, specs: tuple[Specs, Specs]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Fresh (params, stats), each {'student': ..., 'method': ...}."""
+  student_key, method_key = jax.random.split(key)
+  image = jnp.zeros((1, *student.input_size[1:], 3))
+
+  # Low optimization: the program runs once, compiling is all its cost.
+  options = {"xla_backend_optimization_level": 0}
+
+  @jax.jit
+  def init(key):
+    return student.init(key, image, train=False)
+
+  variables = init.lower(student_key).compile(options)(student_key)
+  own = dict(method.init(method_key, *specs))
+  params = {"student": variables["params"], "method": own.pop("params", {})}
+  stats = {"student": variables.get("batch_stats", {}), "method": own}
+  return params, stats

@@ -1,0 +1,171 @@
+"""The train step: one jitted function for every method.
+
+batch -> (student taps, teacher) -> loss terms -> sum of weights x terms ->
+gradient of the trainable parameters -> optimizer -> new state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from kd_jax import trees
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.types import Array, Batch, Phase, TeacherSource, TrainState
+
+Step = Callable[
+  [TrainState, Mapping[str, Any], Batch], tuple[TrainState, dict[str, Any]]
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What the step needs beside networks and phase.
+
+  Attributes:
+    weights: {loss term: weight}; a term that is missing here is an error.
+    accum_steps: microbatches per update; BatchNorm sees one at a time.
+    ema_decay: decay of the moving average of parameters; 0 keeps none.
+    mesh: where the state lives; None on a single device.
+    fsdp: whether the state is sharded over the mesh.
+  """
+
+  weights: Mapping[str, float]
+  accum_steps: int = 1
+  ema_decay: float = 0.0
+  mesh: jax.sharding.Mesh | None = None
+  fsdp: bool = False
+
+
+def as_unit(image: Array) -> Array:
+  """uint8 images become float32 in [0, 1]; float ones pass."""
+  if jnp.issubdtype(image.dtype, jnp.integer):
+    return image.astype(jnp.float32) / 255
+  return image
+
+
+def make_train_step(
+  student: nn.Module,
+  source: TeacherSource,
+  phase: Phase,
+  tx: optax.GradientTransformation,
+  settings: Settings,
+) -> Step:
+  """Builds (state, frozen, batch) -> (state, metrics), jitted.
+
+  The state is donated. Metrics are device scalars: 'loss/<term>',
+  'loss/total', 'grad_norm', and 'has_grad', one boolean per trainable leaf in
+  the order of `trainable(...)`.
+  """
+
+  def loss_fn(trainable, state, stats, frozen, batch, key):
+    params = trees.overlay(state.params, trainable)
+    batch = batch.replace(image=as_unit(batch.image))
+    taps, updated = student.apply(
+      {"params": params["student"], "batch_stats": stats["student"]},
+      batch.image,
+      train=True,
+      train_from=phase.train_from,
+      end=phase.end,
+      mutable=["batch_stats"],
+      rngs={"dropout": key},
+    )
+    variables = {
+      "params": params.get("method", {}),
+      "artifact": frozen["artifact"],
+      **stats["method"],
+    }
+    terms, method_stats = phase.losses(
+      variables, taps, source(frozen, batch), batch
+    )
+    total = sum(settings.weights[name] * x for name, x in terms.items())
+    stats = {
+      "student": trees.merge(stats["student"], updated.get("batch_stats", {})),
+      "method": trees.merge(stats["method"], method_stats),
+    }
+    metrics = {f"loss/{name}": x for name, x in terms.items()}
+    return total, ({**metrics, "loss/total": total}, stats)
+
+  def gradients(state, frozen, batch, key):
+    leaves = trainable(state.params, phase)
+    grad = jax.grad(loss_fn, has_aux=True)
+
+    def accumulate(stats, part):
+      micro, index = part
+      micro_key = jax.random.fold_in(key, index)
+      grads, (metrics, stats) = grad(
+        leaves, state, stats, frozen, micro, micro_key
+      )
+      return stats, (grads, metrics)
+
+    if settings.accum_steps == 1:
+      stats, found = accumulate(state.stats, (batch, 0))
+      return *found, stats
+    micros = split(batch, settings.accum_steps)
+    parts = (micros, jnp.arange(settings.accum_steps))
+    stats, found = jax.lax.scan(accumulate, state.stats, parts)
+    return *jax.tree.map(lambda x: x.mean(0), found), stats
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def train_step(state, frozen, batch):
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    grads, metrics, stats = gradients(state, frozen, batch, key)
+    leaves = trainable(state.params, phase)
+    updates, opt = tx.update(grads, state.opt, leaves)
+    params = trees.overlay(state.params, optax.apply_updates(leaves, updates))
+    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["has_grad"] = jnp.stack([jnp.any(g != 0) for g in grads.values()])
+    new = TrainState(
+      step=state.step + 1,
+      params=params,
+      stats=stats,
+      opt=opt,
+      ema=average(state.ema, params, settings.ema_decay),
+      rng=state.rng,
+    )
+    return pin(new, settings), metrics
+
+  return train_step
+
+
+def trainable(params: Mapping[str, Any], phase: Phase) -> dict[str, Any]:
+  """{path: leaf} of the parameters that `phase` updates."""
+  return trees.select(params, phase.trainable, phase.frozen)
+
+
+def average(ema: Any, params: Any, decay: float) -> Any:
+  """The new `decay * ema + (1 - decay) * params`; {} if there is none."""
+  if not ema:
+    return ema
+  return optax.incremental_update(params, ema, 1 - decay)
+
+
+def split(batch: Batch, parts: int) -> Batch:
+  """(n, ...) -> (parts, n / parts, ...), each device keeping its own rows."""
+
+  def one(x: Array) -> Array:
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+    return jnp.swapaxes(x, 0, 1)
+
+  return jax.tree.map(one, batch)
+
+
+def pin(state: TrainState, settings: Settings) -> TrainState:
+  """Keeps the new state in the layout of the old one.
+
+  Without it XLA may choose another layout and the next call compiles again.
+  """
+  if settings.mesh is None:
+    return state
+  layout = functools.partial(
+    mesh_lib.leaf_sharding, mesh=settings.mesh, fsdp=settings.fsdp
+  )
+  constrain = jax.lax.with_sharding_constraint
+  return jax.tree.map(lambda x: constrain(x, layout(x)), state)

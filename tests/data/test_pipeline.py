@@ -1,0 +1,268 @@
+import contextlib
+import json
+import multiprocessing
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from kd_jax.data import digits, folder, pipeline, synthetic
+from kd_jax.data.preprocess import Preprocess
+
+SOURCE = digits.Source(split="train[:100]")
+PREPROCESS = Preprocess(image_size=12, crop_pct=1.0, augment="shift", shift=2)
+
+
+def take(count, source=SOURCE, preprocess=PREPROCESS, **options):
+  options = {"batch_size": 24, "seed": 5, **options}
+  with pipeline.train_batches(source, preprocess, **options) as batches:
+    return [next(batches) for _ in range(count)]
+
+
+def assert_equal(found, expected):
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.fixture(scope="module")
+def stream():
+  return take(13)
+
+
+def test_shapes_and_dtypes(stream):
+  batch = stream[0]
+  assert (batch.image.shape, batch.image.dtype) == ((24, 12, 12, 3), np.uint8)
+  assert (batch.label.shape, batch.label.dtype) == ((24,), np.int32)
+  assert (batch.mask.tolist(), batch.mask.dtype) == ([1.0] * 24, np.float32)
+  assert batch.teacher == {}
+
+
+def test_every_epoch_is_a_new_permutation():
+  plain = Preprocess(image_size=8, crop_pct=1.0, augment="none")
+  batches = take(12, preprocess=plain, batch_size=25)
+  images = np.concatenate([batch.image for batch in batches])
+  labels = np.concatenate([batch.label for batch in batches])
+  truth = {SOURCE[i]["image"].tobytes(): SOURCE[i]["label"] for i in range(100)}
+  epochs = [
+    [image.tobytes() for image in e] for e in images.reshape(3, 100, -1)
+  ]
+  assert [set(epoch) for epoch in epochs] == [set(truth)] * 3
+  assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+  assert [truth[i] for epoch in epochs for i in epoch] == labels.tolist()
+  assert epochs[0] != [SOURCE[i]["image"].tobytes() for i in range(100)]
+
+
+def test_augmentation_is_new_in_every_epoch():
+  one = digits.Source(split="train[:1]")
+  batches = take(30, source=one, batch_size=1)
+  assert len({batch.image.tobytes() for batch in batches}) > 10
+
+
+def test_seed_decides(stream):
+  assert_equal(take(2), stream[:2])
+  assert (take(1, seed=6)[0].image != stream[0].image).any()
+
+
+# 100 records make 4.17 steps: 3 is inside an epoch, 4 and 8 cross its end.
+@pytest.mark.parametrize("start_step", [1, 3, 4, 8, 11])
+def test_resuming_is_skipping(stream, start_step):
+  found = take(2, start_step=start_step)
+  assert_equal(found, stream[start_step : start_step + 2])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_same_stream(stream, count):
+  parts = [
+    take(4, start_step=3, process_index=i, process_count=count)
+    for i in range(count)
+  ]
+  for step, shards in enumerate(zip(*parts, strict=True)):
+    assert {len(shard.label) for shard in shards} == {24 // count}
+    union = jax.tree.map(
+      lambda *rows: np.stack(rows, axis=1).reshape(24, *rows[0].shape[1:]),
+      *shards,
+    )
+    assert_equal(union, stream[3 + step])
+
+
+def test_threads_change_nothing(stream):
+  assert_equal(take(3, num_threads=0, prefetch=0), stream[:3])
+  assert_equal(take(3, num_threads=2, prefetch=1), stream[:3])
+
+
+def test_workers_change_nothing(stream):
+  found = take(6, num_workers=2, start_step=2)
+  assert_equal(found, stream[2:8])
+  assert type(found[0].image) is np.ndarray
+  assert multiprocessing.active_children() == []
+
+
+@contextlib.contextmanager
+def no_new_threads():
+  before = set(threading.enumerate())
+  yield lambda: set(threading.enumerate()) - before
+  # Grain tells its threads to end, without waiting for them.
+  for thread in set(threading.enumerate()) - before:
+    thread.join(10)
+  assert set(threading.enumerate()) <= before
+
+
+def test_nothing_is_left_running():
+  with no_new_threads() as new:
+    batches = pipeline.train_batches(SOURCE, PREPROCESS, batch_size=8, seed=0)
+    with contextlib.closing(batches):
+      next(batches)
+      assert new()
+  batches.close()
+  with pytest.raises(ValueError, match="these batches are closed"):
+    next(batches)
+
+
+def test_dropped_batches_close_themselves():
+  with no_new_threads() as new:
+    batches = pipeline.train_batches(SOURCE, PREPROCESS, batch_size=8, seed=0)
+    next(batches)
+    assert new()
+    del batches
+
+
+def test_unclosed_batches_end_quietly_with_the_interpreter():
+  code = """
+from kd_jax.data import digits, pipeline, preprocess
+view = preprocess.Preprocess(image_size=8, augment='none')
+batches = pipeline.train_batches(digits.Source(), view, batch_size=8, seed=0)
+print(next(batches).image.shape)
+"""
+  run = subprocess.run(
+    [sys.executable, "-W", "error", "-c", code],
+    capture_output=True,
+    text=True,
+    cwd=Path(__file__).parents[2],
+  )
+  assert (run.stdout, run.stderr) == ("(8, 8, 8, 3)\n", "")
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_eval_is_one_padded_pass(process_count):
+  source = digits.Source(split="test[:50]")
+  shards = []
+  for index in range(process_count):
+    with pipeline.eval_batches(
+      source,
+      PREPROCESS,
+      batch_size=16,
+      process_index=index,
+      process_count=process_count,
+    ) as batches:
+      shards.append(list(batches))
+  assert [len(shard) for shard in shards] == [4] * process_count
+  rows = [
+    np.stack([[getattr(b, name) for b in shard] for shard in shards], axis=2)
+    for name in ("image", "label", "mask")
+  ]
+  image, label, mask = (r.reshape(64, *r.shape[3:]) for r in rows)
+  assert mask.tolist() == [1.0] * 50 + [0.0] * 14
+  assert label.tolist() == [r["label"] for r in source] + [-1] * 14
+  np.testing.assert_array_equal(
+    image[:50], [PREPROCESS.eval(source[i]) for i in range(50)]
+  )
+  assert not image[50:].any()
+  assert image[:50].any()
+
+
+@pytest.mark.parametrize(
+  ("limit", "steps", "rows"), [(7, 1, 7), (16, 1, 16), (17, 2, 17), (99, 4, 50)]
+)
+def test_eval_limit(limit, steps, rows):
+  source = digits.Source(split="test[:50]")
+  with pipeline.eval_batches(
+    source, PREPROCESS, batch_size=16, limit=limit
+  ) as batches:
+    masks = np.array([batch.mask for batch in batches])
+  assert masks.shape == (steps, 16)
+  assert masks.sum() == rows
+
+
+@pytest.fixture
+def photos(tmp_path):
+  for name in ("china", "flower"):
+    photo = Image.fromarray(load_sample_image(f"{name}.jpg")[::4, ::4].copy())
+    (tmp_path / name).mkdir()
+    for i in range(4):
+      photo.save(tmp_path / name / f"{i}.jpg", quality=80 + i)
+  return tmp_path
+
+
+def test_photos_from_disk(photos):
+  source = folder.Source(str(photos))
+  preprocess = Preprocess(image_size=16, color_jitter=(0.1, 0.1, 0.1))
+  batch = take(1, source, preprocess, batch_size=8)[0]
+  assert sorted(batch.label.tolist()) == [0] * 4 + [1] * 4
+  assert len({image.tobytes() for image in batch.image}) == 8
+
+
+def test_broken_photo_is_named(photos):
+  file = photos / "flower" / "2.jpg"
+  file.write_bytes(file.read_bytes()[:-100])
+  source = folder.Source(str(photos))
+  with pytest.raises(ValueError, match=rf"{file}: corrupt, truncated"):
+    take(1, source, batch_size=8)
+  with (
+    pytest.raises(ValueError, match=rf"{file}: corrupt, truncated"),
+    pipeline.eval_batches(source, PREPROCESS, batch_size=8) as batches,
+  ):
+    next(batches)
+
+
+def test_position():
+  where = pipeline.position(13, 24, source=SOURCE, seed=5)
+  assert json.loads(json.dumps(where)) == {
+    "records": 312,
+    "epoch": 3,
+    "index": 12,
+    "source": SOURCE.fingerprint,
+    "seed": 5,
+  }
+
+
+@pytest.mark.parametrize(
+  ("options", "match"),
+  [
+    ({"batch_size": 101}, "batch_size=101 exceeds the source's 100 records"),
+    ({"process_count": 5}, "batch_size=24 does not split over 5 processes"),
+    ({"batch_size": 0}, "batch_size=0 does not split"),
+    ({"process_index": 2, "process_count": 2}, "process_index=2 of"),
+    ({"process_index": -1}, "process_index=-1 of"),
+    ({"start_step": -1}, "start_step=-1; it must be at least 0"),
+    ({"seed": -1}, "seed=-1; it must be at least 0"),
+    ({"num_workers": -1}, "num_workers=-1; it must be at least 0"),
+    ({"num_threads": -1}, "num_threads=-1; it must be at least 0"),
+    ({"prefetch": -1}, "prefetch=-1; it must be at least 0"),
+  ],
+)
+def test_train_errors(options, match):
+  with pytest.raises(ValueError, match=match):
+    take(0, **options)
+
+
+@pytest.mark.parametrize(
+  ("options", "match"),
+  [
+    ({"batch_size": 3, "process_count": 2}, "does not split over 2"),
+    ({"batch_size": 4, "limit": 0}, "limit=0; it must be at least 1"),
+  ],
+)
+def test_eval_errors(options, match):
+  with pytest.raises(ValueError, match=match):
+    pipeline.eval_batches(SOURCE, PREPROCESS, **options)
+
+
+def test_synthetic_source_runs():
+  source = synthetic.Source(size=20, length=8)
+  batch = take(1, source, Preprocess(image_size=12), batch_size=8)[0]
+  assert sorted(batch.label.tolist()) == list(range(8))

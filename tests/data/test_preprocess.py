@@ -1,0 +1,121 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_image
+
+from kd_jax.data import crops, digits
+from kd_jax.data.preprocess import Preprocess
+
+PHOTO = load_sample_image("flower.jpg")[::6, ::5].copy()
+RECORD = {"image": PHOTO, "label": 0, "id": 4}
+
+
+def test_crop_follows_its_fields_in_torchvision_order():
+  preprocess = Preprocess(
+    image_size=24,
+    interpolation="bilinear",
+    color_jitter=(0.4, 0.3, 0.2),
+    lighting=0.1,
+  )
+  found = preprocess.train(RECORD, np.random.default_rng(3))
+  rng = np.random.default_rng(3)
+  height, width = PHOTO.shape[:2]
+  box = crops.random_box(
+    height, width, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)
+  )
+  image = crops.crop(PHOTO, box)
+  image = crops.resize(image, 24, 24, interpolation="bilinear")
+  image = crops.random_flip(image, rng, 0.5)
+  image = crops.random_jitter(image, rng, (0.4, 0.3, 0.2))
+  image = crops.random_lighting(image, rng, 0.1)
+  np.testing.assert_array_equal(found, image)
+  assert (found.shape, found.dtype) == ((24, 24, 3), np.uint8)
+
+
+def test_views_differ_by_key_only():
+  preprocess = Preprocess(image_size=16)
+  first, same, other = (
+    preprocess.train(RECORD, np.random.default_rng(s)) for s in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, same)
+  assert (first != other).any()
+
+
+def test_none_is_the_evaluation_view():
+  preprocess = Preprocess(image_size=16, augment="none")
+  rng = np.random.default_rng(0)
+  expected = crops.center(PHOTO, 16, crop_pct=0.875, interpolation="bicubic")
+  np.testing.assert_array_equal(preprocess.train(RECORD, rng), expected)
+  np.testing.assert_array_equal(preprocess.eval(RECORD), expected)
+
+
+def test_shift_moves_the_whole_digit():
+  preprocess = Preprocess(image_size=16, crop_pct=1.0, augment="shift", shift=2)
+  record = digits.Source()[5]
+  whole = preprocess.eval(record)
+  np.testing.assert_array_equal(
+    whole, crops.resize(record["image"], 16, 16, interpolation="bicubic")
+  )
+  moved = preprocess.train(record, np.random.default_rng(0))
+  down, right = np.random.default_rng(0).integers(-2, 3, size=2)
+  padded = np.pad(whole, ((2, 2), (2, 2), (0, 0)))
+  expected = padded[2 - down :, 2 - right :][:16, :16]
+  np.testing.assert_array_equal(moved, expected)
+
+
+def test_fingerprint_covers_every_field():
+  base = Preprocess()
+  other = {
+    "image_size": 32,
+    "interpolation": "bilinear",
+    "crop_pct": 0.9,
+    "augment": "none",
+    "scale": (0.2, 1.0),
+    "ratio": (1.0, 1.0),
+    "hflip": 0.0,
+    "color_jitter": (0.1, 0.1, 0.1),
+    "lighting": 0.05,
+  }
+  prints = {dataclasses.replace(base, **{k: v}).fingerprint()
+            for k, v in other.items()}  # fmt: skip
+  shifted = Preprocess(augment="shift", shift=1).fingerprint()
+  unshifted = Preprocess(augment="shift").fingerprint()
+  assert len(prints | {base.fingerprint(), shifted, unshifted}) == 12
+
+
+def test_lists_from_configs_are_hashable():
+  preprocess = Preprocess(scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
+  assert hash(preprocess) == hash(Preprocess())
+  assert preprocess.fingerprint() == Preprocess().fingerprint()
+
+
+@pytest.mark.parametrize(
+  ("fields", "match"),
+  [
+    ({"augment": "rrc"}, r"augment='rrc'; .* \['crop', 'none', 'shift'\]"),
+    ({"interpolation": "area"}, r"'area'; .* \['bicubic', 'bilinear'\]"),
+    ({"image_size": 0}, "image_size=0; it must be at least 1"),
+    ({"crop_pct": 0.0}, r"crop_pct=0.0; it must be in \(0, 1\]"),
+    ({"crop_pct": 1.1}, "crop_pct=1.1"),
+    ({"scale": (0.0, 1.0)}, "scale=.* it must be 0 < low <= high <= 1"),
+    ({"scale": (0.5, 1.5)}, "scale="),
+    ({"ratio": (2.0, 1.0)}, "ratio=.* it must be 0 < low <= high"),
+    ({"ratio": (1.0,)}, "ratio="),
+    ({"hflip": 1.5}, r"hflip=1.5; it must be in \[0, 1\]"),
+    ({"color_jitter": (0.1, 0.1)}, "color_jitter=.* 3 numbers"),
+    ({"color_jitter": (0.1, 0.1, -0.1)}, "color_jitter=.* 3 numbers"),
+    ({"lighting": -1.0}, "lighting=-1.0; it must be at least 0"),
+    ({"augment": "shift", "shift": 224}, r"in \[0, image_size\)"),
+    ({"shift": 2}, "shift=2 has no effect with augment='crop'; set"),
+  ],
+)
+def test_errors(fields, match):
+  with pytest.raises(ValueError, match=match):
+    Preprocess(**fields)
+
+
+def test_corrupt_record():
+  record = {"image": b"no", "label": 0, "id": 4}
+  with pytest.raises(ValueError, match="record 4: corrupt"):
+    Preprocess(image_size=8).eval(record)
