@@ -1,6 +1,6 @@
 """The streaming fit of a basis against the SVD of all rows.
 
-  python -m benchmarks.svd_fit [--rows 5000 10000 20000 40000] [--dim 2048]
+python -m benchmarks.svd_fit [--rows 5000 10000 20000 40000] [--dim 2048]
 """
 
 from __future__ import annotations

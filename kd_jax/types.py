@@ -57,7 +57,8 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, number of finished updates.
-    params: {'student': ..., 'method': ...}, float32.
+    params: {'student': ..., 'method': ...}, float32; 'method' only if the
+      method has parameters.
     stats: {'student': batch statistics, 'method': ...}.
     opt: optimizer state of the trainable parameters of the current phase.
     ema: moving average of `params`, or an empty dict when switched off.

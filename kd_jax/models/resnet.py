@@ -184,6 +184,8 @@ class Model(backbone.Backbone):
   Attributes:
     layers: number of blocks per stage.
     channels: base width per stage; a bottleneck emits 4 times as many.
+    stem_width: channels of the first convolution, whatever `channels` says;
+      timm's plain stem has always 64.
     block: 'basic' or 'bottleneck'.
     cardinality: groups of the 3x3 convolution of a bottleneck.
     base_width: width per group at 64 channels.
@@ -198,6 +200,7 @@ class Model(backbone.Backbone):
   block: str = "basic"
   cardinality: int = 1
   base_width: int = 64
+  stem_width: int = 64
   stem_type: str = ""
   zero_init_last: bool = False
 
@@ -207,6 +210,8 @@ class Model(backbone.Backbone):
     backbone.one_of("stem_type", self.stem_type, ("", "cifar"))
     backbone.positive("layers", self.layers, 4)
     backbone.positive("channels", self.channels, 4)
+    if self.stem_width < 1:
+      raise ValueError(f"stem_width is {self.stem_width}; it must be > 0")
     wide = (self.cardinality, self.base_width) != (1, 64)
     if self.block == "basic" and wide:
       raise ValueError(
@@ -226,7 +231,7 @@ class Model(backbone.Backbone):
     """See `Backbone.run_stage`; 'feature' comes with 'stage4'."""
     if stage == "stem":
       size, stride = (3, 1) if self.stem_type == "cifar" else (7, 2)
-      stem = Stem(self.channels[0], size, stride, self.dtype, name="stem")
+      stem = Stem(self.stem_width, size, stride, self.dtype, name="stem")
       x = stem(x, train=train)
       return x, {"stem": x}
     if stage == "head":

@@ -141,6 +141,9 @@ def init_variables(
 
   variables = init.lower(student_key).compile(options)(student_key)
   own = dict(method.init(method_key, *specs))
-  params = {"student": variables["params"], "method": own.pop("params", {})}
-  stats = {"student": variables.get("batch_stats", {}), "method": own}
-  return params, stats
+  params = {"student": variables["params"]}
+  # An empty branch would vanish in the first update and change the tree.
+  if own.get("params"):
+    params["method"] = own["params"]
+  own.pop("params", None)
+  return params, {"student": variables.get("batch_stats", {}), "method": own}

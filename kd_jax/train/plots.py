@@ -138,7 +138,7 @@ def _curves(
   ax.set_ylim(bottom=bottom)
   ax.set_xlim(left=0)
   rows = _legend(ax, list(found))
-  _decorate(ax, title, "step", ylabel, pad=6 + 13 * rows)
+  _decorate(ax, title, "step", ylabel, pad=6 + 12 * rows)
   return _png(fig)
 
 

@@ -120,7 +120,7 @@ def make_train_step(
     leaves = trainable(state.params, phase)
     updates, opt = tx.update(grads, state.opt, leaves)
     params = trees.overlay(state.params, optax.apply_updates(leaves, updates))
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["has_grad"] = jnp.stack([jnp.any(g != 0) for g in grads.values()])
     new = TrainState(
       step=state.step + 1,

@@ -85,7 +85,7 @@ class Finetune:
     leaves = trees.flatten({"student": params})
     state = TrainState(
       step=np.zeros((), np.int32),
-      params={"student": params, "method": {}},
+      params={"student": params},
       stats={"student": stats, "method": {}},
       opt=self._tx.init(leaves),
       ema={},

@@ -1,0 +1,9 @@
+"""Settings of all tests: CPU, and one compilation cache for all processes."""
+
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
