@@ -34,6 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config = ConfigDict()
   config.task = "quickstart"
   config.seeds = (0, 1, 2, 3, 4) if not variant else (0, 1)
+  config.order = ("teacher", "kdep", "supervised")
   config.runs = ConfigDict(
     {
       "teacher": supervised(TEACHER, steps),
@@ -90,9 +91,7 @@ def kdep(steps: int) -> ConfigDict:
   config = run(steps)
   config.data.labels = False
   config.student = student(STUDENT, num_classes=0)
-  config.teacher.update(
-    {"name": "resnet18", "weights": "teacher/student", "overrides": TEACHER}
-  )
+  config.teacher.update({"name": "resnet18", "weights": "teacher/student"})
   config.fit.augment = False
   return config
 
@@ -101,7 +100,7 @@ def finetune(steps: int) -> ConfigDict:
   """Few labels of classes that pre-training has not seen."""
   return ConfigDict(
     {
-      "student": student(STUDENT, num_classes=10),
+      "student": student(STUDENT, num_classes=len(DOWNSTREAM)),
       "steps": steps,
       "batch_size": 25,
       "eval_batch_size": 180,

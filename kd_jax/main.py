@@ -31,7 +31,7 @@ CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs what the command line asks for; 0 if all is well."""
   logging.use_absl_handler()
-  logging.set_verbosity(logging.INFO)
+  logging.set_verbosity(logging.WARNING)
   args, rest = _parser().parse_known_args(argv)
   try:
     config = config_lib.load(args.config, _overrides(rest))

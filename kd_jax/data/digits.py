@@ -26,35 +26,44 @@ class Source:
     split: 'all' (1797), 'train' (1437) or 'test' (360, 36 of each class), or
       a part of one, such as 'train[:500]'.
     labels: False hides the labels (-1) and makes `num_classes` 0.
+    classes: keep these digits only, before the split is sliced, and number
+      their labels from 0 in this order; () keeps all.
 
   Raises:
-    ValueError: unknown or empty split.
+    ValueError: unknown or empty split, or classes that are no digits.
   """
 
   split: str = "all"
   labels: bool = True
+  classes: tuple[int, ...] = ()
 
   def __post_init__(self):
-    _ = self._range
+    object.__setattr__(self, "classes", tuple(self.classes))
+    if len(set(self.classes) & set(range(10))) != len(self.classes):
+      raise ValueError(
+        f"classes={self.classes}; they must be different digits 0 to 9"
+      )
+    _ = self._rows
 
   @functools.cached_property
-  def _range(self) -> range:
-    count = len(_load()[1])
-    test = 10 * _TEST_PER_CLASS
-    first = {"all": 0, "test": 0, "train": test}
-    sizes = {"all": count, "test": test, "train": count - test}
+  def _rows(self) -> Int[np.ndarray, " n"]:
+    labels = _load()[1]
+    test = np.arange(len(labels)) < 10 * _TEST_PER_CLASS
+    kept = np.isin(labels, self.classes or range(10))
+    parts = {"all": kept, "test": kept & test, "train": kept & ~test}
+    sizes = {name: int(part.sum()) for name, part in parts.items()}
     name, start, stop = splits.parse(self.split, sizes)
-    return range(first[name] + start, first[name] + stop)
+    return np.flatnonzero(parts[name])[start:stop]
 
   @property
   def num_classes(self) -> int:
-    """10, or 0 where labels are hidden."""
-    return 10 if self.labels else 0
+    """Number of digits kept, or 0 where labels are hidden."""
+    return len(self.classes or range(10)) if self.labels else 0
 
   @functools.cached_property
   def fingerprint(self) -> str:
     """16 hex digits of the images in order; labels play no part."""
-    images = _load()[0][self._range.start : self._range.stop]
+    images = _load()[0][self._rows]
     return hashlib.sha256(images.tobytes()).hexdigest()[:16]
 
   def describe(self, index: int) -> str:
@@ -62,14 +71,19 @@ class Source:
     return f"digits[{self.split}] record {index}"
 
   def __len__(self) -> int:
-    return len(self._range)
+    return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
     images, labels = _load()
-    row = self._range[index]
+    row = self._rows[index]
     image = np.repeat(images[row, :, :, None], 3, axis=-1)
-    label = int(labels[row]) if self.labels else -1
+    label = self._label(int(labels[row]))
     return {"image": image, "label": label, "id": index % len(self)}
+
+  def _label(self, digit: int) -> int:
+    if not self.labels:
+      return -1
+    return self.classes.index(digit) if self.classes else digit
 
 
 @functools.lru_cache(maxsize=1)

@@ -74,5 +74,18 @@ def _near(word: str, allowed: Any) -> list[str]:
 
 def _hashable(field: str, value: Any) -> Any:
   if field == "dtype" and value is not None:
-    return jnp.dtype(value)
+    return _float_dtype(value)
   return tuple(value) if isinstance(value, list) else value
+
+
+def _float_dtype(value: Any) -> jnp.dtype:
+  try:
+    dtype = jnp.dtype(value)
+  except TypeError:
+    dtype = None
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(
+      f"dtype is {value!r}; allowed: 'float32', 'bfloat16', 'float16', "
+      "'float64' or None"
+    )
+  return dtype

@@ -55,7 +55,13 @@ def show(about: Mapping[str, Any], specs: tuple[Specs, Specs]) -> None:
   named = {"student": specs[0], "teacher": specs[1]}
   table = metrics.tap_table({k: v for k, v in named.items() if v})
   labels = {k.replace("_", " "): v for k, v in about.items()}
-  print(f"{metrics.summary(labels)}\n\n{table}\n", file=sys.stderr, flush=True)
+  say(f"{metrics.summary(labels)}\n\n{table}\n")
+
+
+def say(text: str) -> None:
+  """Prints on the first process only; standard output is for results."""
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr, flush=True)
 
 
 def count(model: nn.Module, image_size: int) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -143,7 +142,7 @@ def _artifact(
   )
   width = parts.specs[0][tap].shape[-1]
   share = basis_lib.explained(found, width)
-  logging.info("%d directions explain %.1f %% of %s", width, 100 * share, tap)
+  describe.say(f"{width} directions explain {share:.1%} of the {tap}")
   return found.artifact(width)
 
 
@@ -190,7 +189,7 @@ def _start(
   fresh = job.new_state(params, stats, key)
   found = loop.restore(job, saved, fresh)
   if found is not None:
-    logging.info("continuing after step %d", int(found.step))
+    describe.say(f"continuing after step {int(found.step)}")
     return found
   if not config.init_from:
     return fresh

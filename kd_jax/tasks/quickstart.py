@@ -40,7 +40,8 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
   start = time.monotonic()
   runs: dict[str, pretrain.Result] = {}
   seconds = {"scratch": 0.0}
-  for name, fields in config.runs.items():
+  for name in config.order:
+    fields = config.runs[name]
     fields.teacher.weights = str(where / fields.teacher.weights)
     print(f"\n--- {name} ---", flush=True)
     runs[name], seconds[name] = _timed(
@@ -48,10 +49,10 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
     )
   transfer = finetune(config.finetune)
   kinds = {"scratch": None, **{k: r.variables for k, r in runs.items()}}
+  kinds.pop("teacher")
   accuracy = {
     kind: [transfer.run(backbone, seed) for seed in config.seeds]
     for kind, backbone in kinds.items()
-    if kind != "teacher"
   }
   rows = [_row(config, kind, accuracy[kind], seconds) for kind in accuracy]
   _show(config, where, rows, runs, time.monotonic() - start)

@@ -86,3 +86,20 @@ def test_hash_pickle_ids_and_bounds():
 def test_errors():
   with pytest.raises(ValueError, match=r"has \['all', 'test', 'train'\]"):
     digits.Source(split="validation")
+
+
+def test_some_classes_are_numbered_in_their_order():
+  some = digits.Source(split="train[:20]", classes=(7, 5))
+  both = digits.Source(split="train", classes=(7, 5))
+  assert (len(some), some.num_classes) == (20, 2)
+  assert np.bincount(_labels(some)).tolist() == [10, 10]
+  whole = digits.Source(split="train")
+  sevens = _images(whole)[_labels(whole) == 7]
+  np.testing.assert_array_equal(_images(both)[_labels(both) == 0], sevens)
+  assert _labels(digits.Source(classes=(7, 5), labels=False)).max() == -1
+
+
+@pytest.mark.parametrize("classes", [(1, 1), (10,), (-1, 2)])
+def test_classes_must_be_different_digits(classes):
+  with pytest.raises(ValueError, match="different digits 0 to 9"):
+    digits.Source(classes=classes)

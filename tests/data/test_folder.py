@@ -118,3 +118,22 @@ def test_errors(tree, tmp_path_factory):
     folder.Source(str(empty / "nowhere"))
   with pytest.raises(ValueError, match=r"names 'train'; .* has \['all'\]"):
     folder.Source(str(tree), split="train")
+
+
+def test_some_files_of_every_class(tmp_path):
+  for name in ("cat", "dog"):
+    for i in range(6):
+      (tmp_path / name).mkdir(exist_ok=True)
+      (tmp_path / name / f"{i}.jpg").write_bytes(b"")
+  chosen = folder.Source(str(tmp_path), per_class=3)
+  labels = [chosen[i]["label"] for i in range(len(chosen))]
+  assert labels == [0, 0, 0, 1, 1, 1]
+  assert (
+    chosen.fingerprint == folder.Source(str(tmp_path), per_class=3).fingerprint
+  )
+  other = folder.Source(str(tmp_path), per_class=3, seed=1)
+  assert other.fingerprint != chosen.fingerprint
+  with pytest.raises(ValueError, match="per_class=7 .* 'cat' with 6 files"):
+    folder.Source(str(tmp_path), per_class=7)
+  with pytest.raises(ValueError, match="per_class=1 needs classes"):
+    folder.Source(str(tmp_path / "cat"), per_class=1)

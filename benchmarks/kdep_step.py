@@ -1,0 +1,307 @@
+"""One KDEP training step here, against the same work in PyTorch.
+
+python -m benchmarks.kdep_step [--teacher resnet50] [--student resnet18]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import torch_step
+from configs.common import base
+from kd_jax.convert import from_timm, rules
+from kd_jax.models.backbone import Backbone
+from kd_jax.tasks import setup
+from kd_jax.teachers import online
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import step as step_lib
+from kd_jax.train.optim import Optim
+from kd_jax.types import Batch, TrainState
+
+KDEP, TEACHER, SUPERVISED = "kdep", "teacher", "supervised"
+TORCH = "PyTorch "
+# Relative difference of losses that passes for the same computation.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+
+Run = Callable[[int], float]
+"""Runs so many steps, waits for them and returns the last loss."""
+
+
+class Times(NamedTuple):
+  """Seconds per step of one contender, a value per round.
+
+  Attributes:
+    wall: elapsed time.
+    cpu: time of all threads of this process.
+  """
+
+  wall: list[float]
+  cpu: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What both sides compute with.
+
+  Attributes:
+    config: of the KDEP run.
+    source: the teacher.
+    teacher: its variables.
+    student: the network that learns.
+    weights: {'teacher': ..., 'student': ...}, timm's tensors.
+    artifact: mean and orthonormal directions, as a fit would store them.
+    image: (n, h, w, 3) uint8.
+  """
+
+  config: ConfigDict
+  source: online.Source
+  teacher: Mapping[str, Any]
+  student: Backbone
+  weights: Mapping[str, Mapping[str, np.ndarray]]
+  artifact: Mapping[str, np.ndarray]
+  image: np.ndarray
+
+
+def prepare(args: argparse.Namespace) -> Work:
+  """Random weights, directions and images, the same in every run."""
+  config = base()
+  config.dtype, config.batch_size = args.dtype, args.batch
+  config.teacher.name, config.student.name = args.teacher, args.student
+  config.optim.update({"lr": 0.05, "weight_decay": 5e-4})
+  student = setup.student(config)
+  weights = {
+    "teacher": random_weights(kd_jax.create_model(args.teacher)),
+    "student": random_weights(student),
+  }
+  source, teacher = online.load(
+    args.teacher, weights["teacher"], {"dtype": args.dtype}
+  )
+  rng = np.random.default_rng(1)
+  width, dim = student.num_features, source.model.num_features
+  kept = min(width, dim)
+  basis = np.linalg.qr(rng.standard_normal((dim, kept), np.float32))[0]
+  artifact = {
+    "mean": rng.standard_normal(dim, np.float32),
+    "basis": basis,
+    "singular_values": np.ones(kept, np.float32),
+    "channel_variance": np.ones(dim, np.float32),
+  }
+  shape = (args.batch, args.size, args.size, 3)
+  image = rng.integers(0, 256, shape, np.uint8)
+  return Work(config, source, teacher, student, weights, artifact, image)
+
+
+def random_weights(model: Backbone) -> dict[str, np.ndarray]:
+  """Timm's tensors of `model`: N(0, 2 / fan_in); norms are the identity."""
+  rng = np.random.default_rng(0)
+  state = {}
+  for name, entry in rules.entries(model).items():
+    if len(entry.shape) > 1:
+      std = (2 / np.prod(entry.shape[1:])) ** 0.5
+      value = rng.standard_normal(entry.shape, np.float32) * np.float32(std)
+    else:
+      one = entry.path.endswith(("scale", "var"))
+      value = np.full(entry.shape, one, np.float32)
+    state[name] = value
+  return state
+
+
+def train(work: Work, config: ConfigDict) -> Run:
+  """The package's own train step for `config`."""
+  mesh = mesh_lib.make_mesh()
+  phase = setup.method(config).phases()[0]
+  tx = Optim(**config.optim).transform(config.steps)
+  step = step_lib.make_train_step(
+    work.student, work.source, phase, tx, setup.settings(config, mesh)
+  )
+  variables = from_timm(work.student, work.weights["student"])
+  params = {"student": variables["params"]}
+  fresh = TrainState(
+    step=np.zeros((), np.int32),
+    params=params,
+    stats={"student": variables["batch_stats"], "method": {}},
+    opt=tx.init(step_lib.trainable(params, phase)),
+    ema={},
+    rng=jax.random.key_data(jax.random.key(0)),
+  )
+  state = mesh_lib.place(fresh, mesh)
+  frozen, batch = on_device(work, mesh)
+
+  def run(steps: int) -> float:
+    nonlocal state
+    for _ in range(steps):
+      state, found = step(state, frozen, batch)
+    return float(found["loss/total"])
+
+  return run
+
+
+def teach(work: Work) -> Run:
+  """The teacher's forward pass to the feature, alone."""
+
+  @jax.jit
+  def forward(frozen, batch):
+    batch = batch.replace(image=step_lib.as_unit(batch.image))
+    return work.source(frozen, batch).taps["feature"].mean()
+
+  frozen, batch = on_device(work, mesh_lib.make_mesh())
+
+  def run(steps: int) -> float:
+    for _ in range(steps):
+      found = forward(frozen, batch)
+    return float(found)
+
+  return run
+
+
+def on_device(work: Work, mesh: jax.sharding.Mesh) -> tuple[Any, Batch]:
+  """(frozen, batch) where the step reads them; neither is donated."""
+  rows = len(work.image)
+  batch = Batch(
+    image=work.image,
+    label=np.arange(rows, dtype=np.int32) % work.student.num_classes,
+    mask=np.ones(rows, np.float32),
+  )
+  frozen = {"teacher": work.teacher, "artifact": work.artifact}
+  return mesh_lib.place(frozen, mesh), mesh_lib.put_batch(batch, mesh)
+
+
+def supervised(config: ConfigDict) -> ConfigDict:
+  """The same run on labels, without a teacher's loss."""
+  config = ConfigDict(config)
+  config.method = ConfigDict({"name": "supervised"})
+  config.losses = ConfigDict({"ce": 1.0})
+  return config
+
+
+def check(mine: Sequence[float], theirs: Sequence[float], dtype: str) -> str:
+  """Compares the losses of the first steps.
+
+  Raises:
+    ValueError: the two sides do not compute the same.
+  """
+  apart = max(abs(a / b - 1) for a, b in zip(mine, theirs, strict=True))
+  losses = f"{[round(x, 4) for x in mine]} and {[round(x, 4) for x in theirs]}"
+  if not apart <= TOLERANCE[dtype]:
+    raise ValueError(
+      f"kd_jax and PyTorch differ by {apart:.1e}, more than "
+      f"{TOLERANCE[dtype]:.0e} in {dtype}: first losses {losses}"
+    )
+  return f"first losses {losses}: the same to {apart:.0e}"
+
+
+def measure(runs: Mapping[str, Run], steps: int, rounds: int) -> dict:
+  """{name: Times}; every round lets each contender run once."""
+  times = {name: Times([], []) for name in runs}
+  for _ in range(rounds):
+    for name, run in runs.items():
+      run(1)  # caches and threads become this contender's own
+      wall, cpu = time.perf_counter(), time.process_time()
+      run(steps)
+      times[name].wall.append((time.perf_counter() - wall) / steps)
+      times[name].cpu.append((time.process_time() - cpu) / steps)
+  return times
+
+
+def table(times: Mapping[str, Times], first: Mapping[str, float], n: int):
+  """Prints a line per contender, then the ratios."""
+  print(f"{'':22}ms/step  cpu ms  images/s  compile s")
+  for name, (wall, cpu) in times.items():
+    middle = statistics.median(wall)
+    print(
+      f"{name:20}{middle * 1e3:9.1f}{min(cpu) * 1e3:8.1f}{n / middle:10.1f}"
+      f"{max(first[name] - middle, 0):11.1f}"
+    )
+  print(f"\n{'':34}wall     cpu")
+  pairs = (
+    (KDEP, TORCH + KDEP),
+    (TEACHER, TORCH + TEACHER),
+    (KDEP, SUPERVISED),
+  )
+  for over, under in pairs:
+    if under in times:
+      a, b = times[over], times[under]
+      ratios = (x / y for x, y in zip(a.wall, b.wall, strict=True))
+      wall, cpu = statistics.median(ratios), min(a.cpu) / min(b.cpu)
+      print(f"{over + ' / ' + under:30}{wall:8.2f}{cpu:8.2f}")
+
+
+def memory() -> str:
+  """Peak memory of the accelerator so far, as the runtime counts it."""
+  stats = jax.devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" not in stats:
+    return f"not reported by {jax.default_backend()}"
+  return f"{stats['peak_bytes_in_use'] / 2**20:.0f} MiB"
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+  """Parses the command line; the defaults depend on the backend."""
+  cpu = jax.default_backend() == "cpu"
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  whole = {"batch": 32, "size": 112, "steps": 2, "rounds": 7}
+  for name, default in whole.items():
+    parser.add_argument(f"--{name}", type=int, default=default)
+  parser.add_argument("--teacher", default="resnet50")
+  parser.add_argument("--student", default="resnet18")
+  parser.add_argument(
+    "--dtype", choices=TOLERANCE, default="float32" if cpu else "bfloat16"
+  )
+  parser.add_argument("--torch", choices=("auto", "off"), default="auto")
+  parser.add_argument(
+    "--torch-compile", action=argparse.BooleanOptionalAction, default=not cpu
+  )
+  parser.add_argument(
+    "--check", action="store_true", help="compare first losses, then end"
+  )
+  return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Checks that both sides agree, times them and prints the table."""
+  # Two frameworks share the device: neither may reserve most of it.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  args = arguments(argv)
+  work = prepare(args)
+  runs = {KDEP: train(work, work.config)}
+  note = "PyTorch is switched off"
+  if args.torch == "auto":
+    theirs, note = torch_step.contenders(work, compiled=args.torch_compile)
+    runs |= {TORCH + name: run for name, run in theirs.items()}
+  if not args.check:
+    runs |= {
+      TEACHER: teach(work),
+      SUPERVISED: train(work, supervised(work.config)),
+    }
+  print(
+    f"{args.teacher} -> {args.student}, batch {args.batch} of {args.size}px, "
+    f"{args.dtype}; jax {jax.__version__} on {jax.devices()[0].device_kind} "
+    f"({len(os.sched_getaffinity(0))} CPU cores); {note}"
+  )
+  first, losses = {}, {}
+  for name, run in runs.items():
+    start = time.perf_counter()
+    losses[name] = [run(1)]
+    first[name] = time.perf_counter() - start
+    losses[name].append(run(1))
+    if name == KDEP:
+      print(f"peak device memory of kdep: {memory()}")
+  if TORCH + KDEP in runs:
+    print(check(losses[KDEP], losses[TORCH + KDEP], args.dtype))
+  if not args.check:
+    table(measure(runs, args.steps, args.rounds), first, args.batch)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,285 @@
+"""Names, options, stages and taps of all families."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from kd_jax import models, trees
+from kd_jax.models import layers
+from kd_jax.types import STAGES
+
+# Of timm 1.0.31.
+PARAMS = {
+  "resnet18": 11_689_512,
+  "resnet34": 21_797_672,
+  "resnet26": 15_995_176,
+  "resnet50": 25_557_032,
+  "resnet101": 44_549_160,
+  "resnet152": 60_192_808,
+  "wide_resnet50_2": 68_883_240,
+  "wide_resnet101_2": 126_886_696,
+  "resnext50_32x4d": 25_028_904,
+  "resnext101_32x4d": 44_177_704,
+  "resnext101_32x8d": 88_791_336,
+  "resnext101_64x4d": 83_455_272,
+  "resnext101_32x16d": 194_026_792,
+  "resnext101_32x32d": 468_530_472,
+  "mobilenetv2_035": 1_677_128,
+  "mobilenetv2_050": 1_968_680,
+  "mobilenetv2_075": 2_636_424,
+  "mobilenetv2_100": 3_504_872,
+  "mobilenetv2_110d": 4_516_520,
+  "mobilenetv2_120d": 5_831_144,
+  "mobilenetv2_140": 6_108_776,
+}
+TINY = {
+  "resnet": (
+    "resnet26",
+    {"layers": [1, 1, 1, 2], "channels": [8, 8, 8, 8], "stem_width": 8},
+  ),
+  "mobilenet": ("mobilenetv2_035", {"depth_multiplier": 0.25}),
+}
+IMAGES = np.random.default_rng(0).uniform(size=(4, 32, 48, 3)).astype("float32")
+
+
+def _shapes(model, **call):
+  image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+  return jax.eval_shape(
+    lambda key, x: model.init_with_output(key, x, **call),
+    jax.random.key(0),
+    image,
+  )
+
+
+@pytest.fixture(scope="module", params=TINY)
+def tiny(request):
+  name, fields = TINY[request.param]
+  model = models.create_model(name, num_classes=6, **fields)
+  variables = jax.jit(model.init)(jax.random.key(0), IMAGES)
+  # Statistics that differ from those of any batch.
+  stats = jax.tree.map(lambda a: a + 0.5, variables["batch_stats"])
+  variables = {"params": variables["params"], "batch_stats": stats}
+  run = jax.jit(
+    model.apply, static_argnames=("train", "begin", "end", "train_from")
+  )
+  return model, variables, run, run(variables, IMAGES)
+
+
+def test_every_model_has_its_parameter_count():
+  assert sorted(PARAMS) == models.list_models()
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_parameter_count(name):
+  _, variables = _shapes(models.create_model(name))
+  sizes = (math.prod(a.shape) for a in jax.tree.leaves(variables["params"]))
+  assert sum(sizes) == PARAMS[name]
+
+
+@pytest.mark.parametrize(
+  "name, sizes",
+  [("resnet18", (8, 8, 8, 8)), ("mobilenetv2_100", (16, 8, 8, 8))],
+)
+def test_output_stride(name, sizes):
+  del sizes
+  for stride in (32, 16, 8):
+    taps, _ = _shapes(models.create_model(name, output_stride=stride))
+    got = [64 // taps[s].shape[1] for s in STAGES[:-1]]
+    assert got == [min(stride, 2 ** (i + 1)) for i in range(5)]
+
+
+def test_stems_for_small_images():
+  taps, _ = _shapes(models.create_model("resnet18", stem_type="cifar"))
+  sizes = [taps[s].shape[1] for s in STAGES[:-1]]
+  assert sizes == [64, 64, 32, 16, 8]
+  taps, _ = _shapes(models.create_model("mobilenetv2_100", stem_stride=1))
+  sizes = [taps[s].shape[1] for s in STAGES[:-1]]
+  assert sizes == [64, 32, 16, 8, 4]
+
+
+def test_top_level_names(tiny):
+  model, variables, _, taps = tiny
+  extra = {"neck"} if "final" in taps else set()
+  assert set(variables["params"]) == {*STAGES} | extra
+  assert taps["logits"].shape == (4, 6)
+  assert taps["pooled"].shape == (4, model.num_features)
+
+
+def test_chained_stages_equal_the_whole(tiny):
+  _, variables, run, whole = tiny
+  x, seen = IMAGES, set()
+  for stage in STAGES:
+    taps = run(variables, x, begin=stage, end=stage)
+    for name, value in taps.items():
+      np.testing.assert_allclose(value, whole[name], rtol=2e-4, atol=1e-5)
+    seen |= set(taps)
+    x = taps.get(stage)
+  assert seen == set(whole)
+
+
+def test_train_from_freezes_earlier_statistics(tiny):
+  _, variables, run, whole = tiny
+  assert_close = {"rtol": 1e-4, "atol": 1e-5}
+  run = jax.jit(
+    tiny[0].apply, static_argnames=("train", "train_from", "mutable")
+  )
+  taps, new = run(
+    variables, IMAGES, train=True, train_from="stage3", mutable="batch_stats"
+  )
+  np.testing.assert_allclose(taps["stage2"], whole["stage2"], **assert_close)
+  assert float(jnp.abs(taps["stage3"] - whole["stage3"]).max()) > 1e-2
+  old = trees.flatten(variables["batch_stats"])
+  for path, value in trees.flatten(new["batch_stats"]).items():
+    moved = bool((value != old[path]).any())
+    early = trees.is_under(path, STAGES[:3])
+    assert moved != early, path
+
+
+def test_every_parameter_gets_a_gradient(tiny):
+  model, variables, _, _ = tiny
+  keys = jax.random.split(jax.random.key(3), 6)
+
+  def loss(params):
+    full = {**variables, "params": params}
+    taps, _ = model.apply(full, IMAGES, train=True, mutable=["batch_stats"])
+    # With plain means the gradients before a normalisation would vanish.
+    return (taps["logits"] * jax.random.normal(keys[0], (4, 6))).sum()
+
+  grads = jax.jit(jax.grad(loss))(variables["params"])
+  for path, grad in trees.flatten(grads).items():
+    assert bool(jnp.isfinite(grad).all()), path
+    assert float(jnp.abs(grad).max()) > 0, path
+
+
+def test_feature_lacks_the_last_activation(tiny):
+  _, _, _, taps = tiny
+  assert float(taps["feature"].min()) < 0
+  assert float(taps["pooled"].min()) >= 0
+
+
+def test_normalisation_and_channel_order():
+  name, fields = TINY["resnet"]
+  mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+
+  def stem(**more):
+    model = models.create_model(name, **fields, **more)
+    taps = jax.eval_shape(model.init, key, IMAGES)
+    del taps
+    variables = model.init(key, IMAGES, end="stem")
+    return model, variables
+
+  key = jax.random.key(0)
+  model, variables = stem(mean=mean, std=std)
+  plain, _ = stem(mean=(0, 0, 0), std=(1, 1, 1))
+  bgr, _ = stem(mean=mean, std=std, channel_order="bgr")
+  want = plain.apply(variables, (IMAGES - mean) / np.float32(std), end="stem")
+  got = model.apply(variables, IMAGES, end="stem")
+  np.testing.assert_allclose(got["stem"], want["stem"], rtol=1e-4, atol=1e-5)
+  got = bgr.apply(variables, IMAGES[..., ::-1], end="stem")
+  np.testing.assert_allclose(got["stem"], want["stem"], rtol=1e-4, atol=1e-5)
+
+
+def test_no_classifier():
+  name, fields = TINY["resnet"]
+  taps, variables = _shapes(models.create_model(name, num_classes=0, **fields))
+  assert "head" not in variables["params"]
+  assert taps["logits"].shape == taps["pooled"].shape == (2, 32)
+
+
+def test_drop_path_rates_are_those_of_timm():
+  rates = []
+
+  def note(call, args, kwargs, context):
+    if isinstance(context.module, layers.DropPath):
+      rates.append(context.module.rate)
+    return call(*args, **kwargs)
+
+  for name, want in (
+    ("resnet18", [0.3 * i / 7 for i in range(1, 8)]),
+    (
+      "mobilenetv2_100",
+      [0.3 * i / 17 for i in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15)],
+    ),
+  ):
+    rates.clear()
+    with nn.intercept_methods(note):
+      _shapes(models.create_model(name, drop_path_rate=0.3))
+    np.testing.assert_allclose(rates, want)
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_state():
+  name, fields = TINY["mobilenet"]
+  model = models.create_model(name, dtype="bfloat16", **fields)
+  taps, variables = _shapes(model)
+  assert {a.dtype for a in taps.values()} == {jnp.dtype(jnp.bfloat16)}
+  leaves = jax.tree.leaves(variables)
+  assert {a.dtype for a in leaves} == {jnp.dtype(jnp.float32)}
+
+
+def test_zero_init_last_starts_as_the_identity():
+  name, fields = TINY["resnet"]
+  model = models.create_model(name, zero_init_last=True, **fields)
+  variables = model.init(jax.random.key(0), IMAGES)
+  block = variables["params"]["stage4"]["block1"]
+  assert not block["bn3"]["scale"].any() and block["bn2"]["scale"].all()
+
+
+@pytest.mark.parametrize(
+  "name, fields, message",
+  [
+    ("resnet19", {}, r"no model 'resnet19'; there are \['resnet18'"),
+    ("resnet18", {"num_clases": 1}, r"'num_clases'; it has \['num_classes'"),
+    ("resnet18", {"name": "x"}, "no option 'name'"),
+    ("resnet18", {"stem_stride": 1}, "no option 'stem_stride'"),
+    ("resnet18", {"global_pool": "mean"}, "global_pool is 'mean'; allowed"),
+    ("resnet18", {"output_stride": 4}, r"allowed: \[32, 16, 8\]"),
+    ("resnet18", {"channel_order": "gbr"}, "channel_order is 'gbr'"),
+    ("resnet18", {"mean": 0.5}, "mean is 0.5; it must be a tuple of 3"),
+    ("resnet18", {"std": [1, 1, math.nan]}, "it must be finite"),
+    ("resnet18", {"std": [1, 0, 1]}, "std has a zero"),
+    ("resnet18", {"drop_path_rate": 1.0}, r"1.0, not in \[0, 1\)"),
+    ("resnet18", {"num_classes": -1}, "num_classes is -1"),
+    ("resnet18", {"layers": [1, 1]}, "tuple of 4 positive integers"),
+    ("resnet18", {"channels": [8, 8, 8, 0]}, "channels is .* positive"),
+    ("resnet18", {"block": "wide"}, "block is 'wide'; allowed"),
+    ("resnet18", {"stem_type": "deep"}, "stem_type is 'deep'; allowed"),
+    ("resnet18", {"stem_width": 0}, "stem_width is 0"),
+    ("resnet18", {"base_width": 128}, "basic blocks have cardinality=1"),
+    ("resnet18", {"dtype": "float17"}, "dtype is 'float17'"),
+    ("resnet18", {"dtype": "int32"}, "dtype is 'int32'"),
+    ("mobilenetv2_100", {"stem_stride": 3}, "stem_stride is 3; allowed"),
+    ("mobilenetv2_100", {"channel_multiplier": 0}, "it must be > 0"),
+  ],
+)
+def test_wrong_options(name, fields, message):
+  with pytest.raises(ValueError, match=message):
+    models.create_model(name, **fields)
+
+
+@pytest.mark.parametrize(
+  "shape, dtype, call, message",
+  [
+    ((2, 64, 64, 3), "float32", {"begin": "stage5"}, "begin is 'stage5'"),
+    ((2, 64, 64, 3), "float32", {"end": "neck"}, "end is 'neck'; allowed"),
+    ((2, 64, 64, 3), "float32", {"train_from": "all"}, "train_from is 'all'"),
+    (
+      (2, 64, 64, 3),
+      "float32",
+      {"begin": "stage2", "end": "stem"},
+      "end='stem' comes before begin='stage2'",
+    ),
+    ((2, 3, 64, 64), "float32", {}, r"\(n, h, w, 3\), got .*\(2, 3, 64, 64\)"),
+    ((2, 64, 64, 3), "uint8", {}, "got uint8. Divide uint8 by 255"),
+  ],
+)
+def test_wrong_calls(shape, dtype, call, message):
+  model = models.create_model("resnet18")
+  image = jax.ShapeDtypeStruct(shape, dtype)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, **call), image)
