@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+import kd_jax
 from benchmarks import torch_step
 from configs.common import base
 from kd_jax.convert import from_timm, rules

@@ -48,7 +48,11 @@ def contenders(
     return run
 
   how = "torch.compile" if compiled else "eager"
-  note = f"torch {torch.__version__}, {how}, {torch.get_num_threads()} threads"
+  nets = "own" if timm_or_none() is None else "timm's"
+  note = (
+    f"torch {torch.__version__}, {how}, {nets} networks, "
+    f"{torch.get_num_threads()} threads"
+  )
   return {"kdep": repeat(step), "teacher": repeat(forward)}, note
 
 
@@ -145,21 +149,20 @@ def network(
   """The network that maps images to features before the last ReLU.
 
   Raises:
-    ValueError: not a ResNet, and timm is not installed.
+    ValueError: not a ResNet, and no timm to take it from.
   """
   import torch
 
-  try:
-    import timm
-  except ImportError:
-    if rules.family(model) != "resnet":
-      raise ValueError(
-        f"the PyTorch {name} comes from timm: pip install timm, or use a "
-        "ResNet, or --torch off"
-      ) from None
+  timm = timm_or_none()
+  if timm is not None:
+    net = pooled(timm.create_model(name, num_classes=0))
+  elif rules.family(model) == "resnet":
     net = resnet(model)
   else:
-    net = pooled(timm.create_model(name, num_classes=0))
+    raise ValueError(
+      f"the PyTorch {name} is timm's, which cannot be imported: pip install "
+      "timm, or use a ResNet, or --torch off"
+    )
   drop = rules.head_names(model)
   state = {k: torch.from_numpy(v) for k, v in weights.items() if k not in drop}
   lost = net.load_state_dict(state, strict=False)
@@ -168,6 +171,16 @@ def network(
   if missing or lost.unexpected_keys:
     raise ValueError(f"{name} of timm and of kd_jax differ: {lost}")
   return net.train()
+
+
+def timm_or_none() -> Any:
+  """The module timm, if it can be imported."""
+  try:
+    import timm
+  # RuntimeError: a torchvision that was built for another torch.
+  except (ImportError, RuntimeError):
+    return None
+  return timm
 
 
 def pooled(net: Any) -> Any:

@@ -93,3 +93,79 @@ def preprocess(image_size: int, **changes) -> ConfigDict:
     "shift": 0,
   }
   return ConfigDict({**fields, **changes})
+
+
+# KDEP's budgets: epochs over 128 images per class, or over all of ImageNet.
+BUDGETS = {
+  "": (128, 90),
+  "10pct_180": (128, 180),
+  "10pct_900": (128, 900),
+  "100pct_9": (0, 9),
+  "100pct_18": (0, 18),
+  "100pct_90": (0, 90),
+}
+
+
+def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
+  """KDEP on ImageNet folders from a timm ResNet-50, by the authors' recipe.
+
+  Source: github.com/CVMI-Lab/KDEP, scripts of MS-R50 -> R18 and -> MNV2: SGD,
+  momentum .9, weight decay 5e-4, batch 512, rate times .1 after each third of
+  the epochs; random resized crop, flip, colour jitter .1, lighting .05; 3 x
+  MSE with T = .1, n = 3.
+  """
+  choose(variant, (*BUDGETS, "smoke"))
+  per_class, epochs = BUDGETS.get(variant, BUDGETS[""])
+  images = 1000 * per_class or 1_281_167
+  config = base()
+  config.batch_size = 512
+  config.steps = epochs * images // config.batch_size
+  config.student.update({"name": student, "overrides": {"num_classes": 0}})
+  config.teacher.weights = "timm/resnet50.a1_in1k"
+  config.losses.feature = 3.0
+  config.optim.update({"lr": lr, "weight_decay": 5e-4, "schedule": "step"})
+  config.optim.decay_every = -(-config.steps // 3)
+  config.data = imagenet("train", per_class)
+  config.preprocess = preprocess(
+    224, color_jitter=(0.1, 0.1, 0.1), lighting=0.05
+  )
+  config.eval.update({"every": 2500, "evals": ("knn",)})
+  config.eval.update({"train": imagenet("train", 50), "test": imagenet("val")})
+  config.checkpoint.every = 500
+  if variant == "smoke":
+    smoke(config)
+  config.lock()
+  return config
+
+
+def imagenet(part: str, per_class: int = 0) -> ConfigDict:
+  """A folder with one directory per class; see the README for the layout."""
+  root = f"data/imagenet/{part}"
+  return ConfigDict({"name": "folder", "root": root, "per_class": per_class})
+
+
+def smoke(config: ConfigDict) -> None:
+  """The same code path in seconds: tiny synthetic images, untrained teacher."""
+  config.steps = 4
+  config.batch_size = 8
+  config.log_every = 1
+  config.optim.decay_every = 2
+  config.checkpoint.every = 2
+  config.teacher.update({"source": "random", "weights": ""})
+  config.teacher.overrides = ConfigDict(
+    {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), "stem_width": 8}
+  )
+  images = {"name": "synthetic", "size": 40, "num_classes": 4}
+  config.data = ConfigDict({**images, "length": 96})
+  config.preprocess.image_size = 32
+  config.eval.update({"every": 0, "batch_size": 16})
+  config.eval.train = ConfigDict({**images, "length": 48})
+  config.eval.test = ConfigDict({**images, "length": 24, "seed": 1})
+
+
+def choose(variant: str, allowed: tuple[str, ...]) -> None:
+  """Refuses a variant that a config does not have."""
+  if variant not in allowed:
+    raise ValueError(
+      f"this config has no variant {variant!r}; it has {allowed}"
+    )

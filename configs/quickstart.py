@@ -9,8 +9,9 @@ pre-training, without for KDEP), digits 5-9 the downstream task. Teacher and
 student differ in width (128 against 48 channels), so the SVD has to align.
 """
 
-from configs.common import base, preprocess
 from ml_collections import ConfigDict
+
+from configs.common import base, choose, preprocess
 
 STEPS = 300
 UPSTREAM = (0, 1, 2, 3, 4)
@@ -19,18 +20,21 @@ DOWNSTREAM = (5, 6, 7, 8, 9)
 TEACHER = {
   "layers": (1, 1, 1, 1),
   "channels": (32, 64, 96, 128),
+  "stem_width": 32,
   "stem_type": "cifar",
 }
 STUDENT = {
   "layers": (1, 1, 1, 1),
   "channels": (12, 24, 36, 48),
+  "stem_width": 12,
   "stem_type": "cifar",
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """The full story, or `:smoke`, the same in a few steps."""
-  steps = {"": STEPS, "smoke": 6}[variant]
+  choose(variant, ("", "smoke"))
+  steps = 6 if variant else STEPS
   config = ConfigDict()
   config.task = "quickstart"
   config.seeds = (0, 1, 2, 3, 4) if not variant else (0, 1)

@@ -4,8 +4,8 @@ A config file defines `get_config(variant='')` and returns a locked
 `ml_collections.ConfigDict`; `path.py:variant` passes the variant. Overrides
 keep the type of the field they replace. Three kinds of sub-config are open,
 because their fields belong to what they name: `overrides` (arguments of
-`create_model`), and the parts `data`, `align`, `method`, where a new `name`
-starts from that part's own defaults.
+`create_model`), and the parts (`PARTS`), where a new `name` starts from that
+part's own defaults.
 """
 
 from __future__ import annotations
@@ -13,13 +13,23 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-PARTS = ("data", "align", "method")
+from kd_jax import resolve
+
+_EXAMPLES = {
+  bool: "true or false",
+  int: "a whole number",
+  float: "a number",
+  tuple: "a tuple such as \"('a','b')\" or \"(1,2)\"",
+  list: 'a list such as "[1,2]"',
+}
+PARTS = ("data", "align", "method", "train", "test")
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -43,19 +53,36 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
 def _read(path: Path, variant: str) -> ConfigDict:
   if not path.is_file():
-    beside = sorted(p.as_posix() for p in path.parent.glob("[a-z]*.py"))
+    beside = {p.as_posix() for p in path.parent.glob("[a-z]*.py")}
+    beside -= {(path.parent / "common.py").as_posix()}
     raise ValueError(
       f"there is no config {path}; {path.parent} holds "
-      f"{[p for p in beside if not p.endswith('common.py')]}"
+      f"{resolve.near(path.as_posix(), beside)}"
     )
   # Configs import their siblings as `configs.common`, from wherever they are.
   root = str(path.resolve().parent.parent)
   if root not in sys.path:
     sys.path.append(root)
-  symbols = runpy.run_path(str(path))
-  if "get_config" not in symbols:
-    raise ValueError(f"{path} is no config: it does not define get_config()")
-  return symbols["get_config"](variant)
+  try:
+    symbols = runpy.run_path(str(path))
+    if "get_config" not in symbols:
+      raise ValueError("it does not define get_config(variant='')")
+    config = symbols["get_config"](variant)
+    if "task" not in config:
+      raise ValueError("it names no task")
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+  except Exception as error:  # A config is code: anything may happen.
+    raise ValueError(
+      f"{path} fails{_line(error, path)}: {type(error).__name__}: {error}"
+    ) from error
+  return config
+
+
+def _line(error: Exception, path: Path) -> str:
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  return f" (line {lines[-1]})" if lines else ""
 
 
 def _assign(config: ConfigDict, field: str, text: str) -> None:
@@ -66,7 +93,7 @@ def _assign(config: ConfigDict, field: str, text: str) -> None:
     if not isinstance(node, ConfigDict):
       raise ValueError(f"{path} is a value, it has no field {leaf!r}")
   kind = path.rpartition(".")[2]
-  if kind in PARTS and leaf == "name" and text != node.name:
+  if kind in PARTS and leaf == "name" and text != node.get("name"):
     with node.unlocked():
       for key in list(node):
         del node[key]
@@ -83,7 +110,7 @@ def _child(node: ConfigDict, name: str, path: str) -> Any:
   if name not in node:
     raise ValueError(
       f"there is no field {path}.{name}; the fields of {path} are "
-      f"{sorted(node)}"
+      f"{resolve.near(name, node)}"
     )
   return node[name]
 
@@ -104,7 +131,8 @@ def _parse(text: str, old: Any, path: str) -> Any:
     return kind(value)
   if kind is bool or type(value) is not kind:
     raise ValueError(
-      f"{path}={text!r} is no {kind.__name__}; its value now is {old!r}"
+      f"{path}={text!r} is no {kind.__name__}; its value now is {old!r}. "
+      f"Write {_EXAMPLES.get(kind, 'a ' + kind.__name__)}."
     )
   return value
 

@@ -5,8 +5,12 @@
   python -m kd_jax.main --config FILE --config.optim.lr=0.1
 
 A config says which task of kd_jax/tasks runs. Several processes find each
-other through KD_JAX_COORDINATOR, KD_JAX_PROCESSES and KD_JAX_PROCESS, which
+other through KD_JAX_COORDINATOR (host:port of process 0), KD_JAX_PROCESSES
+(how many) and KD_JAX_PROCESS (which one this is, from 0), which
 launch/local.sh sets.
+
+Exit status: 0, also after SIGTERM or Ctrl-C once the state is saved; 1 after
+an error; 2 for a wrong command line; 130 after Ctrl-C outside of training.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import logging
@@ -26,10 +30,16 @@ from kd_jax import resolve
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
+# Seconds after which a process that is gone, or late to leave, is given up.
+HEARTBEAT, GOODBYE = 10, 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs what the command line asks for; 0 if all is well."""
+  """Runs what the command line asks for.
+
+  Returns:
+    The exit status, see above.
+  """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   args, rest = _parser().parse_known_args(argv)
@@ -40,15 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     task(config, workdir)
   except Stopped as stop:
-    print(stop, file=sys.stderr)
-  except ValueError as error:
-    if not _is_ours(error):
+    print(stop, file=sys.stderr, flush=True)
+  except KeyboardInterrupt:
+    return _leave("interrupted; the same command starts again", 130)
+  except Exception as error:
+    message = _explain(error)
+    if message is None and not jax.distributed.is_initialized():
       raise
-    return _fail(error)
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
-      raise
-    return _fail(f"another process was lost ({str(error).splitlines()[0]})")
+    return _leave(message or traceback.format_exc(), 1)
   return 0
 
 
@@ -59,18 +68,38 @@ def default_workdir(spec: str) -> str:
 
 
 def prepare() -> None:
-  """Compilation cache, and the other processes if there are any."""
-  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-  jax.config.update("jax_compilation_cache_dir", cache)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  """Compilation cache, and the other processes if there are any.
+
+  Raises:
+    ValueError: the processes are described by halves.
+  """
+  # Whole tracebacks: `_explain` looks at who raised an error.
+  jax.config.update("jax_traceback_filtering", "off")
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   coordinator = os.environ.get("KD_JAX_COORDINATOR")
   if coordinator and not jax.distributed.is_initialized():
     jax.distributed.initialize(
       coordinator,
-      int(os.environ["KD_JAX_PROCESSES"]),
-      int(os.environ["KD_JAX_PROCESS"]),
-      heartbeat_timeout_seconds=10,
+      *_place(),
+      heartbeat_timeout_seconds=HEARTBEAT,
+      shutdown_timeout_seconds=GOODBYE,
     )
+
+
+def _place() -> tuple[int, int]:
+  """How many processes there are, and which of them this is."""
+  names = ("KD_JAX_PROCESSES", "KD_JAX_PROCESS")
+  texts = [os.environ.get(name, "") for name in names]
+  count, index = (int(text) if text.isdigit() else -1 for text in texts)
+  if not 0 <= index < count:
+    raise ValueError(
+      f"KD_JAX_COORDINATOR is set, but {' and '.join(names)} are {texts}; "
+      "they must be a count and an index below it. Use launch/local.sh, or "
+      "unset KD_JAX_COORDINATOR to run alone."
+    )
+  return count, index
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,9 +124,11 @@ def _overrides(rest: Sequence[str]) -> list[str]:
   """
   found, waiting = [], ""
   for arg in rest:
-    if waiting:
+    if waiting and not arg.startswith("--"):
       found.append(f"{waiting}={arg}")
       waiting = ""
+    elif waiting:
+      break  # `load` says that it has no value.
     elif not arg.startswith("--config."):
       raise ValueError(
         f"unknown argument {arg!r}; there are --config FILE[:variant], "
@@ -110,22 +141,38 @@ def _overrides(rest: Sequence[str]) -> list[str]:
   return [*found, waiting] if waiting else found
 
 
+def _explain(error: Exception) -> str | None:
+  """One line about a foreseeable mistake; None for a bug."""
+  if isinstance(error, ValueError) and _is_ours(error):
+    return f"error: {error}"
+  if not isinstance(error, jax.errors.JaxRuntimeError):
+    return None
+  first = str(error).splitlines()[0]
+  if "RESOURCE_EXHAUSTED" in first:
+    return (
+      f"error: the device is out of memory ({first}). Lower "
+      "--config.batch_size, raise --config.accum_steps, or set "
+      "--config.fsdp=true on several devices."
+    )
+  if jax.process_count() > 1:
+    return f"error: another process was lost ({first})"
+  return None
+
+
 def _is_ours(error: ValueError) -> bool:
   """Whether this package raised it: then the message says what to do."""
-  frame = error.__traceback__
-  while frame.tb_next is not None:
-    frame = frame.tb_next
+  *_, (frame, _) = traceback.walk_tb(error.__traceback__)
   here = Path(__file__).parent
-  return here in Path(frame.tb_frame.f_code.co_filename).parents
+  return here in Path(frame.f_code.co_filename).parents
 
 
-def _fail(error: Any) -> int:
-  """One line for a foreseeable mistake; a lost process ends the others."""
-  print(f"error: {error}", file=sys.stderr, flush=True)
+def _leave(message: str, status: int) -> int:
+  print(message, file=sys.stderr, flush=True)
   if jax.distributed.is_initialized():
-    # An orderly exit would wait for processes that are gone.
-    os._exit(1)
-  return 1
+    # An orderly exit would wait for the others, who wait for this one.
+    sys.stdout.flush()
+    os._exit(status)
+  return status
 
 
 if __name__ == "__main__":

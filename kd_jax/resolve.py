@@ -8,10 +8,21 @@ file defines the fixed symbol of its floor (`Source`, `Method`, `Aligner`,
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+# What an annotation allows; others are not checked.
+_KINDS = {
+  "bool": bool,
+  "int": int,
+  "float": (int, float),
+  "str": str,
+  "tuple": (tuple, list),
+  "Mapping": Mapping,
+}
 
 
 def names(floor: str, symbol: str) -> list[str]:
@@ -30,8 +41,8 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   allowed = names(floor, symbol)
   if name not in allowed:
     raise ValueError(
-      f"{floor} has no {name!r}; it has {allowed}. A new one is a file "
-      f"kd_jax/{floor}/{name}.py that defines {symbol}."
+      f"{floor} has no {name!r}; it has {near(name, allowed)}. A new one is a "
+      f"file kd_jax/{floor}/{name}.py that defines {symbol}."
     )
   return getattr(_module(floor, name), symbol)
 
@@ -40,18 +51,64 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
   """Builds `symbol_name(**config)`; config['name'] says which file.
 
   Raises:
-    ValueError: unknown name, or a field that the dataclass does not have.
+    ValueError: unknown name, or a field that is unknown, missing or of the
+      wrong type.
   """
   fields = dict(config)
-  name = fields.pop("name")
+  name = fields.pop("name", "")
   cls = symbol(floor, name, symbol_name)
-  allowed = sorted(f.name for f in dataclasses.fields(cls) if f.init)
-  unknown = sorted(set(fields) - set(allowed))
-  if unknown:
-    raise ValueError(
-      f"{floor} {name!r} has no field {unknown}; it has {allowed}"
-    )
+  return construct(cls, fields, f"{floor} {name!r}")
+
+
+def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:
+  """`cls(**fields)` of a dataclass; errors call it `what`.
+
+  Raises:
+    ValueError: a field that is unknown, missing or of the wrong type.
+  """
+  allowed = {f.name: f for f in dataclasses.fields(cls) if f.init}
+  for name in fields:
+    if name not in allowed:
+      raise ValueError(
+        f"{what} has no field {name!r}; it has {near(name, allowed)}"
+      )
+  missing = [
+    name
+    for name, field in allowed.items()
+    if name not in fields
+    and field.default is dataclasses.MISSING
+    and field.default_factory is dataclasses.MISSING
+  ]
+  if missing:
+    raise ValueError(f"{what} needs a value for {missing}; give it in config")
+  check_types(cls, fields, what)
   return cls(**fields)
+
+
+def check_types(cls: Any, fields: Mapping[str, Any], what: str) -> None:
+  """Compares values with the annotations of a dataclass.
+
+  Raises:
+    ValueError: a value of the wrong type.
+  """
+  kinds = {
+    f.name: str(f.type).partition("[")[0] for f in dataclasses.fields(cls)
+  }
+  for name, value in fields.items():
+    kind = kinds[name]
+    fits = isinstance(value, _KINDS.get(kind, object))
+    if not fits or (isinstance(value, bool) and kind in ("int", "float")):
+      raise ValueError(
+        f"{what}: {name} is {value!r}, a {type(value).__name__}; it must be a "
+        f"{kind}"
+      )
+
+
+def near(word: str, allowed: Iterable[str]) -> list[str]:
+  """All of `allowed`, first what looks like `word`."""
+  allowed = sorted(allowed)
+  close = difflib.get_close_matches(str(word), allowed)
+  return [*close, *(name for name in allowed if name not in close)]
 
 
 def _module(floor: str, name: str) -> Any:

@@ -130,7 +130,8 @@ def _draw(
 def _find(root: str) -> tuple[str, ...]:
   if not os.path.isdir(root):
     raise ValueError(
-      f"root={root!r} is not a directory; folder looks below it for "
+      f"root={root!r} is not a directory; set --config.data.root=DIR to the one "
+      "that holds the images, "
       f"{', '.join(EXTENSIONS)}"
     )
   found = []

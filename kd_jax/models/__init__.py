@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from kd_jax.models.backbone import Backbone
 _INTERNAL = {"parent", "name"}
 
 
-def create_model(name: str, **overrides: Any) -> Backbone:
+def create_model(name: str, /, **overrides: Any) -> Backbone:
   """Builds a model by its timm name.
 
   Args:
@@ -32,9 +31,9 @@ def create_model(name: str, **overrides: Any) -> Backbone:
   allowed = {f.name for f in dataclasses.fields(family) if f.init} - _INTERNAL
   for field in overrides:
     if field not in allowed:
-      raise ValueError(
-        f"{name} has no option {field!r}; it has {_near(field, allowed)}"
-      )
+      near = resolve.near(field, allowed)
+      raise ValueError(f"{name} has no option {field!r}; it has {near}")
+  resolve.check_types(family, overrides, name)
   variants = resolve.symbol("models", family_of(name), "VARIANTS")
   fields = {**variants[name], **overrides}
   return family(**{k: _hashable(k, v) for k, v in fields.items()})
@@ -53,9 +52,8 @@ def family_of(name: str) -> str:
   """
   families = _families()
   if name not in families:
-    raise ValueError(
-      f"there is no model {name!r}; there are {_near(name, families)}"
-    )
+    near = resolve.near(name, families)
+    raise ValueError(f"there is no model {name!r}; there are {near}")
   return families[name]
 
 
@@ -65,11 +63,6 @@ def _families() -> dict[str, str]:
     for family in resolve.names("models", "VARIANTS")
     for variant in resolve.symbol("models", family, "VARIANTS")
   }
-
-
-def _near(word: str, allowed: Any) -> list[str]:
-  close = difflib.get_close_matches(word, allowed, n=5)
-  return close + sorted(set(allowed) - set(close))
 
 
 def _hashable(field: str, value: Any) -> Any:

@@ -18,12 +18,13 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from kd_jax import convert, trees
+from kd_jax import convert, resolve, trees
 from kd_jax.align import basis as basis_lib
 from kd_jax.data import pipeline
 from kd_jax.tasks import describe, setup
-from kd_jax.train import ckpt, loop, metrics, plan, report, workdir
+from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
 from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.types import Batch, DataSource, Method, Specs, TrainState
 
@@ -57,6 +58,10 @@ class Parts:
   specs: tuple[Specs, Specs]
   batch: Batch
   stretches: tuple[plan.Stretch, ...]
+  settings: step_lib.Settings
+  optim: Optim
+  evaluate: evaluate.Evaluator
+  weights: Mapping[str, Any]
 
 
 def run(config: ConfigDict, where: str | Path) -> Result | None:
@@ -72,7 +77,6 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   where = Path(where)
   workdir.claim(where, config.to_dict())
   parts = assemble(config)
-  optim = Optim(**config.optim.to_dict())
   about = describe.run(config, parts, where)
   if jax.process_index() == 0:
     describe.show(about, parts.specs)
@@ -80,7 +84,7 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   if config.dry_run:
     return None
   artifact = _artifact(config, parts, where)
-  job = _job(config, parts, optim, artifact)
+  job = _job(config, parts, artifact)
   checkpoints = ckpt.Checkpoints(
     where / "checkpoints", keep=config.checkpoint.keep
   )
@@ -100,6 +104,8 @@ def assemble(config: ConfigDict) -> Parts:
   """
   mesh = mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
+  settings = setup.settings(config, mesh)
+  optim = resolve.construct(Optim, config.optim.to_dict(), "optim")
   method = setup.method(config)
   stretches = plan.stretches(method, config.steps)
   student = setup.student(config)
@@ -115,7 +121,20 @@ def assemble(config: ConfigDict) -> Parts:
   for stretch in stretches:
     plan.check_taps(stretch.phase, *specs, taught.source)
   _check_labels(method, data, specs[0])
-  return Parts(mesh, data, student, method, taught, specs, batch, stretches)
+  return Parts(
+    mesh=mesh,
+    data=data,
+    student=student,
+    method=method,
+    taught=taught,
+    specs=specs,
+    batch=batch,
+    stretches=stretches,
+    settings=settings,
+    optim=optim,
+    evaluate=setup.evaluator(config, student, taught.source, method, mesh),
+    weights=_initial_weights(config),
+  )
 
 
 def _check_labels(method: Method, data: DataSource, student: Specs) -> None:
@@ -149,7 +168,6 @@ def _artifact(
 def _job(
   config: ConfigDict,
   parts: Parts,
-  optim: Optim,
   artifact: Mapping[str, np.ndarray],
 ) -> loop.Job:
   frozen = {"teacher": parts.taught.variables, "artifact": artifact}
@@ -157,18 +175,19 @@ def _job(
     student=parts.student,
     source=parts.taught.source,
     stretches=parts.stretches,
-    settings=setup.settings(config, parts.mesh),
-    optim=optim,
+    settings=parts.settings,
+    optim=parts.optim,
     frozen=mesh_lib.place(frozen, parts.mesh),
     batches=lambda step, phase: setup.train_stream(
       config, parts.data, step, phase
     ),
-    record=lambda step: pipeline.position(
-      step, config.batch_size, source=parts.data, seed=config.seed
-    ),
-    evaluate=setup.evaluator(
-      config, parts.student, parts.taught.source, parts.method, parts.mesh
-    ),
+    record=lambda step: {
+      **pipeline.position(
+        step, config.batch_size, source=parts.data, seed=config.seed
+      ),
+      "teacher": parts.taught.fingerprint,
+    },
+    evaluate=parts.evaluate,
     batch_size=config.batch_size,
     log_every=config.log_every,
     eval_every=config.eval.every,
@@ -191,29 +210,34 @@ def _start(
   if found is not None:
     describe.say(f"continuing after step {int(found.step)}")
     return found
-  if not config.init_from:
+  if not parts.weights:
     return fresh
-  params, stats = load_weights(config, params, stats)
+  params, stats = load_weights(parts.weights, params, stats)
   return job.new_state(params, stats, key)
 
 
 def load_weights(
-  config: ConfigDict, params: Any, stats: Any
+  weights: Mapping[str, Any], params: Any, stats: Any
 ) -> tuple[Any, Any]:
-  """Replaces the student's backbone by the weights at `config.init_from`.
+  """Replaces the student's backbone by `weights`.
 
   The classifier stays as it is: weights come from another task.
   """
+  student = trees.merge(params["student"], weights["params"])
+  batch_stats = trees.merge(stats["student"], weights["batch_stats"])
+  return {**params, "student": student}, {**stats, "student": batch_stats}
+
+
+def _initial_weights(config: ConfigDict) -> Mapping[str, Any]:
+  if not config.init_from:
+    return {}
   source = Path(config.init_from) / "student"
   overrides = {**setup.model_fields(config.student.overrides), "num_classes": 0}
-  _, found = convert.load_pretrained(
+  return convert.load_pretrained(
     config.student.name,
     source if source.is_dir() else config.init_from,
     **overrides,
-  )
-  student = trees.merge(params["student"], found["params"])
-  batch_stats = trees.merge(stats["student"], found["batch_stats"])
-  return {**params, "student": student}, {**stats, "student": batch_stats}
+  )[1]
 
 
 def _train(

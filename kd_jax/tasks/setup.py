@@ -71,8 +71,6 @@ def method(config: ConfigDict) -> Method:
 
 def settings(config: ConfigDict, mesh: jax.sharding.Mesh) -> step_lib.Settings:
   """What the train step needs."""
-  if config.accum_steps < 1:
-    raise ValueError(f"accum_steps is {config.accum_steps}; at least 1")
   if not 0 <= config.ema_decay < 1:
     raise ValueError(f"ema_decay is {config.ema_decay}; it must be in [0, 1)")
   return step_lib.Settings(
@@ -91,7 +89,8 @@ def data(config: ConfigDict) -> DataSource:
 
 def preprocess(config: ConfigDict) -> Preprocess:
   """How images are prepared."""
-  return Preprocess(**config.preprocess.to_dict())
+  fields = config.preprocess.to_dict()
+  return resolve.construct(Preprocess, fields, "preprocess")
 
 
 def train_stream(
@@ -134,9 +133,10 @@ def evaluator(
   """What `config.eval` asks for.
 
   Raises:
-    ValueError: evals without two sets of labelled images to compare.
+    ValueError: evals without two sets of labelled images to compare, or of a
+      tap that is no vector per image.
   """
-  mesh_lib.check_batch(config.eval.batch_size, mesh)
+  mesh_lib.check_batch(config.eval.batch_size, mesh, field="eval.batch_size")
   names = (config.eval.train.name, config.eval.test.name)
   if config.eval.evals and not all(names):
     raise ValueError(
@@ -148,6 +148,13 @@ def evaluator(
     data(part if part.name else config.data)
     for part in (config.eval.train, config.eval.test)
   ]
+  for field, found in zip(("train", "test"), sets, strict=True):
+    if config.eval.evals and not found.num_classes:
+      raise ValueError(
+        f"the evals {config.eval.evals} need labels, and config.eval.{field} "
+        "has none. Use labelled data, or switch them off with "
+        "--config.eval.evals=()"
+      )
   return evaluate.Evaluator(
     student=net,
     source=source,

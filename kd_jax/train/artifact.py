@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from kd_jax.align import basis as basis_lib
 from kd_jax.train import mesh as mesh_lib
@@ -31,7 +33,10 @@ def fit(
     ValueError: no batch, too few rows, or features that are not finite.
   """
 
-  @functools.partial(jax.jit, donate_argnums=0)
+  # Every process reads the sums, so every one gets a copy.
+  whole = mesh_lib.replicated(mesh)
+
+  @functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
   def update(state, frozen, batch):
     seen = batch.replace(image=as_unit(batch.image))
     return basis_lib.update(state, source(frozen, seen).taps[tap], batch.mask)
@@ -54,12 +59,19 @@ def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
   Raises:
     ValueError: the file is damaged or belongs to another teacher or data.
   """
-  if path.exists():
+  if _same_everywhere(path.exists()):
     return basis_lib.load(path, fingerprint)
   found = fit_it(fingerprint)
   if jax.process_index() == 0:
     basis_lib.save(path, found)
   return found
+
+
+def _same_everywhere(found: bool) -> bool:
+  """What the first process says: all must fit together, or none."""
+  if jax.process_count() == 1:
+    return found
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(found)))
 
 
 def identity(*parts: str) -> str:

@@ -6,8 +6,10 @@ random key, moving average) and a JSON record (data position, phase).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 T = TypeVar("T")
@@ -26,9 +29,17 @@ class Checkpoints:
   Args:
     directory: where they live; created when missing.
     keep: how many of the newest are kept.
+
+  Raises:
+    ValueError: `keep` is below 1; later, whenever the disk refuses a write.
   """
 
   def __init__(self, directory: Path | str, *, keep: int = 2) -> None:
+    if keep < 1:
+      raise ValueError(
+        f"checkpoint.keep is {keep}; at least 1 has to be kept, and 2 survive "
+        "a damaged file"
+      )
     policy = checkpoint_managers.AnyPreservationPolicy(
       [checkpoint_managers.LatestN(keep)]
     )
@@ -42,9 +53,15 @@ class Checkpoints:
       "state": ocp.StandardCheckpointHandler(),
       "record": ocp.JsonCheckpointHandler(),
     }
-    self._manager = ocp.CheckpointManager(
-      self._directory, options=options, item_handlers=handlers
-    )
+    with self._writing():
+      self._manager = ocp.CheckpointManager(
+        self._directory, options=options, item_handlers=handlers
+      )
+
+  @property
+  def directory(self) -> Path:
+    """Where they live."""
+    return self._directory
 
   def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
     """Starts an asynchronous save; a step that exists is left alone."""
@@ -54,7 +71,9 @@ class Checkpoints:
       state=ocp.args.StandardSave(_as_dict(state)),
       record=ocp.args.JsonSave(dict(record)),
     )
-    self._manager.save(step, args=items)
+    with self._writing():
+      # Forced: otherwise a step older than the newest is skipped in silence.
+      self._manager.save(step, args=items, force=True)
 
   def steps(self) -> list[int]:
     """Finished checkpoints, oldest first."""
@@ -70,26 +89,59 @@ class Checkpoints:
 
     Raises:
       MismatchError: names, shapes or dtypes differ from those of `like`.
+      Exception: of many types, where a file is damaged.
     """
     target = _as_dict(like)
     saved = self._manager.item_metadata(step)["state"]
+    if saved is None:
+      raise ValueError("its metadata cannot be read")
     _check_same(target, saved, f"{self._directory}/{step}")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     restored = self._manager.restore(step, args=items)["state"]
     return dataclasses.replace(like, **restored)
 
+  def set_aside(self, step: int) -> Path:
+    """Renames a damaged step, so that its number can be saved again."""
+    aside = self._directory / f"damaged-{step}"
+    if jax.process_index() == 0:
+      shutil.rmtree(aside, ignore_errors=True)
+      (self._directory / str(step)).rename(aside)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"set aside {step}")
+    self._manager.reload()
+    return aside
+
   def preempted(self, step: int) -> bool:
     """Whether every process has agreed to stop at this step."""
     return self._manager.reached_preemption(step)
 
   def wait(self) -> None:
-    """Blocks until the last save is on disk; raises what went wrong in it."""
-    self._manager.wait_until_finished()
+    """Blocks until the last save is on disk."""
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits and lets go of background threads."""
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except jax.errors.JaxRuntimeError as error:
+      if jax.process_count() > 1 and "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      raise self._refused(error) from error
+    except (OSError, ValueError) as error:
+      raise self._refused(error) from error
+
+  def _refused(self, error: Exception) -> ValueError:
+    return ValueError(
+      f"no checkpoint can be written to {self._directory} ({_line(error)}). "
+      "Make room or give it write permission, then run the same command again."
+    )
 
 
 class MismatchError(ValueError):
@@ -99,20 +151,39 @@ class MismatchError(ValueError):
 def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:
   """`read(step)` of the newest checkpoint that can be read, else None.
 
-  A damaged one is named and passed over.
+  Damaged ones are named and passed over; they are set aside as soon as an
+  older one proves to be whole.
 
   Raises:
     MismatchError: a checkpoint is whole, but of another experiment.
+    ValueError: there are checkpoints, and every one is damaged.
   """
+  damaged: list[int] = []
   for step in reversed(checkpoints.steps()):
     try:
-      return read(step)
+      found = read(step)
     except MismatchError:
       raise
     except Exception as error:  # Orbax and TensorStore raise many types.
-      reason = str(error).splitlines()[0]
+      reason = _line(error)
       logging.warning("checkpoint %d is damaged (%s), going back", step, reason)
+      damaged.append(step)
+      continue
+    for bad in damaged:
+      logging.warning("moved it to %s", checkpoints.set_aside(bad))
+    return found
+  if damaged:
+    raise ValueError(
+      f"none of the checkpoints {sorted(damaged)} in {checkpoints.directory} "
+      f"can be read (the oldest: {reason}). Bring the files back, or delete "
+      "the folder to start again from step 0."
+    )
   return None
+
+
+def _line(error: Exception) -> str:
+  lines = [line for line in str(error).splitlines() if line.strip()]
+  return lines[0] if lines else type(error).__name__
 
 
 def _as_dict(state: Any) -> dict[str, Any]:

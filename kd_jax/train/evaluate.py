@@ -51,7 +51,9 @@ class Evaluator:
       resolve.symbol("evals", name, "evaluate")
     # Jitted once: a run evaluates many times.
     object.__setattr__(self, "_taps", jax.jit(self._apply))
-    object.__setattr__(self, "_metrics", jax.jit(self._sums))
+    whole = mesh_lib.replicated(self.mesh)
+    sums = jax.jit(self._sums, out_shardings=whole)
+    object.__setattr__(self, "_metrics", sums)
 
   def __call__(
     self, state: TrainState, frozen: Mapping[str, Any]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,9 +20,9 @@ from kd_jax.train.optim import Optim
 from kd_jax.train.plan import Stretch
 from kd_jax.types import Phase, TeacherSource, TrainState
 
-GRACE = (
-  3  # steps after which every trainable parameter must have had a gradient
-)
+# Steps after which every trainable parameter must have had a gradient.
+GRACE = 3
+STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
@@ -117,7 +117,7 @@ class Run:
     """Trains from `state` to the end of the last stretch.
 
     Raises:
-      Stopped: SIGTERM or preemption; the state has been saved.
+      Stopped: SIGTERM, Ctrl-C or preemption; the state has been saved.
       ValueError: a loss term that is zero or not finite, or a parameter
         without gradient.
     """
@@ -152,10 +152,15 @@ class Run:
     had_gradient = np.zeros(len(paths), bool)
     self._timer = (start, time.monotonic())
     stream = job.batches(start, stretch.phase)
+    before: Any = ()
     with contextlib.closing(stream):
       for step in range(start + 1, stretch.stop + 1):
         batch = mesh_lib.put_batch(next(stream), job.mesh)
         state, found = train_step(state, job.frozen, batch)
+        # One step ahead hides the host's work; more would only pile up
+        # batches in device memory.
+        jax.block_until_ready(before)
+        before = found
         has_gradient = found.pop("has_grad")
         if step <= start + GRACE:
           had_gradient |= np.asarray(has_gradient)
@@ -181,7 +186,10 @@ class Run:
       self._checkpoints.save(step, state, job.record(step))
     if stop and not last:
       self._checkpoints.wait()
-      raise Stopped(f"stopped after step {step}; run the same command again")
+      raise Stopped(
+        f"stopped after step {step} of {job.total_steps} and saved; the same "
+        "command goes on from there"
+      )
 
   def _log(self, step: int, values: dict[str, float]) -> None:
     check_terms(step, values)
@@ -199,18 +207,28 @@ class Run:
     return self._asked_to_stop
 
   @contextlib.contextmanager
-  def _signals(self):
-    def ask(*_):
-      self._asked_to_stop = True
+  def _signals(self) -> Iterator[None]:
+    # What the shell has switched off for a background job stays so.
+    found = {number: signal.getsignal(number) for number in STOP}
+    old = {n: h for n, h in found.items() if h not in (signal.SIG_IGN, None)}
 
-    if jax.process_count() > 1:
+    def restore() -> None:
+      for number, handler in old.items():
+        signal.signal(number, handler)
+
+    def ask(*_: Any) -> None:
+      self._asked_to_stop = True
+      restore()  # A second signal ends the run at once.
+
+    if jax.process_count() > 1:  # Orbax's service has the handler there.
       yield
       return
-    old = signal.signal(signal.SIGTERM, ask)
+    for number in old:
+      signal.signal(number, ask)
     try:
       yield
     finally:
-      signal.signal(signal.SIGTERM, old)
+      restore()
 
 
 def check_terms(step: int, values: Mapping[str, float]) -> None:
@@ -254,7 +272,9 @@ def restore(
   """The newest usable checkpoint of this job, None if there is none.
 
   Raises:
-    MismatchError: the checkpoint belongs to another model, data or seed.
+    MismatchError: the checkpoint belongs to another model, teacher, data or
+      seed.
+    ValueError: there are checkpoints, but none can be read.
   """
 
   def read(step: int) -> TrainState:
@@ -262,7 +282,7 @@ def restore(
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
       raise ckpt.MismatchError(
-        f"the data behind checkpoint {step} has changed: {changed} was "
+        f"what checkpoint {step} was trained on has changed: {changed} was "
         f"{[record.get(k) for k in changed]}, is "
         f"{[expected[k] for k in changed]}. Use another --workdir."
       )

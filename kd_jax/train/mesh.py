@@ -18,18 +18,32 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch(batch_size: int, mesh: Mesh, accum_steps: int = 1) -> None:
+def check_batch(
+  batch_size: int,
+  mesh: Mesh,
+  accum_steps: int = 1,
+  *,
+  field: str = "batch_size",
+) -> None:
   """Refuses a global batch that the devices cannot share evenly.
+
+  Args:
+    batch_size: global.
+    mesh: the devices.
+    accum_steps: microbatches per update.
+    field: of the config, for the message.
 
   Raises:
     ValueError: `batch_size` is no multiple of devices x accumulation steps.
   """
+  if accum_steps < 1:
+    raise ValueError(f"accum_steps is {accum_steps}; it must be at least 1")
   unit = mesh.size * accum_steps
   if batch_size <= 0 or batch_size % unit:
     raise ValueError(
-      f"batch_size is {batch_size}; it must be a multiple of {unit} "
+      f"{field} is {batch_size}; it must be a positive multiple of {unit} "
       f"({mesh.size} devices x accum_steps={accum_steps}). The nearest is "
-      f"--config.batch_size={max(round(batch_size / unit), 1) * unit}."
+      f"--config.{field}={max(round(batch_size / unit), 1) * unit}."
     )
 
 
@@ -44,7 +58,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
-  """Puts a tree (the same on every process) on the mesh.
+  """Copies a tree (the same on every process) to the mesh.
 
   Args:
     tree: arrays.
@@ -52,9 +66,13 @@ def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     fsdp: split each array along its largest divisible axis instead of copying
       it to every device (fully sharded data parallel).
   """
-  return jax.tree.map(
-    lambda x: jax.device_put(x, leaf_sharding(x, mesh, fsdp=fsdp)), tree
-  )
+
+  def put(x: Any) -> jax.Array:
+    # A buffer shared with the caller, or between parameters and their moving
+    # average, could not be donated.
+    return jax.device_put(x, leaf_sharding(x, mesh, fsdp=fsdp), may_alias=False)
+
+  return jax.tree.map(put, tree)
 
 
 def leaf_sharding(x: Any, mesh: Mesh, *, fsdp: bool) -> NamedSharding:

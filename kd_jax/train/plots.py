@@ -76,6 +76,45 @@ def throughput(lines: Lines) -> bytes | None:
   return _curves(found, "Throughput", "images/s", bottom=0.0)
 
 
+def comparison(groups: Mapping[str, Sequence[float]], title: str) -> bytes:
+  """Mean, standard deviation and every value of each group, in per cent.
+
+  Args:
+    groups: label -> values in [0, 1], one per seed; drawn from top to bottom.
+    title: what the values are.
+  """
+  fig, (ax,) = _figure((_WIDE[0], 0.9 + 0.55 * len(groups)))
+  for row, values in enumerate(groups.values()):
+    percent = 100 * np.asarray(values)
+    color = COLORS[row % len(COLORS)]
+    spread = percent.std(ddof=1) if len(percent) > 1 else 0.0
+    ax.errorbar(
+      percent.mean(),
+      row,
+      xerr=spread,
+      fmt="|",
+      color=color,
+      ms=16,
+      lw=3,
+      alpha=0.5,
+    )
+    ax.plot(percent, np.full(len(percent), row), "o", color=color, ms=4)
+    ax.text(
+      percent.max() + 0.5,
+      row - 0.22,
+      f"{percent.mean():.1f} ± {spread:.1f}",
+      va="center",
+      fontsize=9,
+      color=INK,
+    )
+  _decorate(ax, title, "accuracy (%); a dot is a seed", "")
+  low = min(min(values) for values in groups.values())
+  ax.set_xlim(max(0.0, 100 * low - 2), 102)
+  ax.set_yticks(range(len(groups)), list(groups))
+  ax.set_ylim(len(groups) - 0.5, -0.6)
+  return _png(fig)
+
+
 def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
   """Singular values and explained share of the teacher's features.
 

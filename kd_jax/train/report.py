@@ -24,6 +24,8 @@ from kd_jax import trees
 from kd_jax.align import basis as basis_lib
 from kd_jax.train import metrics, plots
 
+_WIDE = ("spectrum", "comparison")
+
 Tables = Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
 """title -> (header, rows)."""
 
@@ -60,6 +62,7 @@ def write_report(
   *,
   title: str = "",
   tables: Tables | None = None,
+  groups: Mapping[str, Sequence[float]] | None = None,
   sections: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> pathlib.Path:
   """Writes `workdir/report.html` and the PNGs in `workdir/plots`.
@@ -68,6 +71,7 @@ def write_report(
     workdir: folder of the run; what it lacks is left out and named.
     title: heading; the name of the folder if empty.
     tables: result tables shown before the curves, title -> (header, rows).
+    groups: label -> accuracies, one per seed, drawn below the tables.
     sections: name -> workdir of further runs, shown below in this order.
 
   Returns:
@@ -78,9 +82,12 @@ def write_report(
   """
   root = pathlib.Path(workdir)
   title = title or root.resolve().name
-  body = [f"<h1>{html.escape(title)}</h1>", _run(root, 2, tables or {})]
+  body = [f"<h1>{html.escape(title)}</h1>"]
+  body.append(_results(root, tables or {}, groups or {}))
+  if not sections or (root / metrics.FILE).exists():
+    body.append(_run(root, 2))
   for name, folder in (sections or {}).items():
-    part = _run(pathlib.Path(folder), 3, {})
+    part = _run(pathlib.Path(folder), 3)
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
   page = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -93,7 +100,21 @@ def write_report(
   return path
 
 
-def _run(root: pathlib.Path, level: int, tables: Tables) -> str:
+def _results(
+  root: pathlib.Path, tables: Tables, groups: Mapping[str, Sequence[float]]
+) -> str:
+  """The results of a task, which come first."""
+  parts = [
+    _headed(name, 2, _table(name, *table)) for name, table in tables.items()
+  ]
+  if groups:
+    png = plots.comparison(groups, next(iter(tables), "Accuracy"))
+    _keep(root, {"comparison": png})
+    parts.append(_gallery({"comparison": png}))
+  return "".join(parts)
+
+
+def _run(root: pathlib.Path, level: int) -> str:
   """The parts of one run; headings are <h{level}>."""
   if not root.is_dir():
     raise ValueError(
@@ -104,10 +125,6 @@ def _run(root: pathlib.Path, level: int, tables: Tables) -> str:
   images = _images(root, lines, summary)
   parts = [
     _headed("Summary", level, _about(summary)) if summary else "",
-    *(
-      _headed(name, level, _table(name, *table))
-      for name, table in tables.items()
-    ),
     _headed("Curves", level, _gallery(images)) if any(images.values()) else "",
     _warnings(lines),
     _headed("Final metrics", level, _final(lines)) if lines else "",
@@ -133,11 +150,15 @@ def _images(
     images["spectrum"] = plots.spectrum(
       basis_lib.load(artifact), _width(root, summary)
     )
+  _keep(root, images)
+  return images
+
+
+def _keep(root: pathlib.Path, images: Mapping[str, bytes | None]) -> None:
   for name, png in images.items():
     if png is not None:
       (root / "plots").mkdir(exist_ok=True)
       (root / "plots" / f"{name}.png").write_bytes(png)
-  return images
 
 
 def _width(root: pathlib.Path, summary: Mapping[str, Any]) -> int | None:
@@ -228,7 +249,7 @@ def _cell(value: Any) -> str:
 def _gallery(images: Mapping[str, bytes | None]) -> str:
   def figure(name: str, png: bytes) -> str:
     data = base64.b64encode(png).decode()
-    wide = " class=wide" if name == "spectrum" else ""
+    wide = " class=wide" if name in _WIDE else ""
     alt = name.replace("_", " ")
     return f'<img{wide} alt="{alt}" src="data:image/png;base64,{data}">'
 

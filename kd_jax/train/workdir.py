@@ -16,21 +16,26 @@ from kd_jax import trees
 
 # Fields that may change between two starts of the same experiment.
 FREE = ("dry_run", "log_every", "checkpoint", "eval")
+# What a folder must hold to be worth protecting from another experiment.
+RESULTS = ("checkpoints/[0-9]*", "student/*")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def claim(workdir: Path, config: Mapping[str, Any]) -> None:
   """Makes the folder and writes config.json and versions.json into it.
 
+  A folder without results, left by a run that failed early, is taken over.
+
   Raises:
-    ValueError: it cannot be written, or holds a different experiment.
+    ValueError: it cannot be written, or holds results of a different
+      experiment.
   """
   text = json.dumps(dict(config), indent=2, sort_keys=True, default=list)
   known = workdir / "config.json"
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    if known.exists():
-      _check_same(json.loads(known.read_text()), json.loads(text), workdir)
+    if known.exists() and any(any(workdir.glob(p)) for p in RESULTS):
+      _check_same(_read(known), json.loads(text), workdir)
     if jax.process_index() == 0:
       write(known, text)
       write(workdir / "versions.json", json.dumps(versions(), indent=2))
@@ -38,6 +43,16 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     raise ValueError(
       f"the workdir {workdir} cannot be written ({error.strerror}); give "
       "another one with --workdir"
+    ) from error
+
+
+def _read(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is damaged ({error}), so it cannot be told which experiment "
+      "the results beside it belong to; use another --workdir"
     ) from error
 
 

@@ -260,3 +260,27 @@ def test_rows_of_another_length_than_their_header(tmp_path):
   tables = {"Transfer": (("a", "b"), [(1, 2), (3,)])}
   with pytest.raises(ValueError, match="'Transfer' row 2 has 1 cells.* 2"):
     report.write_report(tmp_path, tables=tables)
+
+
+def test_results_of_several_runs_come_with_a_picture(tmp_path):
+  run = write_run(tmp_path / "run")
+  path = report.write_report(
+    tmp_path,
+    tables={"Transfer": (("kind", "accuracy"), [("kdep", "91.0 ± 1.4 %")])},
+    groups={"kdep": [0.9, 0.92], "scratch": [0.5, 0.6]},
+    sections={"first": run},
+  )
+  page = Page(path.read_text(encoding="utf-8"))
+  text = "|".join(page.text)
+  assert "kdep|91.0 ± 1.4 %" in text and "metrics.jsonl" not in text
+  png = (tmp_path / "plots" / "comparison.png").read_bytes()
+  assert base64.b64encode(png).decode() in path.read_text()
+
+
+def test_comparison_shows_every_seed_in_per_cent(monkeypatch):
+  groups = {"kdep": [0.9, 0.92], "scratch": [0.5, 0.6]}
+  fig = drawn(monkeypatch, lambda: plots.comparison(groups, "Accuracy"))
+  (ax,) = fig.axes
+  dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+  np.testing.assert_allclose(dots, [[90, 92], [50, 60]])
+  assert [t.get_text() for t in ax.texts] == ["91.0 ± 1.4", "55.0 ± 7.1"]
