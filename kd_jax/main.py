@@ -10,7 +10,8 @@ other through KD_JAX_COORDINATOR (host:port of process 0), KD_JAX_PROCESSES
 launch/local.sh sets.
 
 Exit status: 0, also after SIGTERM or Ctrl-C once the state is saved; 1 after
-an error; 2 for a wrong command line; 130 after Ctrl-C outside of training.
+an error; 2 for a wrong command line; 3 when another process was lost; 130
+after Ctrl-C outside of training.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from kd_jax import resolve
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
-# Seconds after which a process that is gone, or late to leave, is given up.
-HEARTBEAT, GOODBYE = 10, 30
+# Seconds after which a silent process is given up.
+HEARTBEAT = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,10 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     return _leave("interrupted; the same command starts again", 130)
   except Exception as error:
-    message = _explain(error)
-    if message is None and not jax.distributed.is_initialized():
-      raise
-    return _leave(message or traceback.format_exc(), 1)
+    return _leave(*_explain(error))
   return 0
 
 
@@ -84,7 +82,6 @@ def prepare() -> None:
       coordinator,
       *_place(),
       heartbeat_timeout_seconds=HEARTBEAT,
-      shutdown_timeout_seconds=GOODBYE,
     )
 
 
@@ -141,22 +138,21 @@ def _overrides(rest: Sequence[str]) -> list[str]:
   return [*found, waiting] if waiting else found
 
 
-def _explain(error: Exception) -> str | None:
-  """One line about a foreseeable mistake; None for a bug."""
+def _explain(error: Exception) -> tuple[str, int]:
+  """One line about a foreseeable mistake, or the traceback of a bug."""
   if isinstance(error, ValueError) and _is_ours(error):
-    return f"error: {error}"
-  if not isinstance(error, jax.errors.JaxRuntimeError):
-    return None
-  first = str(error).splitlines()[0]
-  if "RESOURCE_EXHAUSTED" in first:
-    return (
-      f"error: the device is out of memory ({first}). Lower "
-      "--config.batch_size, raise --config.accum_steps, or set "
-      "--config.fsdp=true on several devices."
-    )
-  if jax.process_count() > 1:
-    return f"error: another process was lost ({first})"
-  return None
+    return f"error: {error}", 1
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    first = str(error).splitlines()[0]
+    if "RESOURCE_EXHAUSTED" in first:
+      return (
+        f"error: the device is out of memory ({first}). Lower "
+        "--config.batch_size, raise --config.accum_steps, or set "
+        "--config.fsdp=true on several devices."
+      ), 1
+    if jax.process_count() > 1:
+      return f"error: another process was lost ({first})", 3
+  return "".join(traceback.format_exception(error)), 1
 
 
 def _is_ours(error: ValueError) -> bool:

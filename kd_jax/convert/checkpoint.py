@@ -112,8 +112,8 @@ def _read_pickled(path: Path) -> Mapping[str, Any]:
   # Damage shows as pickle, zip, runtime, key or end-of-file errors.
   except Exception as error:
     raise ValueError(
-      f"{path} cannot be read: {error}. It is damaged, or holds more than "
-      "tensors."
+      f"{path} cannot be read ({type(error).__name__}): it is damaged, or "
+      "holds more than tensors. Save the state_dict alone."
     ) from error
   for key in _WRAPPERS:
     if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

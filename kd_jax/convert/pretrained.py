@@ -105,12 +105,28 @@ def save_timm(
       f"{rules.family(model)!r}"
     )
   tensors = weights.to_timm(model, variables)
-  flip = slice(None, None, -1 if model.channel_order == "bgr" else 1)
   first = rules.first_conv(model)
-  tensors[first] = np.ascontiguousarray(tensors[first][:, flip])
+  tensors[first] = np.ascontiguousarray(tensors[first][:, _to_rgb(model)])
+  folder = Path(directory)
+  folder.mkdir(parents=True, exist_ok=True)
+  safetensors_numpy.save_file(
+    tensors, folder / checkpoint.WEIGHTS, metadata={"format": "pt"}
+  )
+  text = json.dumps(_config(model, name), indent=2) + "\n"
+  (folder / checkpoint.CONFIG).write_text(text, encoding="utf-8")
+  return folder
+
+
+def _to_rgb(model: Backbone) -> slice:
+  return slice(None, None, -1 if model.channel_order == "bgr" else 1)
+
+
+def _config(model: Backbone, name: str) -> dict[str, Any]:
+  """What config.json holds."""
   facts = {k: getattr(model, k) for k in FACTS}
+  flip = _to_rgb(model)
   facts.update(mean=model.mean[flip], std=model.std[flip])
-  config = {
+  return {
     "architecture": name,
     "num_classes": model.num_classes,
     "num_features": model.num_features,
@@ -118,14 +134,6 @@ def save_timm(
     "model_args": _model_args(model, name),
     "pretrained_cfg": {**facts, "num_classes": model.num_classes},
   }
-  folder = Path(directory)
-  folder.mkdir(parents=True, exist_ok=True)
-  safetensors_numpy.save_file(
-    tensors, folder / checkpoint.WEIGHTS, metadata={"format": "pt"}
-  )
-  text = json.dumps(config, indent=2) + "\n"
-  (folder / checkpoint.CONFIG).write_text(text, encoding="utf-8")
-  return folder
 
 
 def _model_args(model: Backbone, name: str) -> dict[str, Any]:

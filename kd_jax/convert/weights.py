@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,8 +103,8 @@ def _complaint(
   shapes: Mapping[str, tuple[int, ...]],
   expected: Mapping[str, tuple[int, ...]],
 ) -> str:
-  missing = [n for n in expected if n not in shapes]
-  extra = [n for n in shapes if n not in expected]
+  missing = sorted(set(expected) - set(shapes))
+  extra = sorted(set(shapes) - set(expected))
   wrong = [
     f"{n} (file {shapes[n]}, model {expected[n]})"
     for n in expected
@@ -144,16 +145,21 @@ def _fitting(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
   """Known variants whose backbones have exactly these tensors."""
   fitting = []
   for family in resolve.names("models", "VARIANTS"):
-    dropped: set[str] | None = None
     for name in resolve.symbol("models", family, "VARIANTS"):
-      model = models.create_model(name, num_classes=0)
-      dropped = rules.head_names(model) if dropped is None else dropped
-      if rules.first_conv(model) not in shapes:
+      first, head, backbone = _variant(name)
+      if first not in shapes:
         break
-      body = {k: v for k, v in shapes.items() if k not in dropped}
-      if {k: e.shape for k, e in rules.entries(model).items()} == body:
+      if {k: v for k, v in shapes.items() if k not in head} == backbone:
         fitting.append(name)
   return fitting
+
+
+@functools.cache
+def _variant(name: str) -> tuple[str, set[str], dict[str, tuple[int, ...]]]:
+  """First kernel, names of the classifier, shapes of the backbone."""
+  model = models.create_model(name, num_classes=0)
+  shapes = {k: e.shape for k, e in rules.entries(model).items()}
+  return rules.first_conv(model), rules.head_names(model), shapes
 
 
 def _some(names: list[str]) -> str:

@@ -108,21 +108,16 @@ class Backbone(nn.Module):
       ValueError: unknown stage, `end` before `begin`, or x is not a batch of
         float RGB images.
     """
-    for name, stage in zip(
-      ("begin", "end", "train_from"), (begin, end, train_from), strict=True
-    ):
-      one_of(name, stage, STAGES)
-    first, last = STAGES.index(begin), STAGES.index(end)
-    if last < first:
-      raise ValueError(f"end={end!r} comes before begin={begin!r} in {STAGES}")
+    stages = _stages(begin, end)
+    one_of("train_from", train_from, STAGES)
     if begin == "stem":
       x = self._normalise(x)
     if self.dtype is not None:
       x = x.astype(self.dtype)
     taps: dict[str, Array] = {}
-    for index in range(first, last + 1):
-      on = train and index >= STAGES.index(train_from)
-      x, new = self.run_stage(STAGES[index], x, train=on)
+    for stage in stages:
+      on = train and STAGES.index(stage) >= STAGES.index(train_from)
+      x, new = self.run_stage(stage, x, train=on)
       taps.update(new)
     return taps
 
@@ -157,6 +152,15 @@ def classify(
     head = nn.Dense(model.num_classes, dtype=model.dtype, name="head", **inits)
     logits = head(pooled)
   return logits, {"pooled": pooled, "logits": logits}
+
+
+def _stages(begin: str, end: str) -> tuple[str, ...]:
+  one_of("begin", begin, STAGES)
+  one_of("end", end, STAGES)
+  first, last = STAGES.index(begin), STAGES.index(end)
+  if last < first:
+    raise ValueError(f"end={end!r} comes before begin={begin!r} in {STAGES}")
+  return STAGES[first : last + 1]
 
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

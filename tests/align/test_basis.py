@@ -109,6 +109,21 @@ def test_large_mean_costs_no_accuracy():
   assert_basis(fit(moved), moved, tol=1e-7)
 
 
+def test_more_channels_than_a_slab():
+  rng = np.random.default_rng(2)
+  dim = 2 * basis.SLAB + 30
+  mix = rng.standard_normal((dim, dim)) * np.arange(1, dim + 1) ** -0.5
+  rows = (rng.standard_normal((900, dim)) @ mix.T + 3).astype(np.float32)
+  got = fit(rows, size=300)
+  mean, singular, vectors = svd64(rows)
+  np.testing.assert_allclose(got.mean, mean, rtol=0, atol=1e-6 * rows.std())
+  assert_spectrum(got, singular, tol=1e-7)
+  assert sine(got.basis[:, :8], vectors[:, :8]) < 1e-5
+  np.testing.assert_allclose(
+    got.channel_variance, rows.astype(np.float64).var(axis=0, ddof=1), rtol=1e-6
+  )
+
+
 def test_order_of_rows_does_not_matter(fitted):
   got = fit(X[np.random.default_rng(0).permutation(len(X))], size=200)
   np.testing.assert_allclose(got.mean, fitted.mean, atol=1e-7)

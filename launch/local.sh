@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Runs a config in N processes on this machine, as N machines would.
+#
+#   launch/local.sh N CONFIG[:variant] [more arguments of kd_jax.main]
+#
+# Process 0 writes to the terminal, the lines of the others start with [1] ...
+# SIGTERM and Ctrl-C are passed on: all save at the same step and end with
+# status 0; a second one ends them at once. When a process dies, the others are
+# ended, and one line says which one it was.
+#
+# PYTHON                      interpreter, default: python
+# KD_JAX_DEVICES_PER_PROCESS  simulate so many CPU devices in each process
+set -u
+
+say() { printf 'launch/local.sh: %s\n' "$*" >&3; }
+refuse() { say "$*"; exit 2; }
+exec 3>&2
+
+count=${1:-}
+case $count in
+  '' | *[!0-9]* | 0)
+    refuse "got '$*'; usage: launch/local.sh N CONFIG [arguments], N >= 1" ;;
+esac
+[ $# -ge 2 ] || refuse "no config; usage: launch/local.sh N CONFIG [arguments]"
+shift
+
+python=${PYTHON:-python}
+command -v "$python" >/dev/null || refuse "there is no $python; set PYTHON"
+port=$("$python" -c 'import socket
+with socket.socket() as s:
+  s.bind(("127.0.0.1", 0))
+  print(s.getsockname()[1])') || refuse "$python cannot find a free port"
+export KD_JAX_COORDINATOR=127.0.0.1:$port KD_JAX_PROCESSES=$count
+
+gpus=0
+if [ -n "${KD_JAX_DEVICES_PER_PROCESS:-}" ]; then
+  flag=--xla_force_host_platform_device_count=$KD_JAX_DEVICES_PER_PROCESS
+  export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} $flag"
+elif [ -z "${CUDA_VISIBLE_DEVICES:-}" ] && [ "${JAX_PLATFORMS:-}" != cpu ]; then
+  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU')
+  [ $((gpus % count)) -eq 0 ] ||
+    refuse "$gpus GPUs do not split over $count processes"
+fi
+
+run() { # index, arguments of kd_jax.main
+  export KD_JAX_PROCESS=$1
+  if [ "$gpus" -gt 0 ]; then
+    local share=$((gpus / count))
+    CUDA_VISIBLE_DEVICES=$(seq -s , $(($1 * share)) $((($1 + 1) * share - 1)))
+    export CUDA_VISIBLE_DEVICES
+  fi
+  shift
+  exec "$python" -m kd_jax.main --config "$@"
+}
+
+send() { # signal; to the process groups that are left
+  local pid
+  for pid in "${pids[@]}"; do
+    [ -z "$pid" ] || kill -s "$1" -- "-$pid"
+  done
+} 2>/dev/null
+pids=()
+signal=TERM
+trap 'send $signal; signal=KILL' TERM INT HUP
+trap 'send KILL' EXIT
+
+set -m # a process group each, so that nothing they start outlives them
+for ((i = 0; i < count; i++)); do
+  if [ "$i" -eq 0 ]; then
+    run 0 "$@" </dev/null &
+  else
+    run "$i" "$@" </dev/null > >(sed -u "s/^/[$i] /" >&3) 2>&1 &
+  fi
+  pids+=("$!")
+done
+set +m
+exec 2>/dev/null # bash's own remarks about killed jobs
+
+# Whether a process only failed because another one was lost: kd_jax.main then
+# ends with 3, the coordination service of JAX with 134.
+lost() { [ "$1" -eq 3 ] || [ "$1" -eq 134 ]; }
+
+left=$count culprit='' status=0 killed='' patience=30 # tenths of a second
+while [ "$left" -gt 0 ]; do
+  sleep 0.1
+  for ((i = 0; i < count; i++)); do
+    pid=${pids[i]}
+    if [ -z "$pid" ] || kill -0 "$pid"; then continue; fi
+    wait "$pid"
+    ended=$?
+    kill -s KILL -- "-$pid"
+    pids[i]='' left=$((left - 1))
+    if [ "$ended" -eq 0 ] || [ -n "$killed" ]; then continue; fi
+    if [ "$status" -eq 0 ] || { lost "$status" && ! lost "$ended"; }; then
+      culprit=$i status=$ended
+    fi
+  done
+  if [ "$status" -ne 0 ]; then patience=$((patience - 1)); fi
+  if [ "$patience" -eq 0 ]; then
+    killed=yes
+    send KILL
+  fi
+done
+
+[ "$status" -ne 0 ] || exit 0
+[ "$status" -le 128 ] || cause=" (signal $((status - 128)))"
+say "process $culprit of $count ended with status $status${cause:-}; all ended"
+exit "$status"

@@ -1,0 +1,81 @@
+"""The benchmarks run, with tiny arguments; nothing is timed."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import kdep_step, svd_fit
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = ["--batch", "2", "--size", "32", "--steps", "1", "--rounds", "2"]
+NETS = ["--teacher", "resnet18", "--student", "resnet18"]
+
+
+def rows(text, names):
+  """{name: the numbers that follow it} of the lines that hold a name."""
+  found = {}
+  for line in text.splitlines():
+    for name in names:
+      if line.startswith(name + "  "):
+        found[name] = [float(x) for x in line.removeprefix(name).split()]
+  return found
+
+
+def test_kdep_step_without_pytorch(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "torch", None)
+  kdep_step.main(TINY + NETS)
+  text = capsys.readouterr().out
+  assert "PyTorch is not installed: pip install torch" in text
+  names = ("kdep", "teacher", "supervised", "kdep / supervised")
+  found = rows(text, names)
+  assert [len(found[n]) for n in names] == [4, 4, 4, 2]
+  for name in names:
+    assert np.isfinite(found[name]).all()
+    # Compiling may take no longer than the median step: the cache is warm.
+    assert min(found[name][:3]) > 0
+  assert not [line for line in text.splitlines() if "/ PyTorch" in line]
+
+
+def test_ratios_compare_rounds_and_minima(capsys):
+  kdep, theirs, head = (
+    kdep_step.Times(*seconds)
+    for seconds in (
+      ([2.0, 6.0, 9.0], [4.0, 3.0, 5.0]),
+      ([1.0, 2.0, 9.0], [2.0, 3.0, 9.0]),
+      ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),
+    )
+  )
+  times = {"kdep": kdep, "PyTorch kdep": theirs, "supervised": head}
+  kdep_step.table(times, dict.fromkeys(times, 7.0), 12)
+  text = capsys.readouterr().out
+  names = (*times, "kdep / PyTorch kdep", "kdep / supervised")
+  found = rows(text, names)
+  assert found["kdep"] == [6000.0, 3000.0, 2.0, 1.0]
+  assert found["PyTorch kdep"] == [2000.0, 2000.0, 6.0, 5.0]
+  assert found["kdep / PyTorch kdep"] == [2.0, 1.5]
+  assert found["kdep / supervised"] == [6.0, 3.0]
+
+
+def test_different_losses_are_refused():
+  assert "1e-05" in kdep_step.check([1.0, 2.0], [1.0, 2.00002], "float32")
+  for theirs in ([1.0, 2.001], [1.0, float("nan")]):
+    with pytest.raises(ValueError, match="kd_jax and PyTorch differ by"):
+      kdep_step.check([1.0, 2.0], theirs, "float32")
+  kdep_step.check([1.0, 2.0], [1.0, 2.001], "bfloat16")
+
+
+def test_svd_fit(monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  arguments = ["svd_fit", "--rows", "1000", "--dim", "520"]
+  monkeypatch.setattr(sys, "argv", arguments)
+  svd_fit.main()
+  lines = capsys.readouterr().out.splitlines()
+  for case in svd_fit.CASES:
+    (line,) = [x.split() for x in lines if case in x.split()]
+    numbers = np.array([float(x) for x in line if x != case])
+    assert np.isfinite(numbers).all() and len(numbers) > 5
+    assert (numbers >= 0).all() and numbers.max() == 1000
