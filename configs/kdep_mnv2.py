@@ -18,4 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config = kdep_imagenet(variant, "mobilenetv2_100", lr=0.1)
   if variant == "smoke":
     config.student.name = "mobilenetv2_035"
+    with config.unlocked():
+      config.student.overrides.depth_multiplier = 0.1
   return config

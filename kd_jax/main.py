@@ -17,6 +17,7 @@ after Ctrl-C outside of training.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     task(config, workdir)
   except Stopped as stop:
-    print(stop, file=sys.stderr, flush=True)
+    _say(str(stop))
   except KeyboardInterrupt:
     return _leave("interrupted; the same command starts again", 130)
   except Exception as error:
@@ -162,8 +163,14 @@ def _is_ours(error: ValueError) -> bool:
   return here in Path(frame.f_code.co_filename).parents
 
 
+def _say(message: str) -> None:
+  # Whoever listened may be gone, which is no reason not to end in order.
+  with contextlib.suppress(OSError):
+    print(message, file=sys.stderr, flush=True)
+
+
 def _leave(message: str, status: int) -> int:
-  print(message, file=sys.stderr, flush=True)
+  _say(message)
   if jax.distributed.is_initialized():
     # An orderly exit would wait for the others, who wait for this one.
     sys.stdout.flush()

@@ -64,16 +64,25 @@ signal=TERM
 trap 'send $signal; signal=KILL' TERM INT HUP
 trap 'send KILL' EXIT
 
-set -m # a process group each, so that nothing they start outlives them
+label() { # index; outlives the signals, to pass on the last words
+  trap '' TERM INT HUP
+  exec sed -u "s/^/[$1] /" >&3
+}
+
+labels=()
 for ((i = 0; i < count; i++)); do
   if [ "$i" -eq 0 ]; then
-    run 0 "$@" </dev/null &
+    exec 4>&1 5>&2
   else
-    run "$i" "$@" </dev/null > >(sed -u "s/^/[$i] /" >&3) 2>&1 &
+    exec 4> >(label "$i") 5>&4
+    labels+=("$!")
   fi
+  set -m # a process group each, so that nothing they start outlives them
+  run "$i" "$@" </dev/null >&4 2>&5 4>&- 5>&- &
   pids+=("$!")
+  set +m
 done
-set +m
+exec 4>&- 5>&-
 exec 2>/dev/null # bash's own remarks about killed jobs
 
 # Whether a process only failed because another one was lost: kd_jax.main then
@@ -102,6 +111,7 @@ while [ "$left" -gt 0 ]; do
   fi
 done
 
+[ ${#labels[@]} -eq 0 ] || wait "${labels[@]}"
 [ "$status" -ne 0 ] || exit 0
 [ "$status" -le 128 ] || cause=" (signal $((status - 128)))"
 say "process $culprit of $count ended with status $status${cause:-}; all ended"

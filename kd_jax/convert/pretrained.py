@@ -32,7 +32,7 @@ _NOT_STORED = {
 
 
 def load_pretrained(
-  name: str, source: checkpoint.Source, /, **overrides: Any
+  name: str, source: checkpoint.Source, **overrides: Any
 ) -> tuple[Backbone, dict[str, Any]]:
   """A model with weights from a timm checkpoint.
 

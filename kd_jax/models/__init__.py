@@ -13,7 +13,7 @@ from kd_jax.models.backbone import Backbone
 _INTERNAL = {"parent", "name"}
 
 
-def create_model(name: str, /, **overrides: Any) -> Backbone:
+def create_model(name: str, **overrides: Any) -> Backbone:
   """Builds a model by its timm name.
 
   Args:

@@ -1,7 +1,7 @@
 """Checkpoints through Orbax; the only file that imports it.
 
 Each step holds the train state (parameters, statistics, optimizer, step,
-random key, moving average) and a JSON record (data position, phase).
+random key, moving average) and a JSON record (data position, teacher).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -67,9 +68,10 @@ class Checkpoints:
     """Starts an asynchronous save; a step that exists is left alone."""
     if step in self._manager.all_steps():
       return
+    tree = _as_dict(state)
+    notes = {"record": dict(record), "checksum": int(checksum(tree))}
     items = ocp.args.Composite(
-      state=ocp.args.StandardSave(_as_dict(state)),
-      record=ocp.args.JsonSave(dict(record)),
+      state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(notes)
     )
     with self._writing():
       # Forced: otherwise a step older than the newest is skipped in silence.
@@ -81,8 +83,11 @@ class Checkpoints:
 
   def record(self, step: int) -> dict[str, Any]:
     """The JSON record of a step."""
+    return dict(self._notes(step)["record"])
+
+  def _notes(self, step: int) -> Mapping[str, Any]:
     items = ocp.args.Composite(record=ocp.args.JsonRestore())
-    return dict(self._manager.restore(step, args=items)["record"])
+    return self._manager.restore(step, args=items)["record"]
 
   def restore(self, step: int, like: Any) -> Any:
     """The state of a step, with the shapes, dtypes and layout of `like`.
@@ -99,6 +104,8 @@ class Checkpoints:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     restored = self._manager.restore(step, args=items)["state"]
+    if int(checksum(restored)) != self._notes(step)["checksum"]:
+      raise ValueError("its arrays are not those that were saved")
     return dataclasses.replace(like, **restored)
 
   def set_aside(self, step: int) -> Path:
@@ -146,6 +153,23 @@ class Checkpoints:
 
 class MismatchError(ValueError):
   """A checkpoint that belongs to another experiment."""
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+  """A uint32 that changes with any bit of any array.
+
+  Orbax stores arrays without one. Sums of integers do not depend on how arrays
+  are spread over devices.
+  """
+  total = jnp.zeros((), jnp.uint32)
+  for leaf in jax.tree.leaves(tree):
+    data = jax.lax.bitcast_convert_type(leaf, jnp.uint8)
+    data = data.reshape(-1).astype(jnp.uint32)
+    # Odd factors, so that no single change vanishes modulo 2^32.
+    weights = 2 * jax.lax.iota(jnp.uint32, data.size) + 1
+    total = 31 * total + jnp.sum(data * weights, dtype=jnp.uint32)
+  return total
 
 
 def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:

@@ -3,8 +3,9 @@
 The weights of the teacher are given by --config.teacher.weights.
 """
 
-from configs.common import base, preprocess
 from ml_collections import ConfigDict
+
+from configs.common import base, preprocess
 
 VARIANTS = ("", "ema", "labels")
 
