@@ -19,25 +19,26 @@ from kd_jax.models.backbone import Backbone
 
 def contenders(
   work: Any, *, compiled: bool
-) -> tuple[dict[str, Callable[[int], float]], str]:
-  """Runs of 'kdep' and 'teacher', and a note on what is measured.
+) -> tuple[dict[str, Callable[[int], float]], Callable[[], Any], str]:
+  """Runs of 'kdep' and 'teacher', the student's tensors, and a note.
 
   Args:
     work: a `kdep_step.Work`.
     compiled: use torch.compile.
 
   Returns:
-    ({name: run}, note); no runs where PyTorch cannot run, the note says why.
+    ({name: run}, () -> {tensor: array}, what is measured); no runs where
+    PyTorch cannot run, and the note says why.
   """
   try:
     import torch
   except ImportError:
-    return {}, "PyTorch is not installed: pip install torch"
+    return {}, dict, "PyTorch is not installed: pip install torch"
   backend = jax.default_backend()
   device = {"cpu": "cpu", "gpu": "cuda"}.get(backend)
   if device is None or (device == "cuda" and not torch.cuda.is_available()):
-    return {}, f"this PyTorch has no {backend} to compare on"
-  step, forward = build(work, device, compiled=compiled)
+    return {}, dict, f"this PyTorch has no {backend} to compare on"
+  step, forward, weights = build(work, device, compiled=compiled)
 
   def repeat(once: Callable[[], Any]) -> Callable[[int], float]:
     def run(steps: int) -> float:
@@ -53,13 +54,14 @@ def contenders(
     f"torch {torch.__version__}, {how}, {nets} networks, "
     f"{torch.get_num_threads()} threads"
   )
-  return {"kdep": repeat(step), "teacher": repeat(forward)}, note
+  runs = {"kdep": repeat(step), "teacher": repeat(forward)}
+  return runs, weights, note
 
 
 def build(
   work: Any, device: str, *, compiled: bool
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-  """(one training step, one forward pass of the teacher), as scalars."""
+) -> tuple[Callable[[], Any], ...]:
+  """(one training step, the teacher's forward pass, the student's tensors)."""
   import torch
 
   config, wrap = work.config, torch.compile if compiled else lambda f: f
@@ -109,7 +111,11 @@ def build(
     sgd.step()
     return loss.detach()
 
-  return step, lambda: forward().mean()
+  def weights():
+    tensors = student.state_dict().items()
+    return {k: v.detach().cpu().numpy().copy() for k, v in tensors}
+
+  return step, lambda: forward().mean(), weights
 
 
 def unit_of(model: Backbone, device: str) -> Callable[[Any], Any]:

@@ -35,8 +35,8 @@ def test_kdep_step_without_pytorch(monkeypatch, capsys):
   assert [len(found[n]) for n in names] == [4, 4, 4, 2]
   for name in names:
     assert np.isfinite(found[name]).all()
-    # Compiling may take no longer than the median step: the cache is warm.
-    assert min(found[name][:3]) > 0
+    # The last one is the time to compile, 0 where that was cached.
+    assert min(found[name][:2]) > 0
   assert not [line for line in text.splitlines() if "/ PyTorch" in line]
 
 
@@ -60,12 +60,22 @@ def test_ratios_compare_rounds_and_minima(capsys):
   assert found["kdep / supervised"] == [6.0, 3.0]
 
 
-def test_different_losses_are_refused():
-  assert "1e-05" in kdep_step.check([1.0, 2.0], [1.0, 2.00002], "float32")
-  for theirs in ([1.0, 2.001], [1.0, float("nan")]):
-    with pytest.raises(ValueError, match="kd_jax and PyTorch differ by"):
-      kdep_step.check([1.0, 2.0], theirs, "float32")
-  kdep_step.check([1.0, 2.0], [1.0, 2.001], "bfloat16")
+@pytest.mark.parametrize(
+  ("theirs", "scale"),
+  [
+    ([1.0, 2.001], 1.0),
+    ([1.0, float("nan")], 1.0),
+    ([1.0, 2.0], 1.2),
+    ([1.0, 2.0], float("nan")),
+  ],
+)
+def test_different_losses_or_updates_are_refused(theirs, scale):
+  mine, same = [1.0, 2.0], {"stem": np.arange(3.0), "fc": np.ones(2)}
+  found = kdep_step.check([mine, mine], [same, same], "float32")
+  assert "of 2 tensors at most 0e+00" in found
+  other = {"stem": same["stem"] * scale, "fc": same["fc"]}
+  with pytest.raises(ValueError, match="do not compute the same: first"):
+    kdep_step.check([mine, theirs], [same, other], "float32")
 
 
 def test_svd_fit(monkeypatch, capsys):
@@ -77,5 +87,5 @@ def test_svd_fit(monkeypatch, capsys):
   for case in svd_fit.CASES:
     (line,) = [x.split() for x in lines if case in x.split()]
     numbers = np.array([float(x) for x in line if x != case])
-    assert np.isfinite(numbers).all() and len(numbers) > 5
-    assert (numbers >= 0).all() and numbers.max() == 1000
+    assert np.isfinite(numbers).all() and (numbers >= 0).all()
+    assert numbers[0] == 1000 and min(numbers[1:4]) > 0

@@ -130,7 +130,7 @@ def _draw(
 def _find(root: str) -> tuple[str, ...]:
   if not os.path.isdir(root):
     raise ValueError(
-      f"root={root!r} is not a directory; set --config.data.root=DIR to the one "
+      f"root={root!r} is not a directory; set --config.data.root=DIR to one "
       "that holds the images, "
       f"{', '.join(EXTENSIONS)}"
     )

@@ -32,7 +32,6 @@ def fit(
   Raises:
     ValueError: no batch, too few rows, or features that are not finite.
   """
-
   # Every process reads the sums, so every one gets a copy.
   whole = mesh_lib.replicated(mesh)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +70,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     tree = _as_dict(state)
-    notes = {"record": dict(record), "checksum": int(checksum(tree))}
+    notes = {"record": dict(record), "checksum": checksum(tree)}
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(notes)
     )
@@ -104,7 +105,7 @@ class Checkpoints:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     restored = self._manager.restore(step, args=items)["state"]
-    if int(checksum(restored)) != self._notes(step)["checksum"]:
+    if checksum(restored) != self._notes(step)["checksum"]:
       raise ValueError("its arrays are not those that were saved")
     return dataclasses.replace(like, **restored)
 
@@ -155,21 +156,23 @@ class MismatchError(ValueError):
   """A checkpoint that belongs to another experiment."""
 
 
-@jax.jit
-def checksum(tree: Any) -> jax.Array:
-  """A uint32 that changes with any bit of any array.
+def checksum(tree: Any) -> int:
+  """A number that changes with any bit of any array.
 
-  Orbax stores arrays without one. Sums of integers do not depend on how arrays
-  are spread over devices.
+  Orbax stores arrays without one.
   """
-  total = jnp.zeros((), jnp.uint32)
-  for leaf in jax.tree.leaves(tree):
-    data = jax.lax.bitcast_convert_type(leaf, jnp.uint8)
-    data = data.reshape(-1).astype(jnp.uint32)
-    # Odd factors, so that no single change vanishes modulo 2^32.
-    weights = 2 * jax.lax.iota(jnp.uint32, data.size) + 1
-    total = 31 * total + jnp.sum(data * weights, dtype=jnp.uint32)
-  return total
+  parts = jax.device_get([_sum_bytes(x) for x in jax.tree.leaves(tree)])
+  return zlib.crc32(np.array(parts, np.uint32).tobytes())
+
+
+@jax.jit
+def _sum_bytes(array: jax.Array) -> jax.Array:
+  """A sum of integers, the same however the array is spread over devices."""
+  data = jax.lax.bitcast_convert_type(array, jnp.uint8)
+  data = data.reshape(-1).astype(jnp.uint32)
+  # Odd factors, so that no single change vanishes modulo 2^32.
+  weights = 2 * jax.lax.iota(jnp.uint32, data.size) + 1
+  return jnp.sum(data * weights, dtype=jnp.uint32)
 
 
 def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:

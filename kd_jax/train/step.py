@@ -51,6 +51,95 @@ def as_unit(image: Array) -> Array:
   return image
 
 
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The weighted sum of a phase's loss terms, and its gradient.
+
+  Attributes:
+    student: the network that learns.
+    source: where teacher taps come from.
+    phase: what is trained by which terms.
+    settings: weights and microbatches.
+  """
+
+  student: nn.Module
+  source: TeacherSource
+  phase: Phase
+  settings: Settings
+
+  def loss(
+    self,
+    leaves: Mapping[str, Array],
+    state: TrainState,
+    stats: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+    batch: Batch,
+    key: Array,
+  ) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
+    """(total, ({metric: value}, new statistics)) of one microbatch.
+
+    Args:
+      leaves: the trainable parameters, which replace those of `state`.
+      state: holds all other parameters.
+      stats: batch statistics before this microbatch.
+      frozen: teacher variables and artifact.
+      batch: images as they came from the host.
+      key: of dropout.
+    """
+    params = trees.overlay(state.params, leaves)
+    batch = batch.replace(image=as_unit(batch.image))
+    taps, updated = self.student.apply(
+      {"params": params["student"], "batch_stats": stats["student"]},
+      batch.image,
+      train=True,
+      train_from=self.phase.train_from,
+      end=self.phase.end,
+      mutable=["batch_stats"],
+      rngs={"dropout": key},
+    )
+    own = {"params": params.get("method", {}), **stats["method"]}
+    terms, method_stats = self.phase.losses(
+      {**own, "artifact": frozen["artifact"]},
+      taps,
+      self.source(frozen, batch),
+      batch,
+    )
+    total = sum(self.settings.weights[k] * term for k, term in terms.items())
+    metrics = {f"loss/{name}": term for name, term in terms.items()}
+    return total, (
+      {**metrics, "loss/total": total},
+      {
+        "student": trees.merge(
+          stats["student"], updated.get("batch_stats", {})
+        ),
+        "method": trees.merge(stats["method"], method_stats),
+      },
+    )
+
+  def gradients(
+    self, state: TrainState, frozen: Mapping[str, Any], batch: Batch, key: Array
+  ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Any]]:
+    """(gradients, metrics, statistics), averaged over the microbatches."""
+    leaves = trainable(state.params, self.phase)
+    grad = jax.grad(self.loss, has_aux=True)
+
+    def one(stats, part):
+      micro, index = part
+      micro_key = jax.random.fold_in(key, index)
+      grads, (metrics, stats) = grad(
+        leaves, state, stats, frozen, micro, micro_key
+      )
+      return stats, (grads, metrics)
+
+    parts = self.settings.accum_steps
+    if parts == 1:
+      stats, found = one(state.stats, (batch, 0))
+      return *found, stats
+    micros = (split(batch, parts), jnp.arange(parts))
+    stats, found = jax.lax.scan(one, state.stats, micros)
+    return *jax.tree.map(lambda x: x.mean(0), found), stats
+
+
 def make_train_step(
   student: nn.Module,
   source: TeacherSource,
@@ -64,59 +153,12 @@ def make_train_step(
   'loss/total', 'grad_norm', and 'has_grad', one boolean per trainable leaf in
   the order of `trainable(...)`.
   """
-
-  def loss_fn(trainable, state, stats, frozen, batch, key):
-    params = trees.overlay(state.params, trainable)
-    batch = batch.replace(image=as_unit(batch.image))
-    taps, updated = student.apply(
-      {"params": params["student"], "batch_stats": stats["student"]},
-      batch.image,
-      train=True,
-      train_from=phase.train_from,
-      end=phase.end,
-      mutable=["batch_stats"],
-      rngs={"dropout": key},
-    )
-    variables = {
-      "params": params.get("method", {}),
-      "artifact": frozen["artifact"],
-      **stats["method"],
-    }
-    terms, method_stats = phase.losses(
-      variables, taps, source(frozen, batch), batch
-    )
-    total = sum(settings.weights[name] * x for name, x in terms.items())
-    stats = {
-      "student": trees.merge(stats["student"], updated.get("batch_stats", {})),
-      "method": trees.merge(stats["method"], method_stats),
-    }
-    metrics = {f"loss/{name}": x for name, x in terms.items()}
-    return total, ({**metrics, "loss/total": total}, stats)
-
-  def gradients(state, frozen, batch, key):
-    leaves = trainable(state.params, phase)
-    grad = jax.grad(loss_fn, has_aux=True)
-
-    def accumulate(stats, part):
-      micro, index = part
-      micro_key = jax.random.fold_in(key, index)
-      grads, (metrics, stats) = grad(
-        leaves, state, stats, frozen, micro, micro_key
-      )
-      return stats, (grads, metrics)
-
-    if settings.accum_steps == 1:
-      stats, found = accumulate(state.stats, (batch, 0))
-      return *found, stats
-    micros = split(batch, settings.accum_steps)
-    parts = (micros, jnp.arange(settings.accum_steps))
-    stats, found = jax.lax.scan(accumulate, state.stats, parts)
-    return *jax.tree.map(lambda x: x.mean(0), found), stats
+  objective = Objective(student, source, phase, settings)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def train_step(state, frozen, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    grads, metrics, stats = gradients(state, frozen, batch, key)
+    grads, metrics, stats = objective.gradients(state, frozen, batch, key)
     leaves = trainable(state.params, phase)
     updates, opt = tx.update(grads, state.opt, leaves)
     params = trees.overlay(state.params, optax.apply_updates(leaves, updates))

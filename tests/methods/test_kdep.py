@@ -30,7 +30,10 @@ def data():
   logits = [rng.normal(size=(ROWS, CLASSES)) for _ in range(2)]
   wide = {**maps, "feature": teacher, "logits": logits[0]}
   slim = {**maps, "feature": feature, "logits": logits[1]}
-  as_float = lambda taps: {k: np.float32(v) for k, v in taps.items()}
+
+  def as_float(taps):
+    return {k: np.float32(v) for k, v in taps.items()}
+
   return {
     "student": as_float({k: v * 0.9 + 0.1 for k, v in slim.items()}),
     "teacher": Teacher(as_float(wide), None),

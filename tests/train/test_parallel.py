@@ -1,0 +1,108 @@
+"""One device, eight devices and sharded state compute the same."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import runs
+
+CASE = pathlib.Path(__file__).with_name("parallel_case.py")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+  path = tmp_path_factory.mktemp("parallel") / "found.npz"
+  flags = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "JAX_ENABLE_X64": "1",
+    "PYTHONPATH": str(runs.ROOT),
+  }
+  done = subprocess.run(
+    [sys.executable, str(CASE), str(path)],
+    env={**os.environ, **flags},
+    capture_output=True,
+    text=True,
+    timeout=runs.PATIENCE,
+  )
+  assert done.returncode == 0, done.stderr
+  with np.load(path) as file:
+    loaded = dict(file)
+  assert loaded["devices"] == 8
+  return loaded
+
+
+def under(found, prefix):
+  cut = {k.removeprefix(prefix): v for k, v in found.items()}
+  return {k: v for k, v in cut.items() if k.startswith("[")}
+
+
+@pytest.mark.parametrize(
+  ("ours", "theirs"),
+  [("eight", "one"), ("eight_fsdp", "one"), ("eight_accum", "one_accum")],
+)
+def test_five_steps_in_float64_are_the_same(found, ours, theirs):
+  want = found[f"loss/{theirs}"]
+  assert np.unique(want).size == 5 and want.min() > 0.1
+  np.testing.assert_allclose(found[f"loss/{ours}"], want, rtol=1e-9)
+  for kind, count in (("params", 36), ("stats", 24)):
+    # Statistics agree only if BatchNorm sees the rows of all devices.
+    expected = under(found, f"{kind}/{theirs}")
+    got = under(found, f"{kind}/{ours}")
+    assert len(expected) == len(got) == count
+    for path, array in expected.items():
+      assert array.dtype == np.float64 and np.ptp(array) > 0, path
+      np.testing.assert_allclose(got[path], array, 1e-9, 1e-9, err_msg=path)
+
+
+def test_microbatches_change_what_batchnorm_sees(found):
+  assert not np.allclose(found["loss/one"], found["loss/one_accum"], rtol=1e-3)
+
+
+def test_first_step_in_float32(found):
+  one, eight = found["loss/one_float32"], found["loss/eight_float32"]
+  np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+  np.testing.assert_allclose(one[0], found["loss/one"][0], rtol=1e-5)
+
+
+def test_fsdp_leaves_an_eighth_on_every_device(found):
+  shares = under(found, "share")
+  assert len(shares) == 72  # parameters and momentum
+  assert {path: 1 / 8 for path in shares} == shares
+
+
+def test_basis_fitted_on_eight_devices(found):
+  one, eight = (
+    {
+      k.removeprefix(f"basis/{n}/"): v
+      for k, v in found.items()
+      if f"/{n}/" in k
+    }
+    for n in ("one", "eight")
+  )
+  assert one["count"] == eight["count"] == 5 * 16 + 10
+  np.testing.assert_allclose(eight["mean"], one["mean"], rtol=1e-6)
+  values = one["singular_values"]
+  np.testing.assert_allclose(
+    eight["singular_values"], values, atol=1e-6 * values[0]
+  )
+  np.testing.assert_allclose(eight["basis"], one["basis"], atol=1e-3)
+  assert values[-1] > 1e-3 * values[0]
+
+
+def test_evaluation_on_eight_devices(found):
+  one, eight = found["feature/one"], found["feature/eight"]
+  assert one.shape == (16 + 16 + 5, 16) and one.std() > 0.1
+  np.testing.assert_allclose(eight, one, rtol=1e-6, atol=1e-6)
+  figures = {
+    n: {k: v for k, v in found.items() if k.startswith(f"figure/{n}/")}
+    for n in ("one", "eight")
+  }
+  assert len(figures["one"]) == 2
+  for (_, got), (name, want) in zip(
+    figures["eight"].items(), figures["one"].items(), strict=True
+  ):
+    assert want > 0, name
+    np.testing.assert_allclose(got, want, rtol=1e-6, err_msg=name)
