@@ -1,6 +1,24 @@
 """One KDEP training step here, against the same work in PyTorch.
 
 python -m benchmarks.kdep_step [--teacher resnet50] [--student resnet18]
+
+First it checks that both sides compute the same (losses and weight updates),
+then it times them in turns. 'teacher' is the teacher's forward pass alone,
+'supervised' a plain step of the same student on labels. The batch already lies
+on the device: no input pipeline is timed. 'wall' ratios are medians over the
+rounds, 'cpu' ratios compare minima of process time.
+
+Measured on one core (taskset -c 1) of a 2-core AMD EPYC that was shared and
+busy, jax 0.10.2, torch 2.13.0 eager channels_last, resnet50 -> resnet18, batch
+32 of 112px, float32, 5 rounds; CPU ms per step:
+
+  kdep 1754, teacher 612, supervised 1190; PyTorch kdep 1133, teacher 469
+  kdep / PyTorch 1.55, teacher / PyTorch 1.30, kdep / supervised 1.47
+
+Repeats of one and the same program were up to 9 % apart. Pin it to a core where
+others are running: on both cores PyTorch's threads spin while they wait (that
+run said 0.62, and is not to be believed). bfloat16, torch.compile and GPUs have
+not been timed yet.
 """
 
 from __future__ import annotations
@@ -31,10 +49,12 @@ from kd_jax.types import Batch, TrainState
 
 KDEP, TEACHER, SUPERVISED = "kdep", "teacher", "supervised"
 TORCH = "PyTorch "
-# Relative differences that pass for the same computation: of the first losses,
-# and of the first update of a tensor. The losses hardly feel a wrong gradient
-# of the stem: one that was 19 % off moved the second loss by 5e-6.
-TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (5e-2, 0.5)}
+# Relative differences that pass: of the first losses, and of the first update
+# of a kernel. The losses hardly feel a wrong gradient: one that was 19 % off in
+# the stem moved the second loss by 5e-6. In float32 both sides are up to 2.5e-2
+# from a float64 update (MobileNetV2); in bfloat16 0.4 apart, so that there only
+# the losses tell.
+TOLERANCE = {"float32": (1e-4, 5e-2), "bfloat16": (5e-2, 1.0)}
 
 Run = Callable[[int], float]
 """Runs so many steps, waits for them and returns the last loss."""

@@ -64,31 +64,13 @@ def build(
   """(one training step, the teacher's forward pass, the student's tensors)."""
   import torch
 
-  config, wrap = work.config, torch.compile if compiled else lambda f: f
-  teacher, student = (
-    network(getattr(config, side).name, model, work.weights[side]).to(
-      device, memory_format=torch.channels_last
-    )
-    for side, model in (
-      ("teacher", work.source.model),
-      ("student", work.student),
-    )
-  )
-  teacher.eval().requires_grad_(False)
-  optim = config.optim
-  sgd = torch.optim.SGD(
-    student.parameters(),
-    lr=optim.lr,
-    momentum=optim.momentum,
-    weight_decay=optim.weight_decay,
-  )
-  amp = torch.autocast(
-    device, torch.bfloat16, enabled=config.dtype == "bfloat16"
-  )
+  teacher, student, sgd = networks(work, device)
+  wrap = torch.compile if compiled else lambda f: f
+  low = work.config.dtype == "bfloat16"
+  amp = torch.autocast(device, torch.bfloat16, enabled=low)
   # An NHWC array seen as NCHW is channels_last.
   image = torch.from_numpy(work.image).to(device).permute(0, 3, 1, 2)
-  unit = unit_of(work.student, device)
-  align = aligner(work, device)
+  unit, align = unit_of(work.student, device), aligner(work, device)
 
   @wrap
   def forward():
@@ -116,6 +98,27 @@ def build(
     return {k: v.detach().cpu().numpy().copy() for k, v in tensors}
 
   return step, lambda: forward().mean(), weights
+
+
+def networks(work: Any, device: str) -> tuple[Any, Any, Any]:
+  """(frozen teacher, student, the student's optimizer)."""
+  import torch
+
+  config, layout = work.config, torch.channels_last
+  teacher, student = (
+    network(name, model, work.weights[side]).to(device, memory_format=layout)
+    for side, name, model in (
+      ("teacher", config.teacher.name, work.source.model),
+      ("student", config.student.name, work.student),
+    )
+  )
+  sgd = torch.optim.SGD(
+    student.parameters(),
+    lr=config.optim.lr,
+    momentum=config.optim.momentum,
+    weight_decay=config.optim.weight_decay,
+  )
+  return teacher.eval().requires_grad_(False), student, sgd
 
 
 def unit_of(model: Backbone, device: str) -> Callable[[Any], Any]:

@@ -8,11 +8,9 @@ import sys
 
 import jax
 import numpy as np
-from flax import linen as nn
 
-import kd_jax
 from kd_jax.methods import kdep
-from kd_jax.teachers import online
+from kd_jax.teachers import online, random
 from kd_jax.train import artifact, evaluate, loop, plan
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
@@ -24,19 +22,22 @@ METHOD = kdep.Method(terms=("feature",))
 OPTIM = Optim(lr=0.05, momentum=0.9, weight_decay=1e-3)
 
 
-def network(channels) -> nn.Module:
-  return kd_jax.create_model(
-    "resnet18",
-    layers=(1, 1, 1, 1),
-    channels=channels,
-    stem_width=8,
-    stem_type="cifar",
-    num_classes=0,
-    input_size=(3, SIZE, SIZE),
-  )
+def network(channels):
+  """(model, variables) of a narrow ResNet with random kernels."""
+  fields = {
+    "layers": (1, 1, 1, 1),
+    "channels": channels,
+    "stem_width": 8,
+    "stem_type": "cifar",
+    "num_classes": 0,
+    "input_size": (3, SIZE, SIZE),
+  }
+  source, variables = random.load("resnet18", "", fields)
+  return source.model, variables
 
 
-STUDENT, TEACHER = network((8, 8, 16, 16)), network((8, 8, 16, 24))
+STUDENT, STUDENT_WEIGHTS = network((8, 8, 16, 16))
+TEACHER, TEACHER_WEIGHTS = network((8, 8, 16, 24))
 
 
 def batch_at(index, dtype=np.float64):
@@ -53,19 +54,8 @@ def cast(tree, dtype):
   return jax.tree.map(lambda x: np.asarray(x, dtype), tree)
 
 
-def variables_of(net, seed):
-  key = jax.random.key(seed)
-  return net.init(key, np.zeros((1, SIZE, SIZE, 3), np.float32), train=False)
-
-
-WEIGHTS = {
-  "student": variables_of(STUDENT, 1),
-  "teacher": variables_of(TEACHER, 2),
-}
-
-
 def fit_basis(mesh):
-  frozen = mesh_lib.place({"teacher": WEIGHTS["teacher"], "artifact": {}}, mesh)
+  frozen = mesh_lib.place({"teacher": TEACHER_WEIGHTS, "artifact": {}}, mesh)
   batches = [batch_at(100 + i, np.float32) for i in range(6)]
   # As at the end of a data set: padding that must not count.
   batches[-1].mask[10:] = 0
@@ -86,7 +76,7 @@ def new_state(mesh, settings, dtype):
     **dict.fromkeys(("batches", "record", "evaluate")),
     **dict.fromkeys(("batch_size", "log_every", "eval_every", "save_every"), 1),
   )
-  student = cast(WEIGHTS["student"], dtype)
+  student = cast(STUDENT_WEIGHTS, dtype)
   return job.new_state(
     {"student": student["params"]},
     {"student": student["batch_stats"], "method": {}},
@@ -95,7 +85,7 @@ def new_state(mesh, settings, dtype):
 
 
 def frozen_on(mesh, basis, dtype):
-  teacher = cast(WEIGHTS["teacher"], dtype)
+  teacher = cast(TEACHER_WEIGHTS, dtype)
   target = cast(basis.artifact(16), dtype)
   return mesh_lib.place({"teacher": teacher, "artifact": target}, mesh)
 
@@ -145,7 +135,7 @@ def evaluated(mesh, basis):
     evals=("knn",),
   )
   state = new_state(mesh, step_lib.Settings({}, mesh=mesh), np.float32)
-  placed = mesh_lib.place(WEIGHTS["student"], mesh)
+  placed = mesh_lib.place(STUDENT_WEIGHTS, mesh)
   found = evaluator(state, frozen_on(mesh, basis, np.float32))
   return evaluator._features(placed, lambda: Pass(300)).feature, found
 

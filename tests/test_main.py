@@ -1,0 +1,217 @@
+"""Every foreseeable mistake ends in one line: what, allowed, how to fix."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from kd_jax import main
+
+FOLDER = ("data.name=folder", "batch_size=4", "steps=3", "preprocess.shift=0")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+  return runs.save_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture
+def images(tmp_path):
+  """Twenty real crops in two classes."""
+  photo = load_sample_image("china.jpg")
+  for i in range(20):
+    folder = tmp_path / "images" / "ab"[i % 2]
+    folder.mkdir(parents=True, exist_ok=True)
+    crop = Image.fromarray(photo[20 * i : 20 * i + 60, 10 * i : 10 * i + 80])
+    crop.save(folder / f"{i}.jpg")
+  return tmp_path / "images"
+
+
+def refused(capsys, *argv):
+  """The one line that a run ends with."""
+  assert main.main(list(argv)) == 1
+  said = capsys.readouterr().err
+  assert "Traceback" not in said
+  (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
+  assert said.rstrip().endswith(line)
+  return line
+
+
+def try_tiny(capsys, workdir, *fields, variant=""):
+  return refused(capsys, *runs.arguments(workdir, *fields, variant=variant))
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (("--config", "configs/nosuch.py"), "no config configs/nosuch.py; .*kdep"),
+    (("--config", "configs/kdep_r18.py:big"), "no variant 'big'.*'smoke'"),
+    (("--config", "README.md"), "README.md"),
+    (("--config", str(runs.CONFIG), "--confg.x=1"), "unknown argument"),
+    (("--config", str(runs.CONFIG), "--config.seed"), "seed has no value"),
+  ],
+)
+def test_command_line(argv, message, capsys, monkeypatch):
+  monkeypatch.chdir(runs.ROOT)
+  assert re.search(message, refused(capsys, *argv))
+
+
+@pytest.mark.parametrize(
+  ("field", "message"),
+  [
+    ("optim.lrr=1", r"no field config.optim.lrr.*'lr'"),
+    ("seed.x=1", "config.seed is a value"),
+    ("steps=many", "config.steps='many' is no int"),
+    ("fsdp=maybe", "config.fsdp='maybe' is no bool"),
+    ("optim=sgd", "config.optim holds the fields"),
+    ("task=pretrian", "tasks has no 'pretrian'.*'pretrain'"),
+    ("data.name=imagenet", "data has no 'imagenet'.*'folder'"),
+    ("data.splt=x", r"data 'digits' has no field 'splt'.*'split'"),
+    ("data.split=trane", "trane.*train"),
+    ("method.name=kdeep", "methods has no 'kdeep'.*'kdep'"),
+    ("method.align.name=svdd", "align has no 'svdd'.*'svd'"),
+    ("losses.feature=0.0", "kdep has no loss term with a weight"),
+    ("losses.nst=1.0", "no field config.losses.nst"),
+    ("student.name=resnet19", "no model 'resnet19'.*'resnet18'"),
+    ("student.overrides.wdth=2", "resnet18 has no option 'wdth'"),
+    ("teacher.source=none", r"teacher taps \['feature'\].*offers \[\]"),
+    ("teacher.source=bank", "teachers has no 'bank'.*'online'"),
+    ("eval.evals=('svm',)", "two labelled sets"),
+    ("batch_size=0", "batch_size is 0"),
+    ("batch_size=256", "batch_size=256 exceeds the source's 200 records"),
+    ("accum_steps=5", "batch_size is 32; it must be a positive multiple of 5"),
+    ("steps=0", "steps=0 leaves no step"),
+    ("optim.name=adam", "optim.name is 'adam'"),
+    ("ema_decay=1.0", "ema_decay is 1.0"),
+    ("preprocess.augment=mix", "preprocess.augment='mix'"),
+    ("losses.ce=1.0", "term ce needs labels"),
+    ("losses.kl=1.0", "student has 12 and the teacher 24"),
+    ("dtype=float33", "float33"),
+    ("teacher.weights=", "'resnet18' has no weights"),
+    ("teacher.weights=timm/resnet18.a1_in1k", "cannot download"),
+    ("teacher.weights=/nosuch/file.pth", "/nosuch/file.pth"),
+  ],
+)
+def test_fields(field, message, teacher, tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  fields = [f"teacher.weights={teacher}", field]
+  line = try_tiny(capsys, tmp_path / "run", *fields)
+  assert re.search(message, line), line
+
+
+def test_evals_need_labels(teacher, tmp_path, capsys):
+  fields = [
+    f"teacher.weights={teacher}",
+    "steps=1",
+    "eval.evals=('knn',)",
+    "eval.train.name=digits",
+    "eval.test.name=digits",
+    "eval.test.labels=False",
+  ]
+  line = try_tiny(capsys, tmp_path / "run", *fields)
+  assert (
+    "config.eval.test has none" in line and "--config.eval.evals=()" in line
+  )
+
+
+def test_teachers_that_are_broken_or_of_another_kind(teacher, tmp_path, capsys):
+  other = runs.save_teacher(tmp_path / "other", channels=(4, 8, 16, 24))
+  shutil.copy(other / "model.safetensors", tmp_path / "bare.safetensors")
+  line = try_tiny(
+    capsys, tmp_path / "a", f"teacher.weights={tmp_path}/bare.safetensors"
+  )
+  assert "the tensors do not fit the model" in line
+  cut = tmp_path / "cut.safetensors"
+  cut.write_bytes((teacher / "model.safetensors").read_bytes()[:-100])
+  line = try_tiny(capsys, tmp_path / "b", f"teacher.weights={cut}")
+  assert str(cut) in line
+  fields = [f"teacher.weights={teacher}", "teacher.name=resnet50"]
+  line = try_tiny(capsys, tmp_path / "c", *fields)
+  assert "says 'resnet18', not 'resnet50'" in line
+
+
+def test_workdirs(teacher, tmp_path, capsys):
+  weights = f"teacher.weights={teacher}"
+  assert main.main(runs.arguments(tmp_path, weights, "dry_run=True")) == 0
+  said = capsys.readouterr().err
+  assert "student parameters" in said and "n x 24" in said
+  assert not (tmp_path / "checkpoints").exists()
+  assert main.main(runs.arguments(tmp_path, weights, "steps=1")) == 0
+  capsys.readouterr()
+  line = try_tiny(capsys, tmp_path, weights, "steps=1", "optim.lr=0.5")
+  assert "holds another experiment: ['optim.lr'] differ" in line
+  below = tmp_path / "config.json" / "run"
+  line = try_tiny(capsys, below, weights)
+  assert f"the workdir {below} cannot be written" in line
+
+
+def test_artifacts_are_shared_but_not_mixed_up(teacher, tmp_path, capsys):
+  weights = f"teacher.weights={teacher}"
+  arguments = runs.arguments(tmp_path / "fit", weights, "task=fit_svd")
+  assert main.main(arguments) == 0
+  out = capsys.readouterr().out
+  assert "200 images" in out and re.search(r"16 of 24 directions: \d", out)
+  kept = f"fit.artifact={tmp_path}/fit/artifact.npz"
+  other = runs.save_teacher(tmp_path / "other", zero_init_last=True)
+  line = try_tiny(capsys, tmp_path / "run", f"teacher.weights={other}", kept)
+  assert re.search("artifact.npz was fitted for '.*', this run needs", line)
+  assert (
+    main.main(runs.arguments(tmp_path / "x", weights, kept, "steps=1")) == 0
+  )
+  assert not (tmp_path / "x" / "artifact.npz").exists()
+
+
+def test_folders(teacher, images, tmp_path, capsys):
+  fields = [f"teacher.weights={teacher}", *FOLDER]
+  (tmp_path / "empty").mkdir()
+  line = try_tiny(
+    capsys, tmp_path / "a", *fields, f"data.root={tmp_path}/empty"
+  )
+  assert "holds no image" in line and ".webp" in line
+  line = try_tiny(capsys, tmp_path / "b", *fields, f"data.root={tmp_path}/none")
+  assert "is not a directory" in line and "--config.data.root" in line
+  (images / "a" / "6.jpg").write_bytes(b"no image at all")
+  line = try_tiny(capsys, tmp_path / "c", *fields, f"data.root={images}")
+  assert str(images / "a" / "6.jpg") in line
+
+
+def test_an_unsorted_folder_is_enough(teacher, images, tmp_path):
+  """The README's promise: no labels, no classes, other sizes."""
+  for path in list(images.rglob("*.jpg")):
+    path.rename(images / path.name)
+  fields = [f"teacher.weights={teacher}", *FOLDER, f"data.root={images}"]
+  arguments = runs.arguments(tmp_path / "run", *fields)
+  assert main.main([*arguments, "--config.preprocess.augment=crop"]) == 0
+  last = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+  assert json.loads(last)["eval/feature_error"] > 0
+
+
+def test_a_real_process_ends_with_status_1_and_one_line(tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", "kd_jax.main", "--config", "configs/kdep_r18.py"]
+    + ["--workdir", str(tmp_path)],
+    cwd=runs.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 1 and done.stdout == ""
+  assert done.stderr.count("\n") == 1
+  assert "data/imagenet/train" in done.stderr
+
+
+def test_a_bug_keeps_its_traceback(teacher, tmp_path, capsys, monkeypatch):
+  def broken(*_, **__):
+    return np.zeros(3).reshape(2, 2)
+
+  monkeypatch.setattr("kd_jax.tasks.setup.method", broken)
+  assert main.main(runs.arguments(tmp_path, f"teacher.weights={teacher}")) == 1
+  said = capsys.readouterr().err
+  assert "broken" in said and "cannot reshape" in said
