@@ -80,7 +80,10 @@ def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:
     and field.default_factory is dataclasses.MISSING
   ]
   if missing:
-    raise ValueError(f"{what} needs a value for {missing}; give it in config")
+    raise ValueError(
+      f"{what} needs the fields {missing}; set them in the config, or on the "
+      "command line after its name"
+    )
   check_types(cls, fields, what)
   return cls(**fields)
 
@@ -99,8 +102,8 @@ def check_types(cls: Any, fields: Mapping[str, Any], what: str) -> None:
     fits = isinstance(value, _KINDS.get(kind, object))
     if not fits or (isinstance(value, bool) and kind in ("int", "float")):
       raise ValueError(
-        f"{what}: {name} is {value!r}, a {type(value).__name__}; it must be a "
-        f"{kind}"
+        f"{what}: {name} is {value!r} ({type(value).__name__}); it must be "
+        f"of the type {kind}"
       )
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -97,6 +98,20 @@ def test_command_line(argv, message, capsys, monkeypatch):
     ("teacher.weights=", "'resnet18' has no weights"),
     ("teacher.weights=timm/resnet18.a1_in1k", "cannot download"),
     ("teacher.weights=/nosuch/file.pth", "/nosuch/file.pth"),
+    ("init_from=/nosuch/student", "no file or directory '/nosuch/student'"),
+    ("losses.fsp=1.0", r"student have \[4, 8, 8, 12\] channels"),
+    ("method.temperature=abc", "'abc' is no float; .* Write a number"),
+    ("method.temperature=-1.0", "needs temperature > 0"),
+    ("student.overrides.layers=5", "is no tuple"),
+    ("student.overrides.layers=(1,)", "tuple of 4 positive integers"),
+    ("student.overrides.block=1", "block is 1 .int.; it must be of the type s"),
+    ("data.labels=3", "data 'digits': labels is 3 .int.; .* bool"),
+    ("data.name=folder", r"data 'folder' needs the fields \['root'\]"),
+    ("eval.batch_size=0", "eval.batch_size is 0; .*--config.eval.batch_size=1"),
+    ("checkpoint.keep=0", "checkpoint.keep is 0"),
+    ("seed=-1", "config.seed is -1; it must be at least 0"),
+    ("checkpoint.every=-1", "config.checkpoint.every is -1"),
+    ("optim.warmup=-1", "optim.warmup is -1"),
   ],
 )
 def test_fields(field, message, teacher, tmp_path, capsys, monkeypatch):
@@ -118,6 +133,20 @@ def test_evals_need_labels(teacher, tmp_path, capsys):
   line = try_tiny(capsys, tmp_path / "run", *fields)
   assert (
     "config.eval.test has none" in line and "--config.eval.evals=()" in line
+  )
+
+
+def test_evals_read_vectors(teacher, tmp_path, capsys):
+  fields = [
+    f"teacher.weights={teacher}",
+    "eval.evals=('knn',)",
+    "eval.train.name=digits",
+    "eval.test.name=digits",
+    "eval.tap=stage1",
+  ]
+  line = try_tiny(capsys, tmp_path / "run", *fields)
+  assert re.search(
+    r"config.eval.tap is 'stage1'.*\['feature', .*'pooled'", line
   )
 
 
@@ -152,6 +181,20 @@ def test_workdirs(teacher, tmp_path, capsys):
   assert f"the workdir {below} cannot be written" in line
 
 
+def test_a_workdir_without_results_is_free(teacher, tmp_path, capsys):
+  weights = f"teacher.weights={teacher}"
+  assert "256" in try_tiny(capsys, tmp_path, weights, "batch_size=256")
+  arguments = runs.arguments(tmp_path, weights, "dry_run=True")
+  assert main.main(arguments) == 0
+  config = json.loads((tmp_path / "config.json").read_text())
+  assert config["batch_size"] == 32
+  (tmp_path / "student").mkdir()
+  (tmp_path / "student" / "model.safetensors").touch()
+  (tmp_path / "config.json").write_text("{")
+  line = try_tiny(capsys, tmp_path, weights)
+  assert "config.json is damaged" in line and "another --workdir" in line
+
+
 def test_artifacts_are_shared_but_not_mixed_up(teacher, tmp_path, capsys):
   weights = f"teacher.weights={teacher}"
   arguments = runs.arguments(tmp_path / "fit", weights, "task=fit_svd")
@@ -182,6 +225,22 @@ def test_folders(teacher, images, tmp_path, capsys):
   assert str(images / "a" / "6.jpg") in line
 
 
+def test_an_image_that_breaks_the_run_midway_is_named_once(
+  teacher, images, tmp_path
+):
+  (images / "a" / "6.jpg").write_bytes(b"no image at all")
+  fields = [
+    *(f"teacher.weights={teacher}", *FOLDER, f"data.root={images}"),
+    *("method.align.name=linear", "steps=50", "checkpoint.every=1"),
+  ]
+  status, error = runs.finish(runs.start(tmp_path / "run", *fields))
+  assert status == 1 and error.count("6.jpg") == 1
+  assert "Traceback" not in error and "thread" not in error
+  line = error.splitlines()[-1]
+  assert line.startswith("error: ") and str(images / "a" / "6.jpg") in line
+  assert not (tmp_path / "run" / "artifact.npz").exists()
+
+
 def test_an_unsorted_folder_is_enough(teacher, images, tmp_path):
   """The README's promise: no labels, no classes, other sizes."""
   for path in list(images.rglob("*.jpg")):
@@ -205,6 +264,30 @@ def test_a_real_process_ends_with_status_1_and_one_line(tmp_path):
   assert done.returncode == 1 and done.stdout == ""
   assert done.stderr.count("\n") == 1
   assert "data/imagenet/train" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("error", "status", "message"),
+  [
+    (KeyboardInterrupt(), 130, "interrupted; the same command starts again"),
+    (
+      jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"),
+      1,
+      "error: the device is out of memory (RESOURCE_EXHAUSTED: 9 GB). Lower "
+      "--config.batch_size",
+    ),
+  ],
+)
+def test_ends_that_are_nobody_s_mistake(
+  error, status, message, tmp_path, capsys, monkeypatch
+):
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr("kd_jax.tasks.setup.method", fail)
+  assert main.main(runs.arguments(tmp_path)) == status
+  said = capsys.readouterr().err
+  assert said.startswith(message) and said.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback(teacher, tmp_path, capsys, monkeypatch):

@@ -92,10 +92,13 @@ class Method:
     """Parameters of a learnable aligner.
 
     Raises:
-      ValueError: student and teacher disagree on the number of classes.
+      ValueError: student and teacher disagree on the number of classes (kl)
+        or on the channels of a stage (fsp).
     """
     if "kl" in self.terms:
       _check_classes(student["logits"].shape[-1], teacher["logits"].shape[-1])
+    if "fsp" in self.terms:
+      _check_stages(*_widths(student, teacher))
     if not self._reads("feature"):
       return {}
     params = self.aligner.init(
@@ -175,5 +178,19 @@ def _check_classes(student: int, teacher: int) -> None:
   if student != teacher:
     raise ValueError(
       f"the kl term compares logits; the student has {student} and the "
-      f"teacher {teacher}. Set --config.student.num_classes={teacher}."
+      f"teacher {teacher}. Set "
+      f"--config.student.overrides.num_classes={teacher}."
+    )
+
+
+def _widths(*sides: Specs) -> list[list[int]]:
+  return [[specs[stage].shape[-1] for stage in STAGES] for specs in sides]
+
+
+def _check_stages(student: list[int], teacher: list[int]) -> None:
+  if student != teacher:
+    raise ValueError(
+      "the fsp term compares maps of equal width; the stages of the student "
+      f"have {student} channels and those of the teacher {teacher}. Give fsp "
+      "the weight 0, or choose networks of the same widths."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from kd_jax.align import basis as basis_lib
@@ -36,6 +37,8 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
   taught = setup.teaching(config)
   tap = method.artifact_tap
   found = setup.fit_basis(config, taught, tap, data, where, mesh)
+  if jax.process_index() != 0:
+    return found
   print(f"{found.count} images -> {setup.artifact_path(config, where)}")
   for width in (2**k for k in range(4, found.mean.size.bit_length())):
     share = basis_lib.explained(found, width)

@@ -83,12 +83,11 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
     workdir.write(where / "summary.json", json.dumps(about, default=str))
   if config.dry_run:
     return None
-  artifact = _artifact(config, parts, where)
-  job = _job(config, parts, artifact)
   checkpoints = ckpt.Checkpoints(
     where / "checkpoints", keep=config.checkpoint.keep
   )
   try:
+    job = _job(config, parts, _artifact(config, parts, where))
     state = _start(config, parts, job, checkpoints)
     state = _train(job, checkpoints, state, where)
   finally:
@@ -102,6 +101,7 @@ def assemble(config: ConfigDict) -> Parts:
   Raises:
     ValueError: something does not exist, does not fit or cannot be reached.
   """
+  setup.check_counts(config)
   mesh = mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   settings = setup.settings(config, mesh)
@@ -120,6 +120,8 @@ def assemble(config: ConfigDict) -> Parts:
   )
   for stretch in stretches:
     plan.check_taps(stretch.phase, *specs, taught.source)
+  plan.check_method(method, specs)
+  setup.check_tap(config, specs[0])
   _check_labels(method, data, specs[0])
   return Parts(
     mesh=mesh,

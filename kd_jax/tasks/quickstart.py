@@ -1,8 +1,8 @@
 """The whole story on a laptop: teacher, SVD, distillation, few-label transfer.
 
 A teacher learns digits 0-4 with labels. Then a smaller student of another
-width is pre-trained on the same images in two ways for the same number of
-steps: by KDEP from the teacher without labels, and with labels. Both, and a
+width is pre-trained in two ways for the same number of steps: by KDEP from the
+teacher on unlabelled images, and with the teacher's labelled ones. Both, and a
 student from scratch, are fine-tuned on a few labelled images of digits 5-9.
 """
 
@@ -24,6 +24,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import metrics, report, workdir
 from kd_jax.train.optim import Optim
 from kd_jax.transfer.classify import Finetune
+from kd_jax.types import DataSource
 
 HEADER = ("pre-training of the student", "labels", "accuracy", "seconds")
 TITLE = "Accuracy on new classes after fine-tuning on few labels"
@@ -66,8 +67,8 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
 
 
 def finetune(config: ConfigDict) -> Finetune:
-  """The transfer protocol of a config."""
-  train, test = (setup.data(part) for part in (config.train, config.test))
+  """The transfer protocol of a config; a seed has labelled images of its own."""
+  test = setup.data(config.test)
   views = Preprocess(**config.preprocess.to_dict())
   model = kd_jax.create_model(
     config.student.name, **setup.model_fields(config.student.overrides)
@@ -77,13 +78,20 @@ def finetune(config: ConfigDict) -> Finetune:
     optim=Optim(**config.optim.to_dict()),
     steps=config.steps,
     train=lambda seed: pipeline.train_batches(
-      train, views, batch_size=config.batch_size, seed=seed
+      labelled(config, seed), views, batch_size=config.batch_size, seed=seed
     ),
     test=lambda: pipeline.eval_batches(
       test, views, batch_size=config.eval_batch_size
     ),
     mesh=mesh_lib.make_mesh(),
   )
+
+
+def labelled(config: ConfigDict, seed: int) -> DataSource:
+  """The `config.labels` images that belong to a seed."""
+  first = config.labels * seed
+  split = f"{config.train.split}[{first}:{first + config.labels}]"
+  return setup.data(ConfigDict({**config.train.to_dict(), "split": split}))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -18,7 +18,7 @@ from kd_jax.data.preprocess import Preprocess
 from kd_jax.train import artifact, evaluate
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
-from kd_jax.types import DataSource, Method, Phase, TeacherSource
+from kd_jax.types import DataSource, Method, Phase, Specs, TeacherSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,39 @@ def settings(config: ConfigDict, mesh: jax.sharding.Mesh) -> step_lib.Settings:
     mesh=mesh,
     fsdp=config.fsdp,
   )
+
+
+def check_counts(config: ConfigDict) -> None:
+  """Whether the numbers of a config that count something can do so.
+
+  Raises:
+    ValueError: a negative one.
+  """
+  counts = {
+    "seed": config.seed,
+    "log_every": config.log_every,
+    "eval.every": config.eval.every,
+    "eval.limit": config.eval.limit,
+    "fit.examples": config.fit.examples,
+    "checkpoint.every": config.checkpoint.every,
+  }
+  for field, count in counts.items():
+    if count < 0:
+      raise ValueError(f"config.{field} is {count}; it must be at least 0")
+
+
+def check_tap(config: ConfigDict, student: Specs) -> None:
+  """Whether the student offers what the evals read.
+
+  Raises:
+    ValueError: no such tap, or it is no vector per image.
+  """
+  vectors = [name for name, spec in student.items() if len(spec.shape) == 2]
+  if config.eval.evals and config.eval.tap not in vectors:
+    raise ValueError(
+      f"config.eval.tap is {config.eval.tap!r}; evals read one vector per "
+      f"image, and this student has {vectors}"
+    )
 
 
 def data(config: ConfigDict) -> DataSource:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging as python_logging
 import shutil
+import sys
+import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -50,6 +54,7 @@ class Checkpoints:
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
+    _drop_late_reports()
     self._directory = Path(directory).absolute()
     handlers = {
       "state": ocp.StandardCheckpointHandler(),
@@ -161,7 +166,9 @@ def checksum(tree: Any) -> int:
 
   Orbax stores arrays without one.
   """
-  parts = jax.device_get([_sum_bytes(x) for x in jax.tree.leaves(tree)])
+  # One at a time: independent programs that all communicate can block each
+  # other on simulated devices.
+  parts = [int(_sum_bytes(x)) for x in jax.tree.leaves(tree)]
   return zlib.crc32(np.array(parts, np.uint32).tobytes())
 
 
@@ -208,9 +215,28 @@ def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:
   return None
 
 
+@functools.cache
+def _drop_late_reports() -> None:
+  """Keeps failed reads and writes from printing tracebacks by the dozen.
+
+  Orbax closes its event loop on the first failure; whatever TensorStore still
+  has under way then reports to the closed loop, from threads of its own, or
+  to nobody.
+  """
+  asyncio_log = python_logging.getLogger("asyncio")
+  asyncio_log.addFilter(lambda r: "never retrieved" not in r.getMessage())
+  hook = sys.unraisablehook
+
+  def drop(found: Any) -> None:
+    if str(found.exc_value) != "Event loop is closed":
+      hook(found)
+
+  sys.unraisablehook = drop
+
+
 def _line(error: Exception) -> str:
   lines = [line for line in str(error).splitlines() if line.strip()]
-  return lines[0] if lines else type(error).__name__
+  return textwrap.shorten(lines[0], 200) if lines else type(error).__name__
 
 
 def _as_dict(state: Any) -> dict[str, Any]:

@@ -52,6 +52,11 @@ class Optim:
         raise ValueError(
           f"optim.{field} is {getattr(self, field)!r}; it can be {allowed}."
         )
+    for field in ("lr", "weight_decay", "warmup", "clip_norm"):
+      if getattr(self, field) < 0:
+        raise ValueError(
+          f"optim.{field} is {getattr(self, field)}; it must be at least 0."
+        )
     if self.schedule == "step" and self.decay_every < 1:
       raise ValueError(
         f"optim.decay_every is {self.decay_every}; it must be at least 1 step."

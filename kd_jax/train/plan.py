@@ -105,6 +105,15 @@ def check_taps(
     )
 
 
+def check_method(method: Method, specs: tuple[Specs, Specs]) -> None:
+  """Whether the method takes these networks; nothing is computed.
+
+  Raises:
+    ValueError: what the method says.
+  """
+  jax.eval_shape(lambda key: method.init(key, *specs), jax.random.key(0))
+
+
 def check_trainable(phase: Phase, params: Mapping[str, Any]) -> None:
   """Whether every path prefix of a phase names a parameter.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_jax.methods import kdep
 from kd_jax.teachers import online, random
-from kd_jax.train import artifact, evaluate, loop, plan
+from kd_jax.train import artifact, ckpt, evaluate, loop, plan
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -114,6 +114,18 @@ def train(mesh, basis, *, fsdp=False, accum_steps=1, dtype=np.float64):
   return state, np.array(losses)
 
 
+def restored(mesh, state, folder, *, fsdp):
+  """`state` through a checkpoint, onto another mesh."""
+  settings = step_lib.Settings({}, mesh=mesh, fsdp=fsdp)
+  checkpoints = ckpt.Checkpoints(folder)
+  checkpoints.save(STEPS, state, {})
+  checkpoints.wait()
+  like = new_state(mesh, settings, np.float64)
+  found = checkpoints.restore(STEPS, like)
+  checkpoints.close()
+  return found
+
+
 def shares(state):
   """{path: part of the array that the first device holds}."""
   return {
@@ -185,10 +197,15 @@ def main(path):
     out |= leaves(f"stats/{name}", state.stats["student"])
     if fields.get("fsdp"):
       out |= {f"share{k}": v for k, v in shares(state).items()}
+      sharded = state
   for name, mesh in meshes.items():
     feature, figures = evaluated(mesh, basis)
     out[f"feature/{name}"] = feature
     out |= {f"figure/{name}/{k}": v for k, v in figures.items()}
+  for name, mesh in (("one", meshes["one"]), ("eight_fsdp", meshes["eight"])):
+    state = restored(mesh, sharded, f"{path}.saved", fsdp=mesh.size > 1)
+    out |= leaves(f"restored/{name}", state.params["student"])
+  out |= {f"restored_share{k}": v for k, v in shares(state).items()}
   np.savez(path, **out)
 
 

@@ -4,10 +4,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import runs
+
+from kd_jax.train import mesh as mesh_lib
 
 CASE = pathlib.Path(__file__).with_name("parallel_case.py")
 
@@ -71,6 +74,26 @@ def test_fsdp_leaves_an_eighth_on_every_device(found):
   shares = under(found, "share")
   assert len(shares) == 72  # parameters and momentum
   assert {path: 1 / 8 for path in shares} == shares
+
+
+def test_a_sharded_checkpoint_is_read_on_one_device_and_on_eight(found):
+  saved = under(found, "params/eight_fsdp")
+  for name in ("one", "eight_fsdp"):
+    restored = under(found, f"restored/{name}")
+    assert list(restored) == list(saved)
+    for path, array in saved.items():
+      assert np.array_equal(restored[path], array), path
+  shares = under(found, "restored_share")
+  assert len(shares) == 72 and {float(x) for x in shares.values()} == {1 / 8}
+
+
+def test_a_batch_that_eight_devices_cannot_share_is_refused():
+  eight = types.SimpleNamespace(size=8)
+  mesh_lib.check_batch(32, eight, 2)
+  with pytest.raises(ValueError, match=r"8 devices.*--config.batch_size=32"):
+    mesh_lib.check_batch(30, eight)
+  with pytest.raises(ValueError, match="accum_steps is 0"):
+    mesh_lib.check_batch(32, eight, 0)
 
 
 def test_basis_fitted_on_eight_devices(found):
