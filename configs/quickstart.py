@@ -70,7 +70,7 @@ def run(steps: int) -> ConfigDict:
   config.optim.update({"lr": 0.1, "weight_decay": 5e-4, "schedule": "cosine"})
   config.eval.update(
     {
-      "every": max(steps // 4, 1),
+      "every": steps // 4 if steps == STEPS else 0,
       "evals": ("knn", "probe"),
       "batch_size": 128,
       "train": digits("train", DOWNSTREAM),

@@ -81,10 +81,3 @@ def test_quickstart_tells_the_whole_story(tmp_path, capsys):
   )
   assert teacher["student_width"] == student["teacher_width"] == 128
   assert student["student_width"] == 48
-  # A second start finds everything done and prints the same table.
-  assert main.main(arguments) == 0
-  again = capsys.readouterr().out
-  table = [line.split("%")[0] for line in text.splitlines() if "±" in line]
-  assert table and table == [
-    line.split("%")[0] for line in again.splitlines() if "±" in line
-  ]

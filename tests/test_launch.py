@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-import runs
 from safetensors import numpy as safetensors_numpy
 
+import runs
 from kd_jax.train import metrics
 
 SCRIPT = runs.ROOT / "launch" / "local.sh"
@@ -107,7 +107,11 @@ def test_killed_stopped_and_resumed_processes_equal_one(folder, teacher):
   saved = runs.checkpoints(where)[-1]
 
   process = start(where, teacher)
-  wait_for(process, lambda: runs.lines(where) > saved)
+  # The lines of the killed run count only once the resumed one has cut them.
+  wait_for(
+    process,
+    lambda: [*where.glob(f"events*.{saved}")] and runs.lines(where) > saved,
+  )
   process.send_signal(signal.SIGTERM)
   status, error = runs.finish(process)
   assert status == 0, error

@@ -67,7 +67,7 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
 
 
 def finetune(config: ConfigDict) -> Finetune:
-  """The transfer protocol of a config; a seed has labelled images of its own."""
+  """The transfer protocol; every seed has labelled images of its own."""
   test = setup.data(config.test)
   views = Preprocess(**config.preprocess.to_dict())
   model = kd_jax.create_model(

@@ -73,8 +73,13 @@ class Job:
     return self.stretches[-1].stop
 
   def transform(self, stretch: Stretch) -> Any:
-    """The optimizer of one stretch."""
-    return self.optim.transform(stretch.stop - stretch.start)
+    """The optimizer; stretches that keep its state share a schedule."""
+    index = self.stretches.index(stretch)
+    fresh = [i for i, s in enumerate(self.stretches) if s.phase.fresh_opt]
+    first = max((i for i in fresh if i <= index), default=0)
+    end = min((i for i in fresh if i > index), default=len(self.stretches))
+    steps = self.stretches[end - 1].stop - self.stretches[first].start
+    return self.optim.transform(steps)
 
   def stretch_at(self, step: int) -> Stretch:
     """The stretch that the state after `step` updates belongs to."""

@@ -63,8 +63,17 @@ class Optim:
       )
 
   def rate(self, total_steps: int) -> optax.Schedule:
-    """The learning rate of each step of a phase of `total_steps`."""
-    after = max(total_steps - self.warmup, 1)
+    """The learning rate of each step of a phase of `total_steps`.
+
+    Raises:
+      ValueError: the warm-up would not end before the phase does.
+    """
+    after = total_steps - self.warmup
+    if after < 1:
+      raise ValueError(
+        f"optim.warmup={self.warmup} leaves no step of the {total_steps} of "
+        "its phase; lower --config.optim.warmup or raise --config.steps"
+      )
     curves = {
       "constant": lambda: optax.constant_schedule(self.lr),
       "step": lambda: optax.exponential_decay(

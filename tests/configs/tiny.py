@@ -19,7 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.preprocess = preprocess(8, augment="shift", shift=1, crop_pct=1.0)
   config.student = network((4, 8, 8, 12), 0)
   config.teacher.update({"name": "resnet18", **network((8, 8, 16, 24), 0)})
-  config.optim.update({"lr": 0.01, "schedule": "cosine", "warmup": 2})
+  config.optim.update({"lr": 0.01, "schedule": "cosine"})
   config.fit.augment = False
   config.log_every = 1
   config.eval.update({"batch_size": 64, "limit": 64})

@@ -245,12 +245,15 @@ def test_zero_init_last_starts_as_the_identity():
   [
     ("resnet19", {}, r"no model 'resnet19'; there are \['resnet18'"),
     ("resnet18", {"num_clases": 1}, r"'num_clases'; it has \['num_classes'"),
-    ("resnet18", {"name": "x"}, "no option 'name'"),
     ("resnet18", {"stem_stride": 1}, "no option 'stem_stride'"),
     ("resnet18", {"global_pool": "mean"}, "global_pool is 'mean'; allowed"),
     ("resnet18", {"output_stride": 4}, r"allowed: \[32, 16, 8\]"),
     ("resnet18", {"channel_order": "gbr"}, "channel_order is 'gbr'"),
-    ("resnet18", {"mean": 0.5}, "mean is 0.5 .float.; it must be of the type tuple"),
+    (
+      "resnet18",
+      {"mean": 0.5},
+      "mean is 0.5 .float.; it must be of the type tuple",
+    ),
     ("resnet18", {"std": [1, 1, math.nan]}, "it must be finite"),
     ("resnet18", {"std": [1, 0, 1]}, "std has a zero"),
     ("resnet18", {"drop_path_rate": 1.0}, r"1.0, not in \[0, 1\)"),

@@ -1,6 +1,7 @@
 """The loop: resuming at every step of two phases, signals, bad numbers."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -172,3 +173,22 @@ def test_a_diverged_run_stops_before_it_saves(tmp_path):
   ):
     run.fit(fresh_state(job))
   assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_phases_that_keep_the_optimizer_share_its_schedule():
+  three = [
+    Phase(str(i), classify, Needs(), fresh_opt=fresh)
+    for i, fresh in enumerate((True, False, True))
+  ]
+  parts = [plan.Stretch(p, 10 * i, 10 * i + 10) for i, p in enumerate(three)]
+  asked = []
+
+  class Recorder:
+    def transform(self, steps):
+      asked.append(steps)
+
+  fields = {f.name: None for f in dataclasses.fields(loop.Job)}
+  job = loop.Job(**{**fields, "stretches": tuple(parts), "optim": Recorder()})
+  for part in parts:
+    job.transform(part)
+  assert asked == [20, 20, 10]

@@ -127,5 +127,7 @@ def test_schedules():
   assert [float(warm(s)) for s in (0, 5, 10, 60, 110)] == pytest.approx(
     [0, 0.5, 1, 0.5, 0], abs=1e-6
   )
+  with pytest.raises(ValueError, match="optim.warmup=10 leaves no step"):
+    Optim(warmup=10).rate(10)
   with pytest.raises(ValueError, match="optim.name is 'adam'.*sgd"):
     Optim(name="adam")
