@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -35,7 +36,15 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
 
   Returns:
     {kind of pre-training: accuracy of every seed}.
+
+  Raises:
+    ValueError: more than one process, or anything `pretrain` refuses.
   """
+  if jax.process_count() > 1:
+    raise ValueError(
+      f"the quickstart runs in one process, not in {jax.process_count()}; "
+      "start it with python -m kd_jax.main"
+    )
   where = Path(where)
   workdir.claim(where, {"task": config.task, "seeds": list(config.seeds)})
   start = time.monotonic()
@@ -83,7 +92,7 @@ def finetune(config: ConfigDict) -> Finetune:
     test=lambda: pipeline.eval_batches(
       test, views, batch_size=config.eval_batch_size
     ),
-    mesh=mesh_lib.make_mesh(),
+    mesh=mesh_lib.make_mesh(jax.devices()[:1]),
   )
 
 
