@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-import runs
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+import runs
 from kd_jax import main
 
 FOLDER = ("data.name=folder", "batch_size=4", "steps=3", "preprocess.shift=0")

@@ -8,8 +8,8 @@ import types
 
 import numpy as np
 import pytest
-import runs
 
+import runs
 from kd_jax.train import mesh as mesh_lib
 
 CASE = pathlib.Path(__file__).with_name("parallel_case.py")

@@ -7,9 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-import runs
 from safetensors import numpy as safetensors_numpy
 
+import runs
 from kd_jax.train import metrics
 
 STEPS = 12
