@@ -37,6 +37,7 @@ def load(
 def _leaf(path: Any, spec: Any, rng: np.random.Generator) -> np.ndarray:
   if len(spec.shape) > 1:
     scale = np.sqrt(2 / np.prod(spec.shape[:-1]))
-    return scale * rng.standard_normal(spec.shape, np.float32)
+    drawn = scale * rng.standard_normal(spec.shape, np.float32)
+    return drawn.astype(np.float32)  # NumPy's scalar made it float64.
   one = path[-1].key in ("scale", "var")
   return np.full(spec.shape, float(one), np.float32)

@@ -45,6 +45,14 @@ def test_resume_continues_and_lets_gradients_through(teacher):
   assert np.abs(jax.grad(outside)(batch.image)).max() == 0
 
 
+def test_random_weights_are_float32_and_always_the_same(teacher):
+  leaves = jax.tree.leaves(teacher[1]["teacher"])
+  again = jax.tree.leaves(random.load("resnet18", "", TINY)[1])
+  for one, two in zip(leaves, again, strict=True):
+    assert one.dtype == np.float32
+    np.testing.assert_array_equal(one, two)
+
+
 def test_no_teacher_has_no_taps():
   source, variables = none.load("", "", {})
   assert source({}, None).taps == {} and variables == {}
