@@ -26,7 +26,7 @@ from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
-from kd_jax.types import Batch, DataSource, Method, Specs, TrainState
+from kd_jax.types import DataSource, Method, Specs, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Parts:
   method: Method
   taught: setup.Teaching
   specs: tuple[Specs, Specs]
-  batch: Batch
   stretches: tuple[plan.Stretch, ...]
   settings: step_lib.Settings
   optim: Optim
@@ -130,7 +129,6 @@ def assemble(config: ConfigDict) -> Parts:
     method=method,
     taught=taught,
     specs=specs,
-    batch=batch,
     stretches=stretches,
     settings=settings,
     optim=optim,
