@@ -3,17 +3,29 @@
 A family's `RULES` is a tuple of (timm name, path here, layout). Both names
 may hold placeholders such as '{s}', which stand for integers. Layouts:
 
-  conv    OIHW there, HWIO here
-  linear  (out, in) there, (in, out) here
-  copy    the same
-  norm    four 'copy' rules: weight, bias, running_mean, running_var there;
+  conv       OIHW there, HWIO here
+  linear     (out, in) there, (in, out) here
+  pointwise  (out, in, 1, 1) there, (in, out) here
+  copy       the same
+
+and, for a layer with several tensors, 'weight' and 'bias' there:
+
+  norm    batch normalisation, with running_mean and running_var there;
           params/.../{scale,bias}, batch_stats/.../{mean,var} here
+  affine  layer or group normalisation; params/.../{scale,bias} here
+  dense   'linear' and a bias; params/.../{kernel,bias} here
+  conv2d  'conv' and a bias; params/.../{kernel,bias} here
+
+A family may also define `adapt(state_dict, shapes)`: it renames what older or
+foreign files call differently, drops buffers, and resizes what depends on the
+image size; `shapes` are {timm name: shape} of the model.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +36,26 @@ from kd_jax.models.backbone import Backbone
 
 HEAD = "params/head"
 
-_NORM = (
-  ("weight", "params", "scale"),
-  ("bias", "params", "bias"),
-  ("running_mean", "batch_stats", "mean"),
-  ("running_var", "batch_stats", "var"),
-)
-_TO_TIMM = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
-_FROM_TIMM = {"conv": (2, 3, 1, 0), "linear": (1, 0)}
+_LAYERS = {
+  "norm": (
+    ("weight", "params", "scale", "copy"),
+    ("bias", "params", "bias", "copy"),
+    ("running_mean", "batch_stats", "mean", "copy"),
+    ("running_var", "batch_stats", "var", "copy"),
+  ),
+  "affine": (
+    ("weight", "params", "scale", "copy"),
+    ("bias", "params", "bias", "copy"),
+  ),
+  "dense": (
+    ("weight", "params", "kernel", "linear"),
+    ("bias", "params", "bias", "copy"),
+  ),
+  "conv2d": (
+    ("weight", "params", "kernel", "conv"),
+    ("bias", "params", "bias", "copy"),
+  ),
+}
 
 Rule = tuple[str, str, str]
 
@@ -41,7 +65,7 @@ class Entry(NamedTuple):
 
   Attributes:
     path: 'params/...' or 'batch_stats/...', here.
-    layout: 'conv', 'linear' or 'copy'.
+    layout: 'conv', 'linear', 'pointwise' or 'copy'.
     shape: its shape in timm's layout.
   """
 
@@ -56,31 +80,40 @@ def family(model: Backbone) -> str:
 
 
 def expanded(model: Backbone) -> list[Rule]:
-  """The rules of the family, with 'norm' written out."""
+  """The rules of the family, with those of whole layers written out."""
   rules = []
   for theirs, ours, layout in resolve.symbol("models", family(model), "RULES"):
-    if layout != "norm":
+    if layout not in _LAYERS:
       rules.append((theirs, ours, layout))
       continue
     inner = ours.removeprefix("params/")
-    for leaf, collection, name in _NORM:
-      path = f"{collection}/{inner}/{name}"
-      rules.append((f"{theirs}.{leaf}", path, "copy"))
+    for leaf, collection, name, how in _LAYERS[layout]:
+      rules.append((f"{theirs}.{leaf}", f"{collection}/{inner}/{name}", how))
   return rules
 
 
 def entries(model: Backbone) -> dict[str, Entry]:
   """{timm name: Entry} of every tensor of the model; computes shapes only."""
-  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)
   rules = [(_pattern(o), t, layout) for t, o, layout in expanded(model)]
   found = {}
   for path, leaf in trees.flatten(shapes).items():
     name, layout = _translate(path, rules)
-    axes = _TO_TIMM.get(layout, tuple(range(leaf.ndim)))
-    shape = tuple(leaf.shape[a] for a in axes)
+    shape = jax.eval_shape(lambda x, how=layout: _turn(x, how), leaf).shape
     found[name] = Entry(path, layout, shape)
   return found
+
+
+def adapted(
+  model: Backbone,
+  state_dict: dict[str, np.ndarray],
+  shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, np.ndarray]:
+  """What the family's `adapt` makes of a file's tensors."""
+  if family(model) not in resolve.names("models", "adapt"):
+    return state_dict
+  return resolve.symbol("models", family(model), "adapt")(state_dict, shapes)
 
 
 def head_names(model: Backbone) -> set[str]:
@@ -96,16 +129,23 @@ def first_conv(model: Backbone) -> str:
 
 def to_ours(array: np.ndarray, layout: str) -> np.ndarray:
   """A float32 copy in the layout used here."""
-  axes = _FROM_TIMM.get(layout)
-  turned = array if axes is None else array.transpose(axes)
+  if layout == "pointwise":
+    array = array[:, :, 0, 0]
+  axes = {"conv": (2, 3, 1, 0), "linear": (1, 0), "pointwise": (1, 0)}
+  turned = array.transpose(axes.get(layout, range(array.ndim)))
   return np.array(turned, np.float32, order="C")
 
 
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
   """A float32 copy in timm's layout."""
-  axes = _TO_TIMM.get(layout)
-  turned = array if axes is None else array.transpose(axes)
-  return np.array(turned, np.float32, order="C")
+  return np.array(_turn(array, layout), np.float32, order="C")
+
+
+def _turn(array: Any, layout: str) -> Any:
+  if layout == "pointwise":
+    return array.transpose(1, 0)[:, :, None, None]
+  axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
+  return array.transpose(axes.get(layout, range(array.ndim)))
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -33,12 +33,13 @@ def from_timm(
     ValueError: names every missing, unknown or misshapen tensor.
   """
   wanted = rules.entries(model)
+  expected = {name: e.shape for name, e in wanted.items()}
   given = {k: v for k, v in state_dict.items() if not k.endswith(_COUNTER)}
+  given = rules.adapted(model, given, expected)
   if not model.num_classes:
     dropped = rules.head_names(model)
     given = {k: v for k, v in given.items() if k not in dropped}
   shapes = {name: tuple(np.shape(v)) for name, v in given.items()}
-  expected = {name: e.shape for name, e in wanted.items()}
   if shapes != expected:
     raise ValueError(_complaint(model, shapes, expected))
   for name, value in given.items():

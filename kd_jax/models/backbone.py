@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,17 +19,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-  """A convolutional network that runs stage by stage.
+  """A network that runs stage by stage.
 
   A family subclasses it and defines `run_stage` and `num_features`.
 
   Attributes:
     num_classes: width of the classifier; 0 leaves it out: logits are pooled.
-    global_pool: 'avg', 'max', 'avgmax' or 'catavgmax'.
+    global_pool: one of the family's `POOLS`.
     drop_path_rate: stochastic depth of the last block; earlier blocks have
       linearly less. Needs the rng collection 'dropout' in training.
-    output_stride: 32, 16 or 8: total stride with the default stem. Later
-      strides become dilation.
     mean: subtracted from the input, per channel (after a 'bgr' flip).
     std: divides the input, per channel (after a 'bgr' flip).
     channel_order: 'rgb', or 'bgr' if the weights expect blue first. The input
@@ -40,10 +38,11 @@ class Backbone(nn.Module):
     input_size: (channels, height, width) that the weights were trained with.
   """
 
+  POOLS: ClassVar[tuple[str, ...]] = layers.POOLS
+
   num_classes: int = 1000
   global_pool: str = "avg"
   drop_path_rate: float = 0.0
-  output_stride: int = 32
   mean: tuple[float, ...] = IMAGENET_MEAN
   std: tuple[float, ...] = IMAGENET_STD
   channel_order: str = "rgb"
@@ -54,8 +53,7 @@ class Backbone(nn.Module):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    one_of("global_pool", self.global_pool, layers.POOLS)
-    one_of("output_stride", self.output_stride, (32, 16, 8))
+    one_of("global_pool", self.global_pool, self.POOLS)
     one_of("channel_order", self.channel_order, ("rgb", "bgr"))
     _triple("mean", self.mean)
     _triple("std", self.std)
@@ -72,6 +70,11 @@ class Backbone(nn.Module):
   def num_features(self) -> int:
     """Width of the tap 'pooled'."""
     raise NotImplementedError
+
+  @property
+  def example_size(self) -> tuple[int, int]:
+    """Height and width of an image that the parameters' shapes suit."""
+    return (64, 64)
 
   def run_stage(
     self, stage: str, x: Array, *, train: bool
@@ -132,6 +135,21 @@ class Backbone(nn.Module):
       x = x[..., ::-1]
     mean, std = (jnp.asarray(v, x.dtype) for v in (self.mean, self.std))
     return (x - mean) / std
+
+
+class ConvNet(Backbone):
+  """A convolutional network, pooled over its last map.
+
+  Attributes:
+    output_stride: 32, 16 or 8: total stride with the default stem. Later
+      strides become dilation.
+  """
+
+  output_stride: int = 32
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    one_of("output_stride", self.output_stride, (32, 16, 8))
 
 
 def classify(

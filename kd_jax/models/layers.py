@@ -6,8 +6,9 @@ normalisation has eps 1e-5, momentum 0.1 and an unbiased running variance.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def torch_linear_init(fan_in: int) -> initializers.Initializer:
 
 
 class Conv(nn.Module):
-  """Square convolution without bias; pads so that stride 1 keeps the size.
+  """Square convolution; pads so that stride 1 keeps the size.
 
   Attributes:
     features: number of output channels.
@@ -47,6 +48,11 @@ class Conv(nn.Module):
     dilation: distance of neighbouring weights.
     groups: number of channel groups.
     dtype: compute dtype; None promotes input and parameters.
+    same: TensorFlow's padding, whose extra zeros depend on the size of the
+      input and lie below and to the right; else symmetric.
+    use_bias: add a bias.
+    kernel_init: initialiser of the kernel.
+    bias_init: initialiser of the bias.
   """
 
   features: int
@@ -55,16 +61,69 @@ class Conv(nn.Module):
   dilation: int = 1
   groups: int = 1
   dtype: Dtype = None
+  same: bool = False
+  use_bias: bool = False
+  kernel_init: initializers.Initializer = kaiming_fan_out
+  bias_init: initializers.Initializer = initializers.zeros
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
     """Applies the convolution."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", kaiming_fan_out, shape, jnp.float32)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = self.dilation * (self.size - 1) // 2
+    if self.same:
+      x, padding = same_pad(x, self.size, self.stride, self.dilation), 0
     window = depthwise.Window(self.stride, self.dilation, padding)
-    return depthwise.conv(x, kernel, window)
+    y = depthwise.conv(x, kernel, window)
+    if not self.use_bias:
+      return y
+    bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+    return y + bias.astype(y.dtype)
+
+
+def same_pad(
+  x: Float[Array, "n h w c"], size: int, stride: int, dilation: int = 1
+) -> Float[Array, "n y x c"]:
+  """Zeros for a window without padding to act as TensorFlow's 'SAME'."""
+  pads = []
+  for length in x.shape[1:3]:
+    reach = (-(-length // stride) - 1) * stride + (size - 1) * dilation + 1
+    total = max(reach - length, 0)
+    pads.append((total // 2, total - total // 2))
+  return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+
+class SqueezeExcite(nn.Module):
+  """Channel gates from the average over the pixels (arXiv:1709.01507).
+
+  Attributes:
+    width: number of hidden channels.
+    dtype: compute dtype.
+    activation: of the hidden channels.
+    gate: of the output.
+  """
+
+  width: int
+  dtype: Dtype = None
+  activation: Callable[[Array], Array] = nn.relu
+  gate: Callable[[Array], Array] = nn.sigmoid
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Scales the channels; parameters `reduce` and `expand`."""
+    conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
+    y = x.mean((1, 2), keepdims=True)
+    y = self.activation(conv(self.width, name="reduce")(y))
+    return x * self.gate(conv(x.shape[-1], name="expand")(y))
+
+
+def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+  """Layer normalisation over the last axis, variance in two passes."""
+  return nn.LayerNorm(
+    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+  )
 
 
 class BatchNorm(nn.Module):
@@ -139,10 +198,10 @@ class DropPath(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n h w c"], *, train: bool
-  ) -> Float[Array, "n h w c"]:
+    self, x: Float[Array, n *d], *, train: bool
+  ) -> Float[Array, n *d]:
     """Drops in training only; reads the rng collection 'dropout'."""
-    layer = nn.Dropout(self.rate, broadcast_dims=(1, 2, 3))
+    layer = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)))
     return layer(x, deterministic=not train)
 
 

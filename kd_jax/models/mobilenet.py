@@ -164,7 +164,7 @@ class Neck(nn.Module):
     return norm(conv(x), train=train)
 
 
-class Model(backbone.Backbone):
+class Model(backbone.ConvNet):
   """MobileNetV2 family; `VARIANTS` lists the named members.
 
   Besides the common taps it emits 'final' with the head: the map after the

@@ -178,7 +178,7 @@ class Stage(nn.Module):
     return x, before
 
 
-class Model(backbone.Backbone):
+class Model(backbone.ConvNet):
   """ResNet family; `VARIANTS` lists the named members.
 
   Attributes:

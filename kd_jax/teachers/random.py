@@ -27,7 +27,7 @@ def load(
       "Set --config.teacher.source=online to use them."
     )
   model = create_model(name, **overrides)
-  image = jax.ShapeDtypeStruct((1, *model.input_size[1:], 3), np.float32)
+  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), np.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)
   rng = np.random.default_rng(0)
   draw = jax.tree_util.tree_map_with_path

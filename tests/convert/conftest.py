@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import golden_weights as gw
+import goldens as gw
 import pytest
 
 from kd_jax import convert, models

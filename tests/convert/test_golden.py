@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import golden_weights as gw
+import goldens as gw
 import jax
 import numpy as np
 import pytest

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).parents[1] / "golden" / "timm"
+FOLDER = Path(__file__).parent / "golden" / "timm"
+_TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed", "latent")
+_GAMMAS = ("gamma", "gamma_1", "gamma_2")
 
 
 def _generator(seed: int) -> np.random.Generator:
@@ -33,17 +35,30 @@ def make_param(
   if leaf == "running_var":
     return np.float32((0.5 + generator.random(shape)) * scale)
   z = generator.standard_normal(shape)
-  if leaf == "running_mean" or (leaf != "weight" and len(shape) < 2):
-    z = 0.1 * z
-  elif len(shape) < 2:
-    z = 1.0 + 0.1 * z
-  else:
-    if shape[1] > 1:
-      mean = z.mean(axis=tuple(range(1, len(shape))), keepdims=True)
-      # A multiple of 2^-20: independent of the order of summation.
-      z = z - center * (np.round(mean * 2**20) / 2**20)
-    z = z / math.sqrt(math.prod(shape[1:]))
-  return (z * scale).astype(np.float32)
+  return (_shaped(name, z, center) * scale).astype(np.float32)
+
+
+def _shaped(name: str, z: np.ndarray, center: float) -> np.ndarray:
+  """Standard normal numbers with the spread that suits the entry."""
+  parts = name.split(".")
+  leaf = parts[-1]
+  rules = (
+    (leaf == "running_mean", 0.0, 0.1),
+    (leaf == "logit_scale", 3.0, 1.0),
+    (leaf == "relative_position_bias_table", 0.0, 0.5),
+    (leaf in _TOKENS, 0.0, 0.5),
+    (leaf in _GAMMAS, 0.5, 0.2),
+    ("grn" in parts, 0.0, 0.5 if leaf == "weight" else 0.1),
+    (z.ndim < 2, float(leaf == "weight"), 0.1),
+  )
+  for holds, mean, std in rules:
+    if holds:
+      return mean + std * z
+  if center and z.shape[1] > 1:
+    mean = z.mean(axis=tuple(range(1, z.ndim)), keepdims=True)
+    # A multiple of 2^-20: independent of the order of summation.
+    z = z - center * (np.round(mean * 2**20) / 2**20)
+  return z / math.sqrt(math.prod(z.shape[1:]))
 
 
 def make_state_dict(meta: dict[str, Any]) -> dict[str, np.ndarray]:
