@@ -198,8 +198,8 @@ class DropPath(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, n *d], *, train: bool
-  ) -> Float[Array, n *d]:
+    self, x: Float[Array, "n ..."], *, train: bool
+  ) -> Float[Array, "n ..."]:
     """Drops in training only; reads the rng collection 'dropout'."""
     layer = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)))
     return layer(x, deterministic=not train)
