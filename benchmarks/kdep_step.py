@@ -43,12 +43,14 @@ import kd_jax
 from benchmarks import torch_step
 from configs.common import base
 from kd_jax.convert import from_timm, rules, to_timm
+from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import Backbone
 from kd_jax.tasks import setup
 from kd_jax.teachers import online
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
+from kd_jax.train.views import as_unit
 from kd_jax.types import Batch, TrainState
 
 KDEP, TEACHER, SUPERVISED = "kdep", "teacher", "supervised"
@@ -153,7 +155,11 @@ def train(work: Work, config: ConfigDict) -> tuple[Run, Weights]:
   phase = setup.method(config).phases()[0]
   tx = Optim(**config.optim).transform(config.steps)
   step = step_lib.make_train_step(
-    work.student, work.source, phase, tx, setup.settings(config, mesh)
+    work.student,
+    work.source,
+    phase,
+    tx,
+    setup.settings(config, mesh, Preprocess()),
   )
   variables = from_timm(work.student, work.weights["student"])
   params = {"student": variables["params"]}
@@ -189,7 +195,7 @@ def teach(work: Work) -> Run:
 
   @jax.jit
   def forward(frozen, batch):
-    batch = batch.replace(image=step_lib.as_unit(batch.image))
+    batch = batch.replace(image=as_unit(batch.image))
     return work.source(frozen, batch).taps["feature"].mean()
 
   frozen, batch = on_device(work, mesh_lib.make_mesh())

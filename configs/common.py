@@ -54,6 +54,23 @@ def base() -> ConfigDict:
   )
   config.data = ConfigDict({"name": "digits", "split": "train"})
   config.preprocess = preprocess(224)
+  # Mixing pairs of images in the step; the teacher sees them too.
+  config.mix = ConfigDict(
+    {
+      "mixup": 0.0,  # alpha of the Beta distribution; 0: none
+      "cutmix": 0.0,
+      "prob": 1.0,
+      "switch": 0.5,  # probability of CutMix where both are possible
+      "smoothing": 0.0,  # of labels
+    }
+  )
+  config.input = ConfigDict(
+    {
+      "workers": 0,  # processes; 0: threads, cheaper up to 9000 images/s
+      "threads": 8,  # per process
+      "prefetch": 8,  # batches
+    }
+  )
   # The teacher's mean and principal directions.
   config.fit = ConfigDict(
     {
@@ -82,15 +99,22 @@ def preprocess(image_size: int, **changes) -> ConfigDict:
   """Fields of kd_jax.data.preprocess.Preprocess."""
   fields = {
     "image_size": image_size,
-    "interpolation": "bilinear",
-    "crop_pct": 0.875,
+    "interpolation": "",  # '': what the teacher's checkpoint asks for
+    "crop_pct": 0.0,  # 0: likewise
+    "train_interpolation": "area",  # fast; 'bilinear', 'bicubic': PIL's
     "augment": "crop",
+    "num_crops": 1,  # views of every decoded image
     "scale": (0.08, 1.0),
     "ratio": (3 / 4, 4 / 3),
     "hflip": 0.5,
+    "rand_ops": 0,  # RandAugment
+    "rand_magnitude": 9.0,
     "color_jitter": (0.0, 0.0, 0.0),
     "lighting": 0.0,
+    "erase_prob": 0.0,
+    "erase_mode": "pixel",
     "shift": 0,
+    "canvas": 0,  # > 0: crop and resize on the device
   }
   return ConfigDict({**fields, **changes})
 
@@ -127,7 +151,10 @@ def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
   config.optim.decay_every = -(-config.steps // 3)
   config.data = imagenet("train", per_class)
   config.preprocess = preprocess(
-    224, color_jitter=(0.1, 0.1, 0.1), lighting=0.05
+    224,
+    color_jitter=(0.1, 0.1, 0.1),
+    lighting=0.05,
+    train_interpolation="bilinear",
   )
   config.eval.update({"every": 2500, "evals": ("knn",)})
   config.eval.update({"train": imagenet("train", 50), "test": imagenet("val")})

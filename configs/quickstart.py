@@ -66,7 +66,7 @@ def run(steps: int) -> ConfigDict:
   config.steps = steps
   config.batch_size = 64
   config.data = digits("train", UPSTREAM)
-  config.preprocess = preprocess(16, augment="shift", shift=2, crop_pct=1.0)
+  config.preprocess = views()
   config.optim.update({"lr": 0.1, "weight_decay": 5e-4, "schedule": "cosine"})
   config.eval.update(
     {
@@ -112,12 +112,19 @@ def finetune(steps: int) -> ConfigDict:
       "steps": steps,
       "batch_size": 25,
       "eval_batch_size": 180,
-      "preprocess": preprocess(16, augment="shift", shift=2, crop_pct=1.0),
+      "preprocess": views(),
       "optim": {"lr": 0.03, "weight_decay": 5e-4, "schedule": "cosine"},
       "labels": 25,
       "train": digits("train", DOWNSTREAM),
       "test": digits("test", DOWNSTREAM),
     }
+  )
+
+
+def views() -> ConfigDict:
+  """Digits are not flipped, only moved."""
+  return preprocess(
+    16, augment="shift", shift=2, crop_pct=1.0, interpolation="bilinear"
   )
 
 

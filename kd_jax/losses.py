@@ -107,13 +107,24 @@ def confident(logits: Float[Array, "n c"], threshold: float) -> Array:
 
 
 def cross_entropy(
-  logits: Float[Array, "n c"], labels: Int[Array, " n"]
+  logits: Float[Array, "n c"],
+  labels: Int[Array, " n"] | Float[Array, "n c"],
 ) -> Scalar:
-  """-log softmax(logits)[label], mean over rows with a label (>= 0)."""
-  labelled = labels >= 0
-  rows = optax.softmax_cross_entropy_with_integer_labels(
-    logits, jnp.where(labelled, labels, 0)
-  )
+  """-sum target log softmax(logits), mean over the rows with a label.
+
+  Args:
+    logits: of every class.
+    labels: class numbers, -1 where there is none, or probabilities, all zero
+      where there is none.
+  """
+  if labels.ndim == 2:
+    rows = optax.softmax_cross_entropy(logits, labels)
+    labelled = jnp.sum(labels, -1) > 0
+  else:
+    labelled = labels >= 0
+    rows = optax.softmax_cross_entropy_with_integer_labels(
+      logits, jnp.where(labelled, labels, 0)
+    )
   total = jnp.sum(jnp.where(labelled, rows, 0))
   return total / jnp.maximum(jnp.sum(labelled), 1)
 

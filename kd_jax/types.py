@@ -43,12 +43,22 @@ class Batch:
     label: (n,) int32; -1 where there is none.
     mask: (n,) float32; 0 marks padding of the last evaluation batch.
     teacher: stored teacher taps, empty when the teacher runs online.
+    view: {'box': (n, m, 4), 'flip': (n, m)} if the step has to cut m views
+      out of every image, else empty.
+    target: (n, classes) label probabilities where the step mixes images.
   """
 
   image: Any
   label: Any
   mask: Any
   teacher: Mapping[str, Any] = struct.field(default_factory=dict)
+  view: Mapping[str, Any] = struct.field(default_factory=dict)
+  target: Any = None
+
+  @property
+  def classes(self) -> Any:
+    """What cross-entropy compares with: probabilities if any, else labels."""
+    return self.label if self.target is None else self.target
 
 
 @struct.dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -19,12 +19,21 @@ from kd_jax.data.decode import decode
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.types import Batch, DataSource, Record
 
+Report = Callable[[Sequence[int]], None]
+"""Is told the indices of records that could not be read and were skipped."""
+
+# So many unreadable records in a row are no accident.
+_TRIES = 100
+
 
 class Batches(Iterator[Batch]):
   """An iterator of `Batch` that owns threads: use `with`, or close it."""
 
-  def __init__(self, dataset: grain.IterDataset):
+  def __init__(
+    self, dataset: grain.IterDataset, on_skip: Report | None = None
+  ) -> None:
     self._held = [iter(dataset)]
+    self._on_skip = on_skip
     # Also lets go before the interpreter takes modules apart, where Grain's
     # own destructor fails.
     self._release = weakref.finalize(self, _release, self._held)
@@ -32,7 +41,15 @@ class Batches(Iterator[Batch]):
   def __next__(self) -> Batch:
     if not self._held:
       raise ValueError("these batches are closed; make new ones")
-    return Batch(**{k: _owned(v) for k, v in next(self._held[0]).items()})
+    fields = {k: _owned(v) for k, v in next(self._held[0]).items()}
+    skipped = fields.pop("skipped")
+    if self._on_skip and (skipped >= 0).any():
+      self._on_skip(skipped[skipped >= 0].tolist())
+    view = {k: fields.pop(k) for k in ("box", "flip") if k in fields}
+    if not view:
+      # (images, crops, ...) -> rows; a device gets all crops of its images.
+      fields = {k: v.reshape(-1, *v.shape[2:]) for k, v in fields.items()}
+    return Batch(**fields, view=view)
 
   def close(self) -> None:
     """Stops the threads and processes behind it; twice does no harm."""
@@ -59,16 +76,20 @@ def train_batches(  # noqa: PLR0913
   num_workers: int = 0,
   num_threads: int = 8,
   prefetch: int = 8,
+  on_skip: Report | None = None,
 ) -> Batches:
   """Endless shuffled, augmented batches, from `start_step` on.
 
-  Step s holds positions s*batch_size .. (s+1)*batch_size-1 of one stream of
-  epochs, each shuffled anew; position i goes to process i % process_count.
+  There is one stream of records, epoch after epoch, each shuffled anew. Step s
+  holds the n = batch_size / num_crops records from position s n on; position i
+  goes to process i % process_count. What happens to a record follows from
+  (seed, epoch, record id, crop).
 
   Args:
-    source: where records come from.
+    source: where records come from. If it has a true `skip_corrupt`, the next
+      readable record takes the place of one that cannot be decoded.
     preprocess: its `train` view is used.
-    batch_size: global; every process yields its share of the rows.
+    batch_size: global, in views; every process yields its share of the rows.
     seed: of shuffling and augmentation.
     start_step: number of batches to skip, at no cost.
     process_index: this process.
@@ -78,13 +99,15 @@ def train_batches(  # noqa: PLR0913
     num_threads: threads per process, each builds one batch; 0 is none.
     prefetch: batches built ahead, which cost memory; no more threads than
       this are used.
+    on_skip: is told of every record that was skipped, once per epoch.
 
   Raises:
     ValueError: a count is out of range, `batch_size` is not a multiple of
-      `process_count`, or the source is shorter than a batch; while iterating,
-      where a record cannot be decoded.
+      `process_count` x `num_crops`, or the source is shorter than a batch;
+      while iterating, where a record cannot be decoded.
   """
-  _check_share(batch_size, process_index, process_count)
+  images = _images(batch_size, preprocess.num_crops)
+  _check_share(images, process_index, process_count)
   _check_counts(
     seed=seed,
     start_step=start_step,
@@ -92,20 +115,23 @@ def train_batches(  # noqa: PLR0913
     num_threads=num_threads,
     prefetch=prefetch,
   )
-  if len(source) < batch_size:
+  if len(source) < images:
+    crops = f" ({images} images, {preprocess.num_crops} crops of each)"
     raise ValueError(
-      f"batch_size={batch_size} exceeds the source's {len(source)} records; "
-      "lower batch_size or use a larger split"
+      f"batch_size={batch_size}{crops if preprocess.num_crops > 1 else ''} "
+      f"exceeds the source's {len(source)} records; lower batch_size or use a "
+      "larger split"
     )
-  dataset = grain.MapDataset.source(_Decoded(source)).seed(seed).shuffle()
-  dataset = dataset.repeat(None).random_map(_Train(preprocess))
+  dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+  fetch = _Train(_Decoded(source), preprocess, seed)
+  dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = dataset[process_index::process_count]
-  dataset = dataset.batch(batch_size // process_count, drop_remainder=True)
+  dataset = dataset.batch(images // process_count, drop_remainder=True)
   dataset = _to_iter(dataset[start_step:], num_threads, prefetch)
   if num_workers:
     _parse_flags()
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers))
-  return Batches(dataset)
+  return Batches(dataset, on_skip)
 
 
 def eval_batches(
@@ -116,6 +142,7 @@ def eval_batches(
   limit: int | None = None,
   process_index: int = 0,
   process_count: int = 1,
+  on_skip: Report | None = None,
 ) -> Batches:
   """One pass in order; the last batch is filled up with rows of mask 0.
 
@@ -127,6 +154,7 @@ def eval_batches(
     limit: use at most this many of the first records.
     process_index: this process.
     process_count: number of processes.
+    on_skip: is told of every record that was skipped; its row has mask 0.
 
   Raises:
     ValueError: as `train_batches`, except that any non-empty source will do.
@@ -140,17 +168,17 @@ def eval_batches(
   dataset = grain.MapDataset.range(padded).map(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count)
-  return Batches(_to_iter(dataset, num_threads=8, prefetch=8))
+  return Batches(_to_iter(dataset, num_threads=8, prefetch=8), on_skip)
 
 
 def position(
-  step: int, batch_size: int, *, source: DataSource, seed: int
+  step: int, images: int, *, source: DataSource, seed: int
 ) -> dict[str, Any]:
   """Where `train_batches` stands after `step` batches, for checkpoints.
 
   Args:
     step: finished steps.
-    batch_size: global.
+    images: records per step, of all processes.
     source: the source in use.
     seed: the seed in use.
 
@@ -158,7 +186,7 @@ def position(
     What JSON can hold: records consumed, epoch, index in the epoch, source
     fingerprint and seed.
   """
-  records = step * batch_size
+  records = step * images
   epoch, index = divmod(records, len(source))
   return {
     "records": records,
@@ -183,17 +211,50 @@ class _Decoded:
     if not isinstance(record["image"], bytes):
       return record
     describe = getattr(self.source, "describe", "record {}".format)
-    return {**record, "image": decode(record["image"], describe(index))}
+    upright = getattr(self.source, "exif_rotation", False)
+    image = decode(record["image"], describe(index), exif_rotation=upright)
+    return {**record, "image": image}
+
+  def readable(self, index: int) -> Record | None:
+    """The record; None if it cannot be decoded and may be skipped."""
+    if not getattr(self.source, "skip_corrupt", False):
+      return self[index]
+    try:
+      return self[index]
+    except ValueError:
+      return None
+
+  def next_readable(self, index: int) -> tuple[Record, int]:
+    """(the record or the next readable one, `index` if skipped, else -1)."""
+    for step in range(_TRIES):
+      record = self.readable((index + step) % len(self))
+      if record is not None:
+        return record, index if step else -1
+    raise ValueError(
+      f"record {index} and the {_TRIES - 1} after it cannot be read; "
+      "skip_corrupt is for single bad files. Without it the first error shows."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Train:
+  source: _Decoded
   preprocess: Preprocess
+  seed: int
 
-  def __call__(
-    self, record: Record, rng: np.random.Generator
-  ) -> Mapping[str, Any]:
-    return _row(self.preprocess.train(record, rng), record["label"], 1.0)
+  def __call__(self, position: int, index: int) -> Mapping[str, Any]:
+    epoch = position // len(self.source)
+    record, skipped = self.source.next_readable(index)
+
+    def rng(crop: int) -> np.random.Generator:
+      # The lowest word counts what is drawn.
+      counter = [0, 0, crop, record["id"]]
+      key = [self.seed, epoch]
+      return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    views = self.preprocess.train(record, rng)
+    crops = () if self.preprocess.canvas else (self.preprocess.num_crops,)
+    return {**views, **_about(record["label"], 1.0, skipped, crops)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,11 +264,14 @@ class _Eval:
   count: int
 
   def __call__(self, index: int) -> Mapping[str, Any]:
-    if index >= self.count:
+    record = self.source.readable(index) if index < self.count else None
+    skipped = index if record is None and index < self.count else -1
+    if record is None:
       size = self.preprocess.image_size
-      return _row(np.zeros((size, size, 3), np.uint8), -1, 0.0)
-    record = self.source[index]
-    return _row(self.preprocess.eval(record), record["label"], 1.0)
+      image, label, mask = np.zeros((size, size, 3), np.uint8), -1, 0.0
+    else:
+      image, label, mask = self.preprocess.eval(record), record["label"], 1.0
+    return {"image": image[None], **_about(label, mask, skipped, (1,))}
 
 
 def _release(held: list[grain.DatasetIterator]) -> None:
@@ -220,11 +284,13 @@ def _owned(array: np.ndarray) -> np.ndarray:
   return array if type(array) is np.ndarray else np.array(array)
 
 
-def _row(image: np.ndarray, label: int, mask: float) -> Mapping[str, Any]:
+def _about(
+  label: int, mask: float, skipped: int, shape: tuple[int, ...]
+) -> Mapping[str, Any]:
   return {
-    "image": image,
-    "label": np.int32(label),
-    "mask": np.float32(mask),
+    "label": np.full(shape, label, np.int32),
+    "mask": np.full(shape, mask, np.float32),
+    "skipped": np.int64(skipped),
   }
 
 
@@ -236,6 +302,16 @@ def _to_iter(
     num_threads=min(num_threads, prefetch), prefetch_buffer_size=prefetch
   )
   return dataset.to_iter_dataset(options)
+
+
+def _images(batch_size: int, num_crops: int) -> int:
+  """Records of a global batch."""
+  if batch_size % num_crops:
+    raise ValueError(
+      f"batch_size={batch_size} counts views, and every image gives "
+      f"num_crops={num_crops}; make it a multiple of that"
+    )
+  return batch_size // num_crops
 
 
 def _check_share(batch_size: int, index: int, count: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
 
-from kd_jax.data import crops
+from kd_jax.data import canvas, crops, randaugment
 from kd_jax.data.decode import decode
 from kd_jax.types import Record
 
 Pixels = UInt8[np.ndarray, "s s 3"]
+
+EXACT = ("bilinear", "bicubic")
+"""Interpolations that are PIL's own, as checkpoints name them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +25,27 @@ class Preprocess:
 
   Attributes:
     image_size: side of the square result, pixels.
-    interpolation: 'bilinear' or 'bicubic', antialiased as in PIL.
+    interpolation: of the evaluation view: 'bilinear' or 'bicubic', PIL's.
     crop_pct: evaluation resizes the short side to image_size / crop_pct.
+    train_interpolation: of random crops: 'area' (fast, see `crops.resize`),
+      'bilinear' or 'bicubic' (PIL's).
     augment: training view; 'none' is the evaluation view, 'crop' is a random
-      resized crop, flip, colour jitter and lighting, 'shift' moves the
+      resized crop and what the fields below it say, 'shift' moves the
       evaluation view (for digits, which must not be flipped).
+    num_crops: training views of every decoded image.
     scale: 'crop': area range, as a share of the image.
     ratio: 'crop': range of width / height.
     hflip: 'crop': probability of mirroring.
+    rand_ops: 'crop': operations of RandAugment per view; 0 is none.
+    rand_magnitude: of RandAugment, 0 to 10.
     color_jitter: 'crop': brightness, contrast, saturation strengths.
     lighting: 'crop': standard deviation of the PCA noise; 0 is none.
+    erase_prob: 'crop': probability of erasing a rectangle.
+    erase_mode: 'const' (mean colour) or 'pixel' (noise).
     shift: 'shift': largest move, pixels of the result.
+    canvas: 'crop': 0, or the side of the square on which images travel to
+      the device, where the step crops and resizes them; larger images shrink
+      to it first. Leaves the host with decoding only; for accelerators.
 
   Raises:
     ValueError: a value is outside what is allowed.
@@ -41,13 +54,20 @@ class Preprocess:
   image_size: int = 224
   interpolation: str = "bicubic"
   crop_pct: float = 0.875
+  train_interpolation: str = "area"
   augment: str = "crop"
+  num_crops: int = 1
   scale: tuple[float, float] = (0.08, 1.0)
   ratio: tuple[float, float] = (3 / 4, 4 / 3)
   hflip: float = 0.5
+  rand_ops: int = 0
+  rand_magnitude: float = 9.0
   color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)
   lighting: float = 0.0
+  erase_prob: float = 0.0
+  erase_mode: str = "pixel"
   shift: int = 0
+  canvas: int = 0
 
   def __post_init__(self):
     for name in ("scale", "ratio", "color_jitter"):
@@ -60,13 +80,28 @@ class Preprocess:
     text = repr(sorted(dataclasses.asdict(self).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-  def train(self, record: Record, rng: np.random.Generator) -> Pixels:
-    """The augmented (s, s, 3) uint8 image.
+  def train(
+    self, record: Record, rng: Callable[[int], np.random.Generator]
+  ) -> Mapping[str, np.ndarray]:
+    """The `num_crops` augmented views of one record.
+
+    Args:
+      record: with pixels or encoded bytes.
+      rng: crop number -> its source of randomness.
+
+    Returns:
+      {'image': (m, s, s, 3) uint8}; with a canvas {'image': (side, side, 3)
+      uint8, 'box': (m, 4) float32 (top, left, height, width), 'flip': (m,)}.
 
     Raises:
       ValueError: the record's image cannot be decoded.
     """
-    return AUGMENTS[self.augment](self, pixels(record), rng)
+    image = pixels(record)
+    generators = [rng(k) for k in range(self.num_crops)]
+    if self.canvas:
+      return _boxes(self, image, generators)
+    view = AUGMENTS[self.augment]
+    return {"image": np.stack([view(self, image, r) for r in generators])}
 
   def eval(self, record: Record) -> Pixels:
     """The central (s, s, 3) uint8 image.
@@ -103,12 +138,20 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> Pixels:
   size = p.image_size
   box = crops.random_box(*image.shape[:2], rng, scale=p.scale, ratio=p.ratio)
   image = crops.resize(
-    crops.crop(image, box), size, size, interpolation=p.interpolation
+    crops.crop(image, box), size, size, interpolation=p.train_interpolation
   )
   image = crops.random_flip(image, rng, p.hflip)
+  if p.rand_ops:
+    image = randaugment.random_augment(
+      image, rng, num_ops=p.rand_ops, magnitude=p.rand_magnitude
+    )
   if any(p.color_jitter):
     image = crops.random_jitter(image, rng, p.color_jitter)
-  return crops.random_lighting(image, rng, p.lighting) if p.lighting else image
+  if p.lighting:
+    image = crops.random_lighting(image, rng, p.lighting)
+  if p.erase_prob:
+    image = crops.random_erase(image, rng, prob=p.erase_prob, mode=p.erase_mode)
+  return image
 
 
 def _shift(
@@ -117,33 +160,45 @@ def _shift(
   return crops.random_shift(_center(p, image), rng, p.shift)
 
 
+def _boxes(
+  p: Preprocess, image: np.ndarray, rngs: list[np.random.Generator]
+) -> Mapping[str, np.ndarray]:
+  """The image on its canvas, and what the device shall cut out of it."""
+  drawn, size = canvas.to_canvas(image, p.canvas)
+  box = [
+    crops.random_box(*size, rng, scale=p.scale, ratio=p.ratio) for rng in rngs
+  ]
+  flip = [rng.random() < p.hflip for rng in rngs]
+  return {
+    "image": drawn,
+    "box": np.array(box, np.float32),
+    "flip": np.array(flip),
+  }
+
+
 AUGMENTS: dict[
   str, Callable[[Preprocess, np.ndarray, np.random.Generator], Pixels]
 ] = {"none": _none, "crop": _crop, "shift": _shift}
 
+# What changes pixels on the host, which a canvas leaves to the device.
+_ON_HOST = ("rand_ops", "color_jitter", "lighting", "erase_prob")
+_CROP_ONLY = ("canvas", "rand_ops", "erase_prob")
+
 
 def _check(p: Preprocess) -> None:
-  choices = {"augment": AUGMENTS, "interpolation": crops.FILTERS}
+  choices = {
+    "augment": AUGMENTS,
+    "interpolation": EXACT,
+    "train_interpolation": ("area", *EXACT),
+    "erase_mode": ("const", "pixel"),
+  }
   for name, allowed in choices.items():
     value = getattr(p, name)
     if value not in allowed:
       raise ValueError(
         f"preprocess.{name}={value!r}; it must be one of {sorted(allowed)}"
       )
-  rules = {
-    "image_size": (p.image_size >= 1, "at least 1"),
-    "crop_pct": (0 < p.crop_pct <= 1, "in (0, 1]"),
-    "scale": (_is_range(p.scale) and p.scale[1] <= 1, "0 < low <= high <= 1"),
-    "ratio": (_is_range(p.ratio), "0 < low <= high"),
-    "hflip": (0 <= p.hflip <= 1, "in [0, 1]"),
-    "color_jitter": (
-      len(p.color_jitter) == 3 and min(p.color_jitter) >= 0,
-      "3 numbers >= 0: brightness, contrast, saturation",
-    ),
-    "lighting": (p.lighting >= 0, "at least 0"),
-    "shift": (0 <= p.shift < p.image_size, "in [0, image_size)"),
-  }
-  for name, (holds, allowed) in rules.items():
+  for name, (holds, allowed) in _ranges(p).items():
     if not holds:
       raise ValueError(
         f"preprocess.{name}={getattr(p, name)}; it must be {allowed}"
@@ -152,6 +207,52 @@ def _check(p: Preprocess) -> None:
     raise ValueError(
       f"preprocess.shift={p.shift} has no effect with augment={p.augment!r}; "
       "set augment='shift' or shift=0"
+    )
+  _check_use(p)
+
+
+def _ranges(p: Preprocess) -> dict[str, tuple[bool, str]]:
+  return {
+    "image_size": (p.image_size >= 1, "at least 1"),
+    "crop_pct": (0 < p.crop_pct <= 1, "in (0, 1]"),
+    "num_crops": (p.num_crops >= 1, "at least 1"),
+    "scale": (_is_range(p.scale) and p.scale[1] <= 1, "0 < low <= high <= 1"),
+    "ratio": (_is_range(p.ratio), "0 < low <= high"),
+    "hflip": (0 <= p.hflip <= 1, "in [0, 1]"),
+    "rand_ops": (p.rand_ops >= 0, "at least 0"),
+    "rand_magnitude": (0 <= p.rand_magnitude <= 10, "in [0, 10]"),
+    "color_jitter": (
+      len(p.color_jitter) == 3 and min(p.color_jitter) >= 0,
+      "3 numbers >= 0: brightness, contrast, saturation",
+    ),
+    "lighting": (p.lighting >= 0, "at least 0"),
+    "erase_prob": (0 <= p.erase_prob <= 1, "in [0, 1]"),
+    "shift": (0 <= p.shift < p.image_size, "in [0, image_size)"),
+    "canvas": (
+      p.canvas == 0 or p.canvas >= p.image_size,
+      f"0 (crop on the host), or at least image_size={p.image_size}",
+    ),
+  }
+
+
+def _check_use(p: Preprocess) -> None:
+  """Whether no setting is without effect."""
+  for name in _CROP_ONLY:
+    if getattr(p, name) and p.augment != "crop":
+      raise ValueError(
+        f"preprocess.{name}={getattr(p, name)} has no effect with "
+        f"augment={p.augment!r}; set augment='crop' or {name}=0"
+      )
+  used = [name for name in _ON_HOST if np.any(getattr(p, name))]
+  if p.canvas and used:
+    raise ValueError(
+      f"preprocess.canvas={p.canvas} crops on the device, where {used} are "
+      "not done; switch them off, or set canvas=0"
+    )
+  if p.canvas and p.train_interpolation == "area":
+    raise ValueError(
+      f"preprocess.canvas={p.canvas} crops on the device, which knows "
+      f"train_interpolation={list(EXACT)}, not 'area'"
     )
 
 

@@ -127,7 +127,7 @@ class Method:
         _wide(teacher.taps["logits"]),
         temperature=self.kl_temperature,
       ),
-      "ce": lambda: losses.cross_entropy(_wide(taps["logits"]), batch.label),
+      "ce": lambda: losses.cross_entropy(_wide(taps["logits"]), batch.classes),
       "fsp": lambda: sum(
         losses.fsp(
           [_wide(taps[s]) for s in STAGES],

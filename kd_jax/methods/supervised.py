@@ -59,7 +59,7 @@ class Method:
     """Cross-entropy, averaged over the batch."""
     del variables, teacher
     logits = taps["logits"].astype(batch.image.dtype)
-    return {"ce": losses.cross_entropy(logits, batch.label)}, {}
+    return {"ce": losses.cross_entropy(logits, batch.classes)}, {}
 
   def metrics(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch

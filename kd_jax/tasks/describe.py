@@ -13,6 +13,7 @@ from clu import parameter_overview
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from kd_jax.data.preprocess import Preprocess
 from kd_jax.train import metrics
 from kd_jax.types import Specs
 
@@ -30,8 +31,15 @@ def run(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
     "microbatches": config.accum_steps,
     "images": len(parts.data),
     "image_size": size,
+    "evaluation_view": _view(parts.views),
     "steps": config.steps,
-    "epochs": round(config.steps * config.batch_size / len(parts.data), 2),
+    "epochs": round(
+      config.steps
+      * config.batch_size
+      / parts.views.num_crops
+      / len(parts.data),
+      2,
+    ),
     "student": config.student.name,
     "student_width": parts.specs[0]["feature"].shape[-1],
     "student_parameters": count(parts.student, size),
@@ -89,6 +97,11 @@ def _shapes(model: nn.Module, image_size: int) -> Any:
 
 def _image(size: int) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+
+
+def _view(views: Preprocess) -> str:
+  short = int(views.image_size / views.crop_pct)
+  return f"{views.interpolation}, {short} -> {views.image_size}"
 
 
 def _terms(config: ConfigDict) -> str:

@@ -21,11 +21,13 @@ from ml_collections import ConfigDict
 from kd_jax import convert, resolve, trees
 from kd_jax.align import basis as basis_lib
 from kd_jax.data import pipeline
-from kd_jax.tasks import describe, setup
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.tasks import bound, describe, setup
 from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
+from kd_jax.train.skips import SkipLog
 from kd_jax.types import DataSource, Method, Specs, TrainState
 
 
@@ -52,6 +54,8 @@ class Parts:
 
   mesh: jax.sharding.Mesh
   data: DataSource
+  views: Preprocess
+  skips: SkipLog
   student: nn.Module
   method: Method
   taught: setup.Teaching
@@ -75,13 +79,15 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   """
   where = Path(where)
   workdir.claim(where, config.to_dict())
-  parts = assemble(config)
+  parts = assemble(config, where)
   about = describe.run(config, parts, where)
   if jax.process_index() == 0:
     describe.show(about, parts.specs)
     workdir.write(where / "summary.json", json.dumps(about, default=str))
   if config.dry_run:
+    describe.say(bound.measure(config, parts))
     return None
+  _write_records(parts.data, where)
   checkpoints = ckpt.Checkpoints(
     where / "checkpoints", keep=config.checkpoint.keep
   )
@@ -94,7 +100,7 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   return _finish(config, parts, state, where)
 
 
-def assemble(config: ConfigDict) -> Parts:
+def assemble(config: ConfigDict, where: Path) -> Parts:
   """Builds what the config names and checks that it fits together.
 
   Raises:
@@ -103,14 +109,16 @@ def assemble(config: ConfigDict) -> Parts:
   setup.check_counts(config)
   mesh = mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
-  settings = setup.settings(config, mesh)
   optim = resolve.construct(Optim, config.optim.to_dict(), "optim")
   method = setup.method(config)
   stretches = plan.stretches(method, config.steps)
   student = setup.student(config)
   data = setup.data(config.data)
-  views = setup.preprocess(config)
   taught = setup.teaching(config)
+  views = setup.preprocess(config, taught.model)
+  setup.check_crops(config, views, mesh)
+  settings = setup.settings(config, mesh, views, data.num_classes)
+  skips = SkipLog(where)
   batch = plan.image_batch(config.batch_size, views.image_size)
   frozen = {"teacher": taught.variables, "artifact": {}}
   specs = (
@@ -125,6 +133,8 @@ def assemble(config: ConfigDict) -> Parts:
   return Parts(
     mesh=mesh,
     data=data,
+    views=views,
+    skips=skips,
     student=student,
     method=method,
     taught=taught,
@@ -132,9 +142,24 @@ def assemble(config: ConfigDict) -> Parts:
     stretches=stretches,
     settings=settings,
     optim=optim,
-    evaluate=setup.evaluator(config, student, taught.source, method, mesh),
+    evaluate=setup.evaluator(
+      config,
+      student,
+      taught.source,
+      method,
+      mesh,
+      views=views,
+      skips=skips,
+    ),
     weights=_initial_weights(config),
   )
+
+
+def _write_records(data: DataSource, where: Path) -> None:
+  """Lists the records of a source that was drawn from a larger one."""
+  if jax.process_index() == 0 and getattr(data, "drawn", False):
+    lines = "".join(f"{name}\n" for name in data.ids())
+    workdir.write(where / "records.txt", lines)
 
 
 def _check_labels(method: Method, data: DataSource, student: Specs) -> None:
@@ -171,6 +196,7 @@ def _job(
   artifact: Mapping[str, np.ndarray],
 ) -> loop.Job:
   frozen = {"teacher": parts.taught.variables, "artifact": artifact}
+  images = config.batch_size // parts.views.num_crops
   return loop.Job(
     student=parts.student,
     source=parts.taught.source,
@@ -179,12 +205,15 @@ def _job(
     optim=parts.optim,
     frozen=mesh_lib.place(frozen, parts.mesh),
     batches=lambda step, phase: setup.train_stream(
-      config, parts.data, step, phase
+      config,
+      parts.data,
+      parts.views,
+      step,
+      phase=phase,
+      on_skip=parts.skips.report(parts.data),
     ),
     record=lambda step: {
-      **pipeline.position(
-        step, config.batch_size, source=parts.data, seed=config.seed
-      ),
+      **pipeline.position(step, images, source=parts.data, seed=config.seed),
       "teacher": parts.taught.fingerprint,
     },
     evaluate=parts.evaluate,

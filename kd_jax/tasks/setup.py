@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -18,6 +20,8 @@ from kd_jax.data.preprocess import Preprocess
 from kd_jax.train import artifact, evaluate
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
+from kd_jax.train.skips import SkipLog
+from kd_jax.train.views import Cut, Mix
 from kd_jax.types import DataSource, Method, Phase, Specs, TeacherSource
 
 
@@ -34,6 +38,11 @@ class Teaching:
   source: TeacherSource
   variables: Mapping[str, Any]
   fingerprint: str
+
+  @property
+  def model(self) -> nn.Module | None:
+    """The network behind the source, if there is one."""
+    return getattr(self.source, "model", None)
 
 
 def teaching(config: ConfigDict) -> Teaching:
@@ -69,8 +78,20 @@ def method(config: ConfigDict) -> Method:
   return resolve.build("methods", "Method", fields)
 
 
-def settings(config: ConfigDict, mesh: jax.sharding.Mesh) -> step_lib.Settings:
-  """What the train step needs."""
+def settings(
+  config: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  views: Preprocess,
+  classes: int = 0,
+) -> step_lib.Settings:
+  """What the train step needs.
+
+  Args:
+    config: of the run.
+    mesh: devices.
+    views: how images are prepared.
+    classes: number of label classes of the data; 0 if there are none.
+  """
   if not 0 <= config.ema_decay < 1:
     raise ValueError(f"ema_decay is {config.ema_decay}; it must be in [0, 1)")
   return step_lib.Settings(
@@ -79,7 +100,16 @@ def settings(config: ConfigDict, mesh: jax.sharding.Mesh) -> step_lib.Settings:
     ema_decay=config.ema_decay,
     mesh=mesh,
     fsdp=config.fsdp,
+    cut=cut(views),
+    mix=resolve.construct(Mix, config.mix.to_dict(), "mix"),
+    classes=classes,
+    crops=views.num_crops,
   )
+
+
+def cut(views: Preprocess) -> Cut:
+  """How the step cuts views out of whole images, if it has to."""
+  return Cut(views.image_size, views.train_interpolation)
 
 
 def check_counts(config: ConfigDict) -> None:
@@ -95,10 +125,37 @@ def check_counts(config: ConfigDict) -> None:
     "eval.limit": config.eval.limit,
     "fit.examples": config.fit.examples,
     "checkpoint.every": config.checkpoint.every,
+    "input.workers": config.input.workers,
+    "input.threads": config.input.threads,
+    "input.prefetch": config.input.prefetch,
   }
   for field, count in counts.items():
     if count < 0:
       raise ValueError(f"config.{field} is {count}; it must be at least 0")
+
+
+def check_crops(
+  config: ConfigDict, views: Preprocess, mesh: jax.sharding.Mesh
+) -> None:
+  """Whether the images of a batch can be shared out and mixed.
+
+  Raises:
+    ValueError: `batch_size` does not fit `num_crops`, the devices that crop,
+      or the mixing of pairs.
+  """
+  unit = views.num_crops
+  reasons = [f"{unit} crops of an image"]
+  if views.canvas:
+    unit *= mesh.size * config.accum_steps
+    reasons.append(f"cropping on {mesh.size} devices")
+  if max(config.mix.mixup, config.mix.cutmix) > 0:
+    unit = np.lcm(unit, 2 * views.num_crops * config.accum_steps)
+    reasons.append("mixing pairs of images")
+  if config.batch_size % unit:
+    raise ValueError(
+      f"batch_size is {config.batch_size}; with {', '.join(reasons)} and "
+      f"accum_steps={config.accum_steps} it must be a multiple of {unit}"
+    )
 
 
 def check_tap(config: ConfigDict, student: Specs) -> None:
@@ -120,17 +177,32 @@ def data(config: ConfigDict) -> DataSource:
   return resolve.build("data", "Source", config.to_dict())
 
 
-def preprocess(config: ConfigDict) -> Preprocess:
-  """How images are prepared."""
+def preprocess(config: ConfigDict, net: Any = None) -> Preprocess:
+  """How images are prepared.
+
+  Args:
+    config: of the run.
+    net: whose checkpoint says how the evaluation view is resized where the
+      config leaves it open; without one bicubically, .875 of the short side.
+  """
   fields = config.preprocess.to_dict()
+  fields["interpolation"] = fields["interpolation"] or getattr(
+    net, "interpolation", "bicubic"
+  )
+  fields["crop_pct"] = fields["crop_pct"] or getattr(net, "crop_pct", 0.875)
   return resolve.construct(Preprocess, fields, "preprocess")
 
 
 def train_stream(
-  config: ConfigDict, source: DataSource, start: int, phase: Phase | None = None
+  config: ConfigDict,
+  source: DataSource,
+  views: Preprocess,
+  start: int,
+  *,
+  phase: Phase | None = None,
+  on_skip: pipeline.Report | None = None,
 ) -> pipeline.Batches:
   """Training batches from step `start` on, as `phase` wants them."""
-  views = preprocess(config)
   if phase is not None:
     views = dataclasses.replace(views, **dict(phase.data))
   return pipeline.train_batches(
@@ -141,18 +213,28 @@ def train_stream(
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    num_workers=config.input.workers,
+    num_threads=config.input.threads,
+    prefetch=config.input.prefetch,
+    on_skip=on_skip,
   )
 
 
-def eval_stream(config: ConfigDict, source: DataSource) -> pipeline.Batches:
+def eval_stream(
+  config: ConfigDict,
+  source: DataSource,
+  views: Preprocess,
+  on_skip: pipeline.Report | None = None,
+) -> pipeline.Batches:
   """One pass of evaluation batches."""
   return pipeline.eval_batches(
     source,
-    preprocess(config),
+    views,
     batch_size=config.eval.batch_size,
     limit=config.eval.limit or None,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    on_skip=on_skip,
   )
 
 
@@ -162,6 +244,9 @@ def evaluator(
   source: TeacherSource,
   how: Method,
   mesh: jax.sharding.Mesh,
+  *,
+  views: Preprocess,
+  skips: SkipLog,
 ) -> evaluate.Evaluator:
   """What `config.eval` asks for.
 
@@ -188,13 +273,17 @@ def evaluator(
         "has none. Use labelled data, or switch them off with "
         "--config.eval.evals=()"
       )
+  train, test = (
+    functools.partial(eval_stream, config, found, views, skips.report(found))
+    for found in sets
+  )
   return evaluate.Evaluator(
     student=net,
     source=source,
     method=how,
     mesh=mesh,
-    train=lambda: eval_stream(config, sets[0]),
-    test=lambda: eval_stream(config, sets[1]),
+    train=train,
+    test=test,
     evals=tuple(config.eval.evals),
     tap=config.eval.tap,
   )
@@ -214,7 +303,7 @@ def fit_basis(
   mesh: jax.sharding.Mesh,
 ) -> Any:
   """Loads the basis of a teacher tap, or fits it in one pass over the data."""
-  views = preprocess(config)
+  views = preprocess(config, taught.model)
   identity = artifact.identity(
     taught.fingerprint,
     tap,
@@ -225,33 +314,48 @@ def fit_basis(
   frozen = {"teacher": mesh_lib.place(taught.variables, mesh), "artifact": {}}
 
   def fit(fingerprint: str) -> Any:
-    stream = _fit_stream(config, source)
+    on_skip = SkipLog(workdir).report(source)
+    stream = _fit_stream(config, source, views, on_skip)
     with stream:
-      count = _fit_batches(config, source)
+      count = _fit_batches(config, source, views)
       batches = (next(stream) for _ in range(count))
       return artifact.fit(
-        taught.source, frozen, tap, batches, mesh, fingerprint=fingerprint
+        taught.source,
+        frozen,
+        tap,
+        batches,
+        mesh,
+        fingerprint=fingerprint,
+        cut=cut(views),
       )
 
   return artifact.load_or_fit(artifact_path(config, workdir), identity, fit)
 
 
-def _fit_stream(config: ConfigDict, source: DataSource) -> pipeline.Batches:
+def _fit_stream(
+  config: ConfigDict,
+  source: DataSource,
+  views: Preprocess,
+  on_skip: pipeline.Report,
+) -> pipeline.Batches:
   if config.fit.augment:
-    return train_stream(config, source, 0)
+    return train_stream(config, source, views, 0, on_skip=on_skip)
   return pipeline.eval_batches(
     source,
-    preprocess(config),
+    views,
     batch_size=config.batch_size,
     limit=config.fit.examples or None,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    on_skip=on_skip,
   )
 
 
-def _fit_batches(config: ConfigDict, source: DataSource) -> int:
+def _fit_batches(
+  config: ConfigDict, source: DataSource, views: Preprocess
+) -> int:
   """Training views come in whole batches, evaluation views are padded."""
   examples = min(config.fit.examples or len(source), len(source))
   if config.fit.augment:
-    return max(examples // config.batch_size, 1)
+    return max(examples * views.num_crops // config.batch_size, 1)
   return -(-examples // config.batch_size)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from kd_jax.align import basis as basis_lib
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train.step import as_unit
+from kd_jax.train import views
 from kd_jax.types import Batch, TeacherSource
 
 
@@ -26,6 +26,7 @@ def fit(
   mesh: jax.sharding.Mesh,
   *,
   fingerprint: str,
+  cut: views.Cut,
 ) -> basis_lib.Basis:
   """Fits the basis of one teacher tap in a single pass over `batches`.
 
@@ -37,14 +38,17 @@ def fit(
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
   def update(state, frozen, batch):
-    seen = batch.replace(image=as_unit(batch.image))
-    return basis_lib.update(state, source(frozen, seen).taps[tap], batch.mask)
+    seen = views.seen(batch, cut)
+    return basis_lib.update(state, source(frozen, seen).taps[tap], seen.mask)
 
   state = None
   for local in batches:
     batch = mesh_lib.put_batch(local, mesh)
     if state is None:
-      width = _width(source, frozen, tap, batch)
+      shapes = jax.eval_shape(
+        lambda f, b: dict(source(f, views.seen(b, cut)).taps), frozen, batch
+      )
+      width = shapes[tap].shape[-1]
       state = mesh_lib.place(basis_lib.init(width), mesh)
     state = update(state, frozen, batch)
   if state is None:
@@ -76,10 +80,3 @@ def _same_everywhere(found: bool) -> bool:
 def identity(*parts: str) -> str:
   """One fingerprint of teacher, layer, data and preprocessing."""
   return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def _width(source: Any, frozen: Any, tap: str, batch: Batch) -> int:
-  def taps(frozen, batch):
-    return dict(source(frozen, batch.replace(image=as_unit(batch.image))).taps)
-
-  return jax.eval_shape(taps, frozen, batch)[tap].shape[-1]

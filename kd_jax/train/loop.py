@@ -90,15 +90,27 @@ class Job:
     """The state before step 0."""
     first = self.stretches[0]
     opt = self.transform(first).init(step_lib.trainable(params, first.phase))
-    state = TrainState(
-      step=np.zeros((), np.int32),
-      params=params,
-      stats=stats,
-      opt=opt,
-      ema=params if self.settings.ema_decay else {},
-      rng=jax.random.key_data(key),
-    )
-    return mesh_lib.place(state, self.mesh, fsdp=self.settings.fsdp)
+    return placed_state(params, stats, opt, key, self.settings)
+
+
+def placed_state(
+  params: Any,
+  stats: Any,
+  opt: Any,
+  key: jax.Array,
+  settings: step_lib.Settings,
+) -> TrainState:
+  """The state before step 0, on the mesh of `settings`."""
+  state = TrainState(
+    step=np.zeros((), np.int32),
+    params=params,
+    stats=stats,
+    opt=opt,
+    ema=params if settings.ema_decay else {},
+    rng=jax.random.key_data(key),
+  )
+  assert settings.mesh is not None
+  return mesh_lib.place(state, settings.mesh, fsdp=settings.fsdp)
 
 
 class Run:

@@ -139,7 +139,7 @@ def init_variables(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Fresh (params, stats), each {'student': ..., 'method': ...}."""
   student_key, method_key = jax.random.split(key)
-  image = jnp.zeros((1, *student.input_size[1:], 3))
+  image = jnp.zeros((1, *student.example_size, 3))
 
   # Low optimization: the program runs once, compiling is all its cost.
   options = {"xla_backend_optimization_level": 0}

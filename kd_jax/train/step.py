@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import views
 from kd_jax.types import Array, Batch, Phase, TeacherSource, TrainState
 
 Step = Callable[
@@ -35,6 +36,10 @@ class Settings:
     ema_decay: decay of the moving average of parameters; 0 keeps none.
     mesh: where the state lives; None on a single device.
     fsdp: whether the state is sharded over the mesh.
+    cut: how views are cut out of whole images.
+    mix: mixup and CutMix.
+    classes: number of label classes that are mixed; 0 if there are none.
+    crops: views per image.
   """
 
   weights: Mapping[str, float]
@@ -42,13 +47,20 @@ class Settings:
   ema_decay: float = 0.0
   mesh: jax.sharding.Mesh | None = None
   fsdp: bool = False
+  cut: views.Cut = views.Cut()
+  mix: views.Mix = views.Mix()
+  classes: int = 0
+  crops: int = 1
 
-
-def as_unit(image: Array) -> Array:
-  """uint8 images become float32 in [0, 1]; float ones pass."""
-  if jnp.issubdtype(image.dtype, jnp.integer):
-    return image.astype(jnp.float32) / 255
-  return image
+  def view(self, batch: Batch, key: Array) -> Batch:
+    """What networks and losses see of a microbatch."""
+    batch = views.seen(batch, self.cut)
+    if not self.mix.mixes and not self.mix.smoothing:
+      return batch
+    key = jax.random.fold_in(key, 1)
+    return views.mixed(
+      batch, key, self.mix, classes=self.classes, crops=self.crops
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +96,10 @@ class Objective:
       stats: batch statistics before this microbatch.
       frozen: teacher variables and artifact.
       batch: images as they came from the host.
-      key: of dropout.
+      key: of dropout and mixing.
     """
     params = trees.overlay(state.params, leaves)
-    batch = batch.replace(image=as_unit(batch.image))
+    batch = self.settings.view(batch, key)
     taps, updated = self.student.apply(
       {"params": params["student"], "batch_stats": stats["student"]},
       batch.image,

@@ -22,6 +22,7 @@ from kd_jax.teachers import none
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
+from kd_jax.train.views import as_unit
 from kd_jax.types import TrainState, Variables
 
 
@@ -106,12 +107,10 @@ class Finetune:
     return float(hits[0] / hits[1])
 
   def _fresh(self, key: Any) -> Mapping[str, Any]:
-    image = jnp.zeros((1, *self.model.input_size[1:], 3))
+    image = jnp.zeros((1, *self.model.example_size, 3))
     return self.model.init(key, image, train=False)
 
   def _count(self, variables: Any, batch: Any) -> Any:
-    taps = self.model.apply(
-      variables, step_lib.as_unit(batch.image), train=False
-    )
+    taps = self.model.apply(variables, as_unit(batch.image), train=False)
     hit = jnp.argmax(taps["logits"], -1) == batch.label
     return jnp.stack([jnp.sum(hit * batch.mask), jnp.sum(batch.mask)])

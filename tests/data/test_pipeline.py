@@ -1,9 +1,11 @@
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -17,6 +19,7 @@ from kd_jax.data.preprocess import Preprocess
 
 SOURCE = digits.Source(split="train[:100]")
 PREPROCESS = Preprocess(image_size=12, crop_pct=1.0, augment="shift", shift=2)
+CROPS = Preprocess(image_size=8, num_crops=3)
 
 
 def take(count, source=SOURCE, preprocess=PREPROCESS, **options):
@@ -68,11 +71,177 @@ def test_seed_decides(stream):
   assert (take(1, seed=6)[0].image != stream[0].image).any()
 
 
-# 100 records make 4.17 steps: 3 is inside an epoch, 4 and 8 cross its end.
-@pytest.mark.parametrize("start_step", [1, 3, 4, 8, 11])
-def test_resuming_is_skipping(stream, start_step):
-  found = take(2, start_step=start_step)
-  assert_equal(found, stream[start_step : start_step + 2])
+# 100 records make 4.17 steps: 4 and 8 cross the end of an epoch.
+def test_resuming_is_skipping_at_every_step(stream):
+  for start_step in range(13):
+    found = take(13 - start_step, start_step=start_step)
+    assert_equal(found, stream[start_step:])
+
+
+def test_views_follow_from_seed_epoch_and_record(stream):
+  def views(batches):
+    images = np.concatenate([batch.image for batch in batches])[:200]
+    return [image.tobytes() for image in images]
+
+  # Other batches, other threads: the same views in the same order.
+  assert views(take(25, batch_size=8)) == views(stream)
+  # Another order: what a record looks like in an epoch stays.
+  tail = take(25, batch_size=8, seed=6)
+  assert views(tail) != views(stream)
+  first, second = views(stream)[:100], views(stream)[100:]
+  assert len(set(first) & set(second)) < 25  # 25 shifts are possible
+
+
+def test_record_ids_decide_not_positions():
+  class Renumbered(Lazy):
+    def __getitem__(self, index):
+      return {**SOURCE[index], "id": index + 50}
+
+  crop = Preprocess(image_size=8, augment="crop")
+  plain = take(1, preprocess=crop, batch_size=100)[0]
+  moved = take(1, source=Renumbered(100), preprocess=crop, batch_size=100)[0]
+  assert_equal(moved.label, plain.label)
+  assert (moved.image != plain.image).any()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_resume_at_every_position_of_an_epoch(num_workers):
+  # 3 steps of 4 records, and into the next epoch.
+  source = digits.Source(split="train[:12]")
+  options = {"source": source, "batch_size": 4}
+  whole = take(6, **options)
+  for start_step in range(4):
+    found = take(2, **options, start_step=start_step, num_workers=num_workers)
+    assert_equal(found, whole[start_step : start_step + 2])
+
+
+def test_another_number_of_hosts_goes_on_with_the_same_records(stream):
+  # Two hosts take 5 steps, then one goes on.
+  rows = sorted(row.tobytes() for row in stream[5].image)
+  for hosts in (1, 2, 3, 4):
+    shards = [
+      take(1, start_step=5, process_index=i, process_count=hosts)[0].image
+      for i in range(hosts)
+    ]
+    assert sorted(row.tobytes() for row in np.concatenate(shards)) == rows
+
+
+def test_four_hosts_see_every_record_once():
+  plain = Preprocess(image_size=8, crop_pct=1.0, augment="none")
+  images = [
+    batch.image
+    for i in range(4)
+    for batch in take(
+      5, preprocess=plain, batch_size=20, process_index=i, process_count=4
+    )
+  ]
+  found = sorted(image.tobytes() for image in np.concatenate(images))
+  assert found == sorted(SOURCE[i]["image"].tobytes() for i in range(100))
+
+
+def test_crops_of_an_image_are_neighbours():
+  crop = Preprocess(image_size=8, num_crops=3)
+  batches = take(4, preprocess=crop, batch_size=30)
+  labels = np.concatenate([b.label for b in batches]).reshape(-1, 3)
+  assert (labels == labels[:, :1]).all()
+  single = take(4, preprocess=Preprocess(image_size=8), batch_size=10)
+  assert labels[:, 0].tolist() == [x for b in single for x in b.label]
+  for batch, one in zip(batches, single, strict=True):
+    np.testing.assert_array_equal(batch.image[::3], one.image)
+    assert (batch.image[::3] != batch.image[1::3]).any()
+
+
+def test_canvas_batches_hold_images_and_boxes():
+  view = Preprocess(
+    image_size=8, canvas=12, num_crops=2, train_interpolation="bilinear"
+  )
+  batch = take(1, preprocess=view, batch_size=8)[0]
+  shapes = jax.tree.map(np.shape, batch)
+  assert shapes.image == (4, 12, 12, 3)
+  assert shapes.view == {"box": (4, 2, 4), "flip": (4, 2)}
+  assert shapes.label == shapes.mask == (4,)
+
+
+class Lazy:
+  """A source of any length that holds nothing."""
+
+  num_classes = 0
+  fingerprint = "lazy"
+
+  def __init__(self, length):
+    self.length = length
+
+  def __len__(self):
+    return self.length
+
+  def __getitem__(self, index):
+    image = np.full((8, 8, 3), index % 251, np.uint8)
+    return {"image": image, "label": -1, "id": index}
+
+
+def test_memory_does_not_grow_with_the_number_of_records():
+  def peak(length):
+    tracemalloc.start()
+    take(20, source=Lazy(length), batch_size=32, num_threads=0)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+  peak(1000)  # imports
+  small, large = peak(1000), peak(1_000_000)
+  assert small > 20_000
+  assert large < 1.2 * small
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoilt:
+  """Digits of which some cannot be read."""
+
+  bad: tuple[int, ...]
+  skip_corrupt: bool = True
+  num_classes = 10
+  fingerprint = "spoilt"
+
+  def __len__(self):
+    return 40
+
+  def __getitem__(self, index):
+    if index in self.bad:
+      raise ValueError(f"digit {index}: torn")
+    return SOURCE[index]
+
+
+def test_unreadable_records_are_skipped_and_reported():
+  plain = Preprocess(image_size=8, crop_pct=1.0, augment="none")
+  source, seen = Spoilt(bad=(3, 4, 39)), []
+  batches = take(2, source=source, preprocess=plain, batch_size=20,
+                 on_skip=seen.extend)  # fmt: skip
+  assert sorted(seen) == [3, 4, 39]
+  found = sorted(i.tobytes() for b in batches for i in b.image)
+  kept = [i for i in range(40) if i not in source.bad] + [5, 5, 0]
+  assert found == sorted(SOURCE[i]["image"].tobytes() for i in kept)
+  for changed in ({"num_threads": 2}, {"start_step": 1}):
+    again = take(1, source=source, preprocess=plain, batch_size=20, **changed)
+    assert_equal(again[0], batches[changed.get("start_step", 0)])
+
+
+def test_unreadable_records_have_no_weight_in_evaluation():
+  seen = []
+  with pipeline.eval_batches(
+    Spoilt(bad=(1,)), PREPROCESS, batch_size=8, limit=6, on_skip=seen.extend
+  ) as batches:
+    batch = next(batches)
+  assert seen == [1]
+  assert batch.mask.tolist() == [1, 0, 1, 1, 1, 1, 0, 0]
+  assert batch.label[1] == -1 and not batch.image[1].any()
+
+
+def test_unreadable_records_are_errors_unless_skipped():
+  with pytest.raises(ValueError, match="digit 7: torn"):
+    take(2, source=Spoilt(bad=(7,), skip_corrupt=False), batch_size=20)
+  everything = Spoilt(bad=tuple(range(40)))
+  with pytest.raises(ValueError, match="and the 99 after it cannot be read"):
+    take(1, source=everything, batch_size=20)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -234,6 +403,11 @@ def test_position():
   ("options", "match"),
   [
     ({"batch_size": 101}, "batch_size=101 exceeds the source's 100 records"),
+    (
+      {"batch_size": 303, "preprocess": CROPS},
+      r"batch_size=303 \(101 images, 3 crops of each\) exceeds",
+    ),
+    ({"preprocess": CROPS, "batch_size": 8}, "gives num_crops=3; make it a"),
     ({"process_count": 5}, "batch_size=24 does not split over 5 processes"),
     ({"batch_size": 0}, "batch_size=0 does not split"),
     ({"process_index": 2, "process_count": 2}, "process_index=2 of"),

@@ -1,0 +1,62 @@
+"""Which images a run could not read and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from kd_jax.data.pipeline import Report
+
+
+class SkipLog:
+  """Lists skipped records in the workdir, each once, also after a restart.
+
+  Every process has its own file: 'skipped.txt', 'skipped-1.txt', ...
+
+  Args:
+    workdir: of the run.
+  """
+
+  def __init__(self, workdir: Path) -> None:
+    index = jax.process_index()
+    self.path = workdir / (f"skipped-{index}.txt" if index else "skipped.txt")
+    known = self.path.read_text("utf-8") if self.path.exists() else ""
+    self._known = set(known.splitlines())
+
+  def __len__(self) -> int:
+    return len(self._known)
+
+  def report(self, source: Any) -> Report:
+    """What the batches of `source` call."""
+
+    def note(indices: Sequence[int]) -> None:
+      names = dict.fromkeys(map(_line(source), indices))
+      new = [name for name in names if name not in self._known]
+      if not new:
+        return
+      self._known.update(new)
+      with self.path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in new)
+      logging.warning(
+        "%d unreadable images skipped so far, listed in %s; the last is %s",
+        len(self),
+        self.path,
+        new[-1],
+      )
+
+    return note
+
+
+def _line(source: Any) -> Any:
+  describe = getattr(source, "describe", "record {}".format)
+
+  def text(index: int) -> str:
+    # File names may be any bytes; a line has to be text.
+    name = describe(index).encode("utf-8", "backslashreplace").decode()
+    return name.replace("\n", "\\n").replace("\r", "\\r")
+
+  return text
