@@ -86,7 +86,7 @@ def base() -> ConfigDict:
       "tap": "pooled",
       "batch_size": 256,
       "limit": 0,  # images of each set; 0: all
-      "train": {"name": ""},  # '': the training data
+      "train": {"name": ""},  # read by evals only; '': the training data
       "test": {"name": ""},
     }
   )
@@ -131,7 +131,7 @@ BUDGETS = {
 
 
 def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
-  """KDEP on ImageNet folders from a timm ResNet-50, by the authors' recipe.
+  """KDEP on ImageNet from a timm ResNet-50, by the authors' recipe.
 
   Source: github.com/CVMI-Lab/KDEP, scripts of MS-R50 -> R18 and -> MNV2: SGD,
   momentum .9, weight decay 5e-4, batch 512, rate times .1 after each third of
@@ -156,8 +156,11 @@ def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
     lighting=0.05,
     train_interpolation="bilinear",
   )
-  config.eval.update({"every": 2500, "evals": ("knn",)})
-  config.eval.update({"train": imagenet("train", 50), "test": imagenet("val")})
+  config.eval.update({"every": 2500, "limit": 10_000})
+  # Read if evals=('knn',), which needs ImageNet's labels.
+  config.eval.update(
+    {"train": imagenet("train", 50), "test": imagenet("validation")}
+  )
   config.checkpoint.every = 500
   if variant == "smoke":
     smoke(config)
@@ -165,10 +168,16 @@ def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
   return config
 
 
-def imagenet(part: str, per_class: int = 0) -> ConfigDict:
-  """A folder with one directory per class; see the README for the layout."""
-  root = f"data/imagenet/{part}"
-  return ConfigDict({"name": "folder", "root": root, "per_class": per_class})
+def imagenet(split: str, per_class: int = 0) -> ConfigDict:
+  """ImageNet-1k as TensorFlow Datasets prepares it; see docs/data.md."""
+  return ConfigDict(
+    {
+      "name": "tfds",
+      "dataset": "imagenet2012",
+      "split": split,
+      "per_class": per_class,
+    }
+  )
 
 
 def smoke(config: ConfigDict) -> None:
@@ -185,7 +194,7 @@ def smoke(config: ConfigDict) -> None:
   images = {"name": "synthetic", "size": 40, "num_classes": 4}
   config.data = ConfigDict({**images, "length": 96})
   config.preprocess.image_size = 32
-  config.eval.update({"every": 0, "batch_size": 16})
+  config.eval.update({"every": 0, "batch_size": 16, "evals": ("knn",)})
   config.eval.train = ConfigDict({**images, "length": 48})
   config.eval.test = ConfigDict({**images, "length": 24, "seed": 1})
 

@@ -3,8 +3,10 @@ r"""KDEP, ResNet-50 -> ResNet-18 on ImageNet (He et al., CVPR 2022).
 Command: python -m kd_jax.main --config configs/kdep_r18.py
 Variants: `:10pct_180`, `:10pct_900` (longer on 128 images per class),
   `:100pct_9`, `:100pct_18`, `:100pct_90` (all of ImageNet), `:smoke`.
-Data: data/imagenet/{train,val}/<class>/*.JPEG, or any tree of images with
-  --config.data.root=DIR; labels are read for the kNN evaluation only.
+Data: imagenet2012 as prepared by TensorFlow Datasets (docs/data.md), or any
+  images: --config.data.name=folder --config.data.dir=DIR. Labels are not read;
+  --config.eval.evals="('knn',)" --config.eval.limit=0 adds a kNN evaluation on
+  ImageNet, with them.
 
 Expected (mean top-1 after fine-tuning on CIFAR-100, DTD, Caltech-256, CUB;
 paper, figure 1, teacher MS-R50): 10 %: 75.74 (90 epochs), 77.07 (180), 78.21

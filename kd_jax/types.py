@@ -43,8 +43,9 @@ class Batch:
     label: (n,) int32; -1 where there is none.
     mask: (n,) float32; 0 marks padding of the last evaluation batch.
     teacher: stored teacher taps, empty when the teacher runs online.
-    view: {'box': (n, m, 4), 'flip': (n, m)} if the step has to cut m views
-      out of every image, else empty.
+    geometry: (n, m, 5) int32, top, left, height, width and mirroring of the m
+      views that the step has to cut out of every image; None if `image` holds
+      the views.
     target: (n, classes) label probabilities where the step mixes images.
   """
 
@@ -52,7 +53,7 @@ class Batch:
   label: Any
   mask: Any
   teacher: Mapping[str, Any] = struct.field(default_factory=dict)
-  view: Mapping[str, Any] = struct.field(default_factory=dict)
+  geometry: Any = None
   target: Any = None
 
   @property

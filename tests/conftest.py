@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -9,3 +10,5 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Compiling is most of what the tests cost; their programs run for milliseconds.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Listings and labels of data sets are kept there; not in the user's own cache.
+os.environ.setdefault("KD_JAX_CACHE", tempfile.mkdtemp(prefix="kd_jax_"))

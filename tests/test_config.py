@@ -57,7 +57,7 @@ def test_variants(path):
     ("method.align.seed=3", "method.align.seed", 3),
     ("student.overrides.num_classes=3", "student.overrides.num_classes", 3),
     ("student.overrides.block=basic", "student.overrides.block", "basic"),
-    ("eval.test.root=x=y", "eval.test.root", "x=y"),
+    ("eval.test.dir=x=y", "eval.test.dir", "x=y"),
   ],
 )
 def test_overrides_keep_types(path, override, field, value):
@@ -68,8 +68,8 @@ def test_overrides_keep_types(path, override, field, value):
 
 
 def test_a_new_name_starts_from_the_part_s_own_defaults(path):
-  found = config_lib.load(str(path), ["data.name=folder", "data.root=/x"])
-  assert found.data.to_dict() == {"name": "folder", "root": "/x"}
+  found = config_lib.load(str(path), ["data.name=folder", "data.dir=/x"])
+  assert found.data.to_dict() == {"name": "folder", "dir": "/x"}
   found = config_lib.load(str(path), ["method.align.name=pts"])
   assert found.method.to_dict() == {"name": "kdep", "align": {"name": "pts"}}
   found = config_lib.load(str(path), ["method.name=supervised"])

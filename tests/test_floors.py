@@ -11,6 +11,7 @@ FLOORS = (
   ("types", "trees", "resolve"),
   ("config",),
   ("models", "losses", "align", "data"),
+  ("codecs",),
   ("convert", "teachers", "methods"),
   ("train", "evals"),
   ("transfer",),

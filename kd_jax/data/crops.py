@@ -179,7 +179,7 @@ def replay(
   if min(box.height, box.width) < 1:
     raise ValueError(_no_box(coords, image))
   pixels = resize(crop(image, box), size, size, interpolation=interpolation)
-  return cv2.flip(pixels, 1) if flip else pixels
+  return mirror(pixels) if flip else pixels
 
 
 def _no_box(coords: Sequence[float], image: Pixels) -> str:
@@ -209,18 +209,25 @@ def center(
   return crop(image, box)
 
 
-def random_flip(image: Pixels, rng: np.random.Generator, prob: float) -> Pixels:
-  """Mirrors left and right with probability `prob`."""
-  # cv2.flip is 30 times as fast as a NumPy copy of image[:, ::-1].
-  return cv2.flip(image, 1) if rng.random() < prob else image
+def mirror(image: Pixels) -> Pixels:
+  """Swaps left and right."""
+  # 30 times as fast as a NumPy copy of image[:, ::-1].
+  return cv2.flip(image, 1)
 
 
-def random_shift(image: Pixels, rng: np.random.Generator, limit: int) -> Pixels:
-  """Moves by up to `limit` pixels each way, filling with zeros."""
+def random_shift(
+  image: Pixels, rng: np.random.Generator, limit: int
+) -> tuple[Pixels, tuple[int, int]]:
+  """Moves by up to `limit` pixels each way, filling with zeros.
+
+  Returns:
+    The image, and by how many pixels it moved down and to the right.
+  """
   height, width = image.shape[:2]
-  down, right = rng.integers(-limit, limit + 1, size=2)
+  down, right = rng.integers(-limit, limit + 1, size=2).tolist()
   padded = np.pad(image, ((limit, limit), (limit, limit), (0, 0)))
-  return crop(padded, Box(limit - down, limit - right, height, width))
+  box = Box(limit - down, limit - right, height, width)
+  return crop(padded, box), (down, right)
 
 
 def random_jitter(

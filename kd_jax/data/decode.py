@@ -17,8 +17,12 @@ FORMATS = "JPEG, PNG, WebP, GIF, BMP and TIFF"
 # Above it, PIL takes a file for one made to exhaust memory.
 MAX_PIXELS = 178_956_970
 
+# Of the 16-bit values; cutting their lower byte off would darken.
+_LEVELS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+_DEFLATE = 1032  # the most that it can shrink data
 _CORRUPT = "corrupt, truncated or not an image"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
 _PIL = (b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NOT_IMAGES = {
   b"PK\x03\x04": "a zip archive",
@@ -76,7 +80,7 @@ def _read(data: bytes, rotate: bool) -> np.ndarray:
   flags = cv2.IMREAD_COLOR_RGB
   flags |= 0 if rotate else cv2.IMREAD_IGNORE_ORIENTATION
   if data.startswith(b"\xff\xd8\xff"):
-    plain = _is_plain_jpeg(data)
+    plain = _is_plain_jpeg(data, _frame(data))
     return _by_cv2(data, flags) if plain else _by_pil(data, rotate)
   if data.startswith(_PNG):
     return _png(data, flags)
@@ -88,38 +92,58 @@ def _read(data: bytes, rotate: bool) -> np.ndarray:
   raise _Unreadable(_describe(data))
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
-  """Whether cv2 reads it as PIL does: 8 bits, gray or three colours."""
+def _frame(data: bytes) -> int:
+  """Where a JPEG's frame header is, or stray bytes before it."""
   at = 2
-  # Stray bytes between the markers, which PIL skips and libjpeg reports.
   while data[at : at + 1] == b"\xff" and at + 9 < len(data):
     marker = data[at + 1]
-    if marker == 0xFF:
-      at += 1
-    elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      _check_size(_big(data, at + 7, 2), _big(data, at + 5, 2))
-      return marker <= 0xC2 and data[at + 4] == 8 and data[at + 9] in (1, 3)
-    else:
-      at += 2 + _big(data, at + 2, 2)
-  return False
+    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+      break
+    # Any number of fill bytes may come before a marker.
+    at += 1 if marker == 0xFF else 2 + _big(data, at + 2, 2)
+  return at
 
 
-def _png(data: bytes, flags: int) -> np.ndarray:
-  """Without profiles and texts, of which libpng may warn on stderr."""
-  kept, at = [data[:8]], 8
-  while (kind := data[at + 4 : at + 8]) != b"IDAT":
+def _is_plain_jpeg(data: bytes, at: int) -> bool:
+  """Whether cv2 reads it as PIL does: 8 bits, gray or three colours.
+
+  Raises:
+    _Unreadable: it is too large, or ends early, which shows in gray or in
+      nothing where the rest was filled with zeros.
+  """
+  # Only of the image itself: thumbnails, with an end, come before its frame.
+  if data.rfind(b"\xff\xd9", at) < 0 or at + 9 >= len(data):
+    raise _Unreadable(_CORRUPT)
+  # libjpeg reports stray bytes on stderr, PIL skips them.
+  if data[at] != 0xFF:
+    return False
+  _check_size(_big(data, at + 7, 2), _big(data, at + 5, 2))
+  marker, depth, channels = data[at + 1], data[at + 4], data[at + 9]
+  # Up to C2 it is baseline or progressive.
+  return marker <= 0xC2 and depth == 8 and channels in (1, 3)
+
+
+def _png(data: bytes, flags: int) -> UInt8[np.ndarray, "h w 3"]:
+  """By cv2, which sees what belongs to the pixels only.
+
+  Of profiles and texts libpng may warn on stderr, and on a chunk that ends
+  outside the file cv2 spends seconds.
+  """
+  width, height = _big(data, 16, 4), _big(data, 20, 4)
+  _check_size(width, height)
+  if width * height > 8 * _DEFLATE * len(data):
+    raise _Unreadable(_CORRUPT)  # before memory is taken for it
+  kept, at, kind = [data[:8]], 8, b""
+  while kind != b"IEND":
     end = at + 12 + _big(data, at, 4)
-    if end > len(data):
+    kind = data[at + 4 : at + 8]
+    if end > len(data) or (at == 8) != (kind == b"IHDR"):
       raise _Unreadable(_CORRUPT)
-    if kind in (b"IHDR", b"PLTE", b"eXIf"):
+    if kind in _PNG_CHUNKS:
       kept.append(data[at:end])
     at = end
-  if data[12:16] != b"IHDR" or data.rfind(b"IEND", at) < 0:
-    raise _Unreadable(_CORRUPT)
-  _check_size(_big(data, 16, 4), _big(data, 20, 4))
   deep = data[24] == 16
-  flags |= cv2.IMREAD_ANYDEPTH if deep else 0
-  image = _by_cv2(b"".join([*kept, memoryview(data)[at:]]), flags)
+  image = _by_cv2(b"".join(kept), flags | cv2.IMREAD_ANYDEPTH * deep)
   return _to_8_bits(image) if deep else image
 
 
@@ -144,7 +168,7 @@ def _by_cv2(data: bytes, flags: int) -> np.ndarray:
 
 
 def _by_pil(data: bytes, rotate: bool) -> UInt8[np.ndarray, "h w 3"]:
-  formats = ("JPEG", "MPO", "GIF", "BMP", "TIFF")
+  formats = ("JPEG", "GIF", "BMP", "TIFF")
   try:
     with Image.open(io.BytesIO(data), formats=formats) as image:
       _check_size(*image.size)
@@ -153,7 +177,9 @@ def _by_pil(data: bytes, rotate: bool) -> UInt8[np.ndarray, "h w 3"]:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         return _to_8_bits(_by_cv2(data, flags)[..., ::-1])
       image.load()
-      return _to_rgb(ImageOps.exif_transpose(image) if rotate else image)
+      if rotate:
+        ImageOps.exif_transpose(image, in_place=True)
+      return _to_rgb(image)
   except _Unreadable:
     raise
   except Image.DecompressionBombError as error:
@@ -172,7 +198,9 @@ def _is_deep_colour(image: Image.Image) -> bool:
   thumbnail = tags.get(_TIFF_KIND, 0) & 1 and _TIFF_SUBFILES in tags
   if thumbnail or _TIFF_DNG in tags:
     raise _Unreadable("a camera's raw file, not an image")
-  return max(tags.get(_TIFF_BITS, (1,))) == 16 and image.mode != "I;16"
+  return max(tags.get(_TIFF_BITS, (1,))) == 16 and not image.mode.startswith(
+    "I;16"
+  )
 
 
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -188,8 +216,7 @@ def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _to_8_bits(image: UInt16[np.ndarray, ...]) -> UInt8[np.ndarray, ...]:
-  rounded = (image.astype(np.uint32) + 128) // 257
-  return np.ascontiguousarray(rounded, np.uint8)
+  return _LEVELS[image]
 
 
 def _check_size(width: int, height: int) -> None:

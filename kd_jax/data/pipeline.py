@@ -6,24 +6,22 @@ resuming is slicing, and neither processes, workers nor threads change it.
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
-from kd_jax.data.decode import decode
+from kd_jax.data import visits
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.types import Batch, DataSource, Record
+from kd_jax.types import Batch, DataSource
 
 Report = Callable[[Sequence[int]], None]
 """Is told the indices of records that could not be read and were skipped."""
-
-# So many unreadable records in a row are no accident.
-_TRIES = 100
 
 
 class Batches(Iterator[Batch]):
@@ -41,15 +39,23 @@ class Batches(Iterator[Batch]):
   def __next__(self) -> Batch:
     if not self._held:
       raise ValueError("these batches are closed; make new ones")
-    fields = {k: _owned(v) for k, v in next(self._held[0]).items()}
+    fields = jax.tree.map(_owned, dict(next(self._held[0])))
     skipped = fields.pop("skipped")
     if self._on_skip and (skipped >= 0).any():
       self._on_skip(skipped[skipped >= 0].tolist())
-    view = {k: fields.pop(k) for k in ("box", "flip") if k in fields}
-    if not view:
+    fields.pop("place", None)
+    teacher = fields.pop("teacher", {})
+    if fields["label"].ndim == 1:  # whole images, of which the step cuts views
+      geometry = fields.pop("geometry")
+    else:
       # (images, crops, ...) -> rows; a device gets all crops of its images.
-      fields = {k: v.reshape(-1, *v.shape[2:]) for k, v in fields.items()}
-    return Batch(**fields, view=view)
+      fields.pop("geometry", None)
+      geometry, fields = None, {k: _rows(v) for k, v in fields.items()}
+    return Batch(
+      **fields,
+      teacher={k: _rows(v) for k, v in teacher.items()},
+      geometry=geometry,
+    )
 
   def close(self) -> None:
     """Stops the threads and processes behind it; twice does no harm."""
@@ -77,6 +83,7 @@ def train_batches(  # noqa: PLR0913
   num_threads: int = 8,
   prefetch: int = 8,
   on_skip: Report | None = None,
+  bank: Bank | None = None,
 ) -> Batches:
   """Endless shuffled, augmented batches, from `start_step` on.
 
@@ -100,6 +107,8 @@ def train_batches(  # noqa: PLR0913
     prefetch: batches built ahead, which cost memory; no more threads than
       this are used.
     on_skip: is told of every record that was skipped, once per epoch.
+    bank: what a teacher said about crops; views are then those of the bank,
+      and `Batch.teacher` holds what it stores.
 
   Raises:
     ValueError: a count is out of range, `batch_size` is not a multiple of
@@ -123,10 +132,13 @@ def train_batches(  # noqa: PLR0913
       "larger split"
     )
   dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
-  fetch = _Train(_Decoded(source), preprocess, seed)
+  view_seed = seed if bank is None else bank.header.about["seed"]
+  fetch = visits.Train(visits.Decoded(source), preprocess, view_seed, bank)
   dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(images // process_count, drop_remainder=True)
+  if bank is not None:
+    dataset = dataset.map(visits.Attach(bank, preprocess.num_crops))
   dataset = _to_iter(dataset[start_step:], num_threads, prefetch)
   if num_workers:
     _parse_flags()
@@ -164,11 +176,49 @@ def eval_batches(
     raise ValueError(f"limit={limit}; it must be at least 1, or None for all")
   count = len(source) if limit is None else min(limit, len(source))
   padded = -(-count // batch_size) * batch_size
-  fetch = _Eval(_Decoded(source), preprocess, count)
+  fetch = visits.Eval(visits.Decoded(source), preprocess, count)
   dataset = grain.MapDataset.range(padded).map(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count)
   return Batches(_to_iter(dataset, num_threads=8, prefetch=8), on_skip)
+
+
+def pass_batches(
+  source: DataSource,
+  preprocess: Preprocess,
+  rows: range,
+  *,
+  number: int,
+  batch_size: int,
+  seed: int,
+) -> Iterator[Mapping[str, np.ndarray]]:
+  """What `train_batches` yields in an epoch, but in order, for a bank.
+
+  Args:
+    source: where records come from.
+    preprocess: its `train` view is used.
+    rows: the records; the last batch is filled up with the last one.
+    number: of the epoch.
+    batch_size: in views.
+    seed: of the augmentation.
+
+  Yields:
+    {'image': (views, s, s, 3), 'geometry': (images, crops, 5), ...}.
+  """
+  images = _images(batch_size, preprocess.num_crops)
+  fetch = visits.Train(visits.Decoded(source), preprocess, seed)
+  padded = -(-len(rows) // images) * images
+
+  def visit(place: int) -> Mapping[str, Any]:
+    return fetch.visit(number, rows[min(place, len(rows) - 1)])
+
+  dataset = grain.MapDataset.range(padded).map(visit).batch(images)
+  stream = iter(_to_iter(dataset, num_threads=8, prefetch=8))
+  try:
+    for batch in stream:
+      yield {**batch, "image": _rows(batch["image"])}
+  finally:
+    stream.close()
 
 
 def position(
@@ -197,83 +247,6 @@ def position(
   }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Decoded:
-  """A source whose images are pixels; errors name the record."""
-
-  source: DataSource
-
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def __getitem__(self, index: int) -> Record:
-    record = self.source[index]
-    if not isinstance(record["image"], bytes):
-      return record
-    describe = getattr(self.source, "describe", "record {}".format)
-    upright = getattr(self.source, "exif_rotation", False)
-    image = decode(record["image"], describe(index), exif_rotation=upright)
-    return {**record, "image": image}
-
-  def readable(self, index: int) -> Record | None:
-    """The record; None if it cannot be decoded and may be skipped."""
-    if not getattr(self.source, "skip_corrupt", False):
-      return self[index]
-    try:
-      return self[index]
-    except ValueError:
-      return None
-
-  def next_readable(self, index: int) -> tuple[Record, int]:
-    """(the record or the next readable one, `index` if skipped, else -1)."""
-    for step in range(_TRIES):
-      record = self.readable((index + step) % len(self))
-      if record is not None:
-        return record, index if step else -1
-    raise ValueError(
-      f"record {index} and the {_TRIES - 1} after it cannot be read; "
-      "skip_corrupt is for single bad files. Without it the first error shows."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Train:
-  source: _Decoded
-  preprocess: Preprocess
-  seed: int
-
-  def __call__(self, position: int, index: int) -> Mapping[str, Any]:
-    epoch = position // len(self.source)
-    record, skipped = self.source.next_readable(index)
-
-    def rng(crop: int) -> np.random.Generator:
-      # The lowest word counts what is drawn.
-      counter = [0, 0, crop, record["id"]]
-      key = [self.seed, epoch]
-      return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-    views = self.preprocess.train(record, rng)
-    crops = () if self.preprocess.canvas else (self.preprocess.num_crops,)
-    return {**views, **_about(record["label"], 1.0, skipped, crops)}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Eval:
-  source: _Decoded
-  preprocess: Preprocess
-  count: int
-
-  def __call__(self, index: int) -> Mapping[str, Any]:
-    record = self.source.readable(index) if index < self.count else None
-    skipped = index if record is None and index < self.count else -1
-    if record is None:
-      size = self.preprocess.image_size
-      image, label, mask = np.zeros((size, size, 3), np.uint8), -1, 0.0
-    else:
-      image, label, mask = self.preprocess.eval(record), record["label"], 1.0
-    return {"image": image[None], **_about(label, mask, skipped, (1,))}
-
-
 def _release(held: list[grain.DatasetIterator]) -> None:
   while held:
     held.pop().close()
@@ -284,14 +257,8 @@ def _owned(array: np.ndarray) -> np.ndarray:
   return array if type(array) is np.ndarray else np.array(array)
 
 
-def _about(
-  label: int, mask: float, skipped: int, shape: tuple[int, ...]
-) -> Mapping[str, Any]:
-  return {
-    "label": np.full(shape, label, np.int32),
-    "mask": np.full(shape, mask, np.float32),
-    "skipped": np.int64(skipped),
-  }
+def _rows(array: np.ndarray) -> np.ndarray:
+  return array.reshape(-1, *array.shape[2:])
 
 
 def _to_iter(

@@ -15,6 +15,9 @@ from kd_jax.types import Record
 
 Pixels = UInt8[np.ndarray, "s s 3"]
 
+Geometry = tuple[int, int, int, int, int]
+View = tuple[Pixels, Geometry]
+
 EXACT = ("bilinear", "bicubic")
 """Interpolations that are PIL's own, as checkpoints name them."""
 
@@ -90,8 +93,10 @@ class Preprocess:
       rng: crop number -> its source of randomness.
 
     Returns:
-      {'image': (m, s, s, 3) uint8}; with a canvas {'image': (side, side, 3)
-      uint8, 'box': (m, 4) float32 (top, left, height, width), 'flip': (m,)}.
+      {'image': (m, s, s, 3) uint8, 'geometry': (m, 5) int32}: where each view
+      comes from: top, left, height, width of the box and 1 if it is mirrored.
+      With a canvas, 'image' is the whole of it, (side, side, 3), and the
+      geometry is still to be applied.
 
     Raises:
       ValueError: the record's image cannot be decoded.
@@ -99,9 +104,14 @@ class Preprocess:
     image = pixels(record)
     generators = [rng(k) for k in range(self.num_crops)]
     if self.canvas:
-      return _boxes(self, image, generators)
+      return _on_canvas(self, image, generators)
     view = AUGMENTS[self.augment]
-    return {"image": np.stack([view(self, image, r) for r in generators])}
+    views = [view(self, image, r) for r in generators]
+    images, geometry = zip(*views, strict=True)
+    return {
+      "image": np.stack(images),
+      "geometry": np.array(geometry, np.int32),
+    }
 
   def eval(self, record: Record) -> Pixels:
     """The central (s, s, 3) uint8 image.
@@ -130,17 +140,20 @@ def _center(p: Preprocess, image: np.ndarray) -> Pixels:
   )
 
 
-def _none(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> Pixels:
-  return _center(p, image)
+def _none(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
+  return _center(p, image), (0, 0, *image.shape[:2], 0)
 
 
-def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> Pixels:
+def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   size = p.image_size
-  box = crops.random_box(*image.shape[:2], rng, scale=p.scale, ratio=p.ratio)
+  geometry = _draw(p, image.shape[:2], rng)
   image = crops.resize(
-    crops.crop(image, box), size, size, interpolation=p.train_interpolation
+    crops.crop(image, crops.Box(*geometry[:4])),
+    size,
+    size,
+    interpolation=p.train_interpolation,
   )
-  image = crops.random_flip(image, rng, p.hflip)
+  image = crops.mirror(image) if geometry[4] else image
   if p.rand_ops:
     image = randaugment.random_augment(
       image, rng, num_ops=p.rand_ops, magnitude=p.rand_magnitude
@@ -151,33 +164,33 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> Pixels:
     image = crops.random_lighting(image, rng, p.lighting)
   if p.erase_prob:
     image = crops.random_erase(image, rng, prob=p.erase_prob, mode=p.erase_mode)
-  return image
+  return image, geometry
 
 
-def _shift(
-  p: Preprocess, image: np.ndarray, rng: np.random.Generator
-) -> Pixels:
-  return crops.random_shift(_center(p, image), rng, p.shift)
+def _shift(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
+  moved, (down, right) = crops.random_shift(_center(p, image), rng, p.shift)
+  return moved, (down, right, *image.shape[:2], 0)
 
 
-def _boxes(
+def _on_canvas(
   p: Preprocess, image: np.ndarray, rngs: list[np.random.Generator]
 ) -> Mapping[str, np.ndarray]:
   """The image on its canvas, and what the device shall cut out of it."""
   drawn, size = canvas.to_canvas(image, p.canvas)
-  box = [
-    crops.random_box(*size, rng, scale=p.scale, ratio=p.ratio) for rng in rngs
-  ]
-  flip = [rng.random() < p.hflip for rng in rngs]
-  return {
-    "image": drawn,
-    "box": np.array(box, np.float32),
-    "flip": np.array(flip),
-  }
+  geometry = [_draw(p, size, rng) for rng in rngs]
+  return {"image": drawn, "geometry": np.array(geometry, np.int32)}
+
+
+def _draw(
+  p: Preprocess, size: tuple[int, int], rng: np.random.Generator
+) -> Geometry:
+  """Box and flip of a random resized crop."""
+  box = crops.random_box(*size, rng, scale=p.scale, ratio=p.ratio)
+  return (*box, int(rng.random() < p.hflip))
 
 
 AUGMENTS: dict[
-  str, Callable[[Preprocess, np.ndarray, np.random.Generator], Pixels]
+  str, Callable[[Preprocess, np.ndarray, np.random.Generator], View]
 ] = {"none": _none, "crop": _crop, "shift": _shift}
 
 # What changes pixels on the host, which a canvas leaves to the device.

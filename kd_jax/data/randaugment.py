@@ -113,7 +113,10 @@ def _rotate(
 
 
 def _posterize(image: Image.Image, bits: float, _: Filter) -> Image.Image:
-  return ImageOps.posterize(image, int(bits))
+  # Not ImageOps.posterize: since Pillow 13 that refuses 0 bits, which every
+  # magnitude of 10 asks for. They make the image black.
+  mask = 256 - 2 ** (8 - int(bits))
+  return image.point([i & mask for i in range(256)] * 3)
 
 
 def _add_below_128(image: Image.Image, add: float, _: Filter) -> Image.Image:

@@ -72,11 +72,12 @@ def measure(config: ConfigDict, parts: Any) -> Rates:
     0,
     phase=phase,
     on_skip=parts.skips.report(parts.data),
+    bank=parts.taught.bank,
   )
   with contextlib.closing(stream):
     batch, reading = _read(stream, config.batch_size)
   rows = _rows(config, parts)
-  images = rows // parts.views.num_crops if batch.view else rows
+  images = rows // parts.views.num_crops if batch.geometry is not None else rows
   share = images // jax.process_count()
   small = jax.tree.map(lambda x: x[:share], batch)
   return Rates(reading, rows / _step_seconds(parts, small))

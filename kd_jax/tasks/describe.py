@@ -18,11 +18,11 @@ from kd_jax.train import metrics
 from kd_jax.types import Specs
 
 
-def run(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
+def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
   """{label: value} for people, the report and the tests."""
   size = config.preprocess.image_size
   devices = jax.devices()
-  about = {
+  found = {
     "workdir": str(where),
     "task": f"{config.method.name}: {_terms(config)}",
     "devices": f"{len(devices)} x {devices[0].device_kind}",
@@ -32,6 +32,8 @@ def run(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
     "images": len(parts.data),
     "image_size": size,
     "evaluation_view": _view(parts.views),
+    "interpolation": parts.views.interpolation,
+    "crop_pct": parts.views.crop_pct,
     "steps": config.steps,
     "epochs": round(
       config.steps
@@ -47,12 +49,18 @@ def run(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
   }
   teacher = getattr(parts.taught.source, "model", None)
   if teacher is None:
-    return about
-  return {
-    **about,
+    return found
+  found = {
+    **found,
     "teacher": config.teacher.name,
     "teacher_weights": config.teacher.weights,
     "teacher_width": parts.specs[1]["feature"].shape[-1],
+  }
+  # A teacher may run outside of JAX.
+  if not isinstance(teacher, nn.Module):
+    return found
+  return {
+    **found,
     "teacher_parameters": count(teacher, size),
     "teacher_gflops_per_image": gflops(teacher, size),
   }

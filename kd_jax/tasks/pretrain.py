@@ -22,7 +22,7 @@ from kd_jax import convert, resolve, trees
 from kd_jax.align import basis as basis_lib
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.tasks import bound, describe, setup
+from kd_jax.tasks import banks, bound, describe, setup
 from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
@@ -80,7 +80,7 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   where = Path(where)
   workdir.claim(where, config.to_dict())
   parts = assemble(config, where)
-  about = describe.run(config, parts, where)
+  about = describe.about(config, parts, where)
   if jax.process_index() == 0:
     describe.show(about, parts.specs)
     workdir.write(where / "summary.json", json.dumps(about, default=str))
@@ -117,9 +117,11 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   taught = setup.teaching(config)
   views = setup.preprocess(config, taught.model)
   setup.check_crops(config, views, mesh)
+  if taught.bank is not None:
+    banks.check(taught.bank, views, data)
   settings = setup.settings(config, mesh, views, data.num_classes)
   skips = SkipLog(where)
-  batch = plan.image_batch(config.batch_size, views.image_size)
+  batch = plan.image_batch(config.batch_size, views.image_size, taught.source)
   frozen = {"teacher": taught.variables, "artifact": {}}
   specs = (
     plan.student_specs(student, batch),
@@ -181,10 +183,12 @@ def _artifact(
   tap = parts.method.artifact_tap
   if tap is None:
     return {}
+  width = parts.specs[0][tap].shape[-1]
+  if "basis" in parts.taught.variables:
+    return banks.artifact(parts.taught.variables, width)
   found = setup.fit_basis(
     config, parts.taught, tap, parts.data, where, parts.mesh
   )
-  width = parts.specs[0][tap].shape[-1]
   share = basis_lib.explained(found, width)
   describe.say(f"{width} directions explain {share:.1%} of the {tap}")
   return found.artifact(width)
@@ -211,6 +215,7 @@ def _job(
       step,
       phase=phase,
       on_skip=parts.skips.report(parts.data),
+      bank=parts.taught.bank,
     ),
     record=lambda step: {
       **pipeline.position(step, images, source=parts.data, seed=config.seed),

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from kd_jax import resolve, trees
 from kd_jax.data import pipeline
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.train import artifact, evaluate
 from kd_jax.train import mesh as mesh_lib
@@ -44,6 +45,11 @@ class Teaching:
     """The network behind the source, if there is one."""
     return getattr(self.source, "model", None)
 
+  @property
+  def bank(self) -> Bank | None:
+    """What stores the taps, if no network runs."""
+    return getattr(self.source, "bank", None)
+
 
 def teaching(config: ConfigDict) -> Teaching:
   """Loads the teacher that `config.teacher` names."""
@@ -51,7 +57,9 @@ def teaching(config: ConfigDict) -> Teaching:
   load = resolve.symbol("teachers", wanted.source, "load")
   overrides = {"dtype": config.dtype, **model_fields(wanted.overrides)}
   source, variables = load(wanted.name, wanted.weights, overrides)
-  identity = artifact.identity(repr(source), trees.fingerprint(variables))
+  identity = getattr(source, "fingerprint", "") or artifact.identity(
+    repr(source), trees.fingerprint(variables)
+  )
   return Teaching(source, variables, identity)
 
 
@@ -201,6 +209,7 @@ def train_stream(
   *,
   phase: Phase | None = None,
   on_skip: pipeline.Report | None = None,
+  bank: Bank | None = None,
 ) -> pipeline.Batches:
   """Training batches from step `start` on, as `phase` wants them."""
   if phase is not None:
@@ -217,6 +226,7 @@ def train_stream(
     num_threads=config.input.threads,
     prefetch=config.input.prefetch,
     on_skip=on_skip,
+    bank=bank,
   )
 
 
@@ -262,9 +272,11 @@ def evaluator(
       f"config.eval.train.name and test.name are {names}. Name both, or "
       "switch them off with --config.eval.evals=()"
     )
+  own = ConfigDict({"name": ""})
+  wanted = (config.eval.train, config.eval.test)
   sets = [
     data(part if part.name else config.data)
-    for part in (config.eval.train, config.eval.test)
+    for part in (wanted if config.eval.evals else (own, own))
   ]
   for field, found in zip(("train", "test"), sets, strict=True):
     if config.eval.evals and not found.num_classes:
@@ -284,6 +296,7 @@ def evaluator(
     mesh=mesh,
     train=train,
     test=test,
+    online=getattr(source, "bank", None) is None,
     evals=tuple(config.eval.evals),
     tap=config.eval.tap,
   )
@@ -315,9 +328,9 @@ def fit_basis(
 
   def fit(fingerprint: str) -> Any:
     on_skip = SkipLog(workdir).report(source)
-    stream = _fit_stream(config, source, views, on_skip)
+    stream = _fit_stream(config, source, views, on_skip, taught.bank)
     with stream:
-      count = _fit_batches(config, source, views)
+      count = _fit_batches(config, source, views, taught.bank)
       batches = (next(stream) for _ in range(count))
       return artifact.fit(
         taught.source,
@@ -337,9 +350,10 @@ def _fit_stream(
   source: DataSource,
   views: Preprocess,
   on_skip: pipeline.Report,
+  bank: Bank | None,
 ) -> pipeline.Batches:
-  if config.fit.augment:
-    return train_stream(config, source, views, 0, on_skip=on_skip)
+  if config.fit.augment or bank is not None:
+    return train_stream(config, source, views, 0, on_skip=on_skip, bank=bank)
   return pipeline.eval_batches(
     source,
     views,
@@ -352,10 +366,10 @@ def _fit_stream(
 
 
 def _fit_batches(
-  config: ConfigDict, source: DataSource, views: Preprocess
+  config: ConfigDict, source: DataSource, views: Preprocess, bank: Bank | None
 ) -> int:
   """Training views come in whole batches, evaluation views are padded."""
   examples = min(config.fit.examples or len(source), len(source))
-  if config.fit.augment:
+  if config.fit.augment or bank is not None:
     return max(examples * views.num_crops // config.batch_size, 1)
   return -(-examples // config.batch_size)

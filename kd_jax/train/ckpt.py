@@ -213,6 +213,52 @@ def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:
   return None
 
 
+def read_newest(directory: Path | str) -> dict[str, Any] | None:
+  """The newest state of a run that may still be going on; only reads.
+
+  Returns:
+    The fields of the `TrainState`, nested dicts of NumPy arrays whatever
+    devices they were saved from; None without a checkpoint.
+
+  Raises:
+    ValueError: there are checkpoints, and every one is damaged.
+  """
+  folder = Path(directory).absolute()
+  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+  reason = ""
+  for step in sorted(steps, reverse=True):
+    try:
+      return _read(folder / str(step))
+    except Exception as error:  # Orbax and TensorStore raise many types.
+      reason = _line(error)
+      logging.warning("checkpoint %d is damaged (%s), going back", step, reason)
+  if steps:
+    raise ValueError(
+      f"none of the checkpoints {sorted(steps)} in {folder} can be read "
+      f"(the oldest: {reason})"
+    )
+  return None
+
+
+def _read(step: Path) -> dict[str, Any]:
+  handler = ocp.CompositeCheckpointHandler(
+    state=ocp.PyTreeCheckpointHandler(), record=ocp.JsonCheckpointHandler()
+  )
+  with ocp.Checkpointer(handler) as checkpointer:
+    saved = checkpointer.metadata(step).item_metadata["state"].tree
+    kinds = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved
+    )
+    items = ocp.args.Composite(
+      state=ocp.args.PyTreeRestore(restore_args=kinds),
+      record=ocp.args.JsonRestore(),
+    )
+    found = checkpointer.restore(step, args=items)
+  if checksum(found["state"]) != found["record"]["checksum"]:
+    raise ValueError("its arrays are not those that were saved")
+  return dict(found["state"])
+
+
 @functools.cache
 def _drop_late_reports() -> None:
   """Keeps failed reads and writes from printing tracebacks by the dozen.

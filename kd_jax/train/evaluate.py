@@ -33,6 +33,8 @@ class Evaluator:
     mesh: devices.
     train: a fresh pass over the labelled images that vote.
     test: a fresh pass over the images that are classified.
+    online: whether the teacher can say something about `test`; otherwise
+      `method.metrics` is left out.
     evals: names of files in kd_jax/evals with `evaluate(train, test)`.
     tap: the feature that they read.
   """
@@ -45,6 +47,7 @@ class Evaluator:
   test: Batches
   evals: tuple[str, ...]
   tap: str = "pooled"
+  online: bool = True
 
   def __post_init__(self) -> None:
     for name in self.evals:
@@ -83,6 +86,8 @@ class Evaluator:
   ) -> dict[str, float]:
     own = {"params": params.get("method", {}), **state.stats["method"]}
     sums: dict[str, np.ndarray] = {}
+    if not self.online:
+      return {}
     with contextlib.closing(self.test()) as stream:
       for local in stream:
         batch = mesh_lib.put_batch(local, self.mesh)

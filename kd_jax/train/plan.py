@@ -51,13 +51,17 @@ def stretches(method: Method, total_steps: int) -> tuple[Stretch, ...]:
   return tuple(Stretch(*part) for part in parts)
 
 
-def image_batch(batch_size: int, image_size: int) -> Batch:
+def image_batch(
+  batch_size: int, image_size: int, source: TeacherSource
+) -> Batch:
   """The shapes of a batch as the step sees it."""
+  stored = getattr(source, "stored", None)
   shape = (batch_size, image_size, image_size, 3)
   return Batch(
     image=jax.ShapeDtypeStruct(shape, jnp.float32),
     label=jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
+    teacher=stored(batch_size) if stored else {},
   )
 
 

@@ -86,14 +86,14 @@ def seen(batch: Batch, cut: Cut) -> Batch:
     batch: as it came from the host.
     cut: used if the batch holds whole images.
   """
-  if not batch.view:
+  if batch.geometry is None:
     return batch.replace(image=as_unit(batch.image))
-  crops = batch.view["box"].shape[1]
-  rows = jnp.repeat(batch.image, crops, axis=0)
+  crops = batch.geometry.shape[1]
+  rows = batch.geometry.reshape(-1, 5)
   image = canvas.crop_resize(
-    rows,
-    batch.view["box"].reshape(-1, 4),
-    batch.view["flip"].reshape(-1),
+    jnp.repeat(batch.image, crops, axis=0),
+    rows[:, :4].astype(jnp.float32),
+    rows[:, 4] > 0,
     size=cut.size,
     interpolation=cut.interpolation,
   )
@@ -101,7 +101,7 @@ def seen(batch: Batch, cut: Cut) -> Batch:
     image=image / 255,
     label=jnp.repeat(batch.label, crops),
     mask=jnp.repeat(batch.mask, crops),
-    view={},
+    geometry=None,
   )
 
 

@@ -49,18 +49,17 @@ def test_alpha_is_dropped(kind):
   np.testing.assert_array_equal(decode(encode(clear, kind), "x"), PHOTO)
 
 
-def test_cmyk_palette_and_16_bit():
-  assert decode(encode(PHOTO.convert("CMYK"), "jpeg"), "x").shape[2] == 3
+def test_palette_and_16_bit():
   palette = PHOTO.quantize(200)
   np.testing.assert_array_equal(
     decode(encode(palette, "png"), "x"), palette.convert("RGB")
   )
   deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024)
   image = decode(encode(deep, "png"), "x")
-  np.testing.assert_array_equal(image[..., 0], np.asarray(deep) >> 8)
+  np.testing.assert_array_equal(image[..., 0], np.round(np.asarray(deep) / 257))
 
 
-def test_exif_rotation_is_ignored():
+def test_exif_rotation_is_ignored_unless_asked_for():
   exif = Image.Exif()
   exif[0x0112] = 6
   data = encode(PHOTO, "jpeg", exif=exif)
@@ -85,7 +84,8 @@ def test_gray_truncated(kind):
 
 
 def test_corrupt():
-  with pytest.raises(ValueError, match=r"a\.jpg: corrupt.*\(5 bytes; JPEG"):
+  match = r"a\.jpg: corrupt.*text \(5 bytes; JPEG, PNG, WebP, GIF, BMP and TIFF"
+  with pytest.raises(ValueError, match=match):
     decode(b"hello", "a.jpg")
   with pytest.raises(ValueError, match=r"a\.jpg: 0 bytes, not an image"):
     decode(b"", "a.jpg")

@@ -35,7 +35,7 @@ def test_crop_follows_its_fields_in_torchvision_order():
   )
   image = crops.crop(PHOTO, box)
   image = crops.resize(image, 24, 24, interpolation="bilinear")
-  image = crops.random_flip(image, rng, 0.5)
+  image = crops.mirror(image) if rng.random() < 0.5 else image
   image = crops.random_jitter(image, rng, (0.4, 0.3, 0.2))
   image = crops.random_lighting(image, rng, 0.1)
   np.testing.assert_array_equal(found, image)
@@ -176,19 +176,18 @@ def test_a_canvas_leaves_the_cropping_to_the_device():
   found = Preprocess(**fields, canvas=160).train(RECORD, rng)
   assert {k: (v.shape, v.dtype.name) for k, v in found.items()} == {
     "image": ((160, 160, 3), "uint8"),
-    "box": ((4, 4), "float32"),
-    "flip": ((4,), "bool"),
+    "geometry": ((4, 5), "int32"),
   }
-  assert len(set(found["flip"].tolist())) == 2
+  assert set(found["geometry"][:, 4].tolist()) == {0, 1}
   height, width = PHOTO.shape[:2]
   np.testing.assert_array_equal(found["image"][:height, :width], PHOTO)
   batch = Batch(
     image=found["image"][None],
     label=np.array([3]),
     mask=np.ones(1, np.float32),
-    view={k: found[k][None] for k in ("box", "flip")},
+    geometry=found["geometry"][None],
   )
   seen = views.seen(batch, views.Cut(24, "bicubic"))
   assert np.abs(255 * np.asarray(seen.image) - host).max() < 1.01
   assert seen.label.tolist() == [3] * 4 and seen.mask.tolist() == [1] * 4
-  assert seen.view == {}
+  assert seen.geometry is None

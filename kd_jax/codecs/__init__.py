@@ -1,0 +1,1 @@
+"""How teacher taps are stored in a bank: one file per codec."""

@@ -1,0 +1,117 @@
+"""What every codec offers.
+
+A codec is one file with a frozen dataclass `Codec` whose fields are its
+configuration. `encode` turns teacher taps into small arrays, `decode` turns
+them back into the same taps, as far as what is lost allows; losses do not
+notice the difference. Rows are crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Arrays = Mapping[str, tuple[tuple[int, ...], str]]
+"""{array: (shape of a crop's entry, dtype)}."""
+Widths = Mapping[str, tuple[int, ...]]
+"""{tap: shape of a crop's entry}."""
+
+TINY = 1e-38  # the logarithm of a probability of zero stays finite
+
+
+class CodecLike(Protocol):
+  """The interface of a `Codec`."""
+
+  @property
+  def taps(self) -> tuple[str, ...]:
+    """Teacher taps that are stored."""
+    ...
+
+  def arrays(self, widths: Widths) -> Arrays:
+    """What is stored of a crop.
+
+    Raises:
+      ValueError: taps of these shapes cannot be stored so.
+    """
+    ...
+
+  def constants(
+    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """What decoding needs, from the teacher's basis and some of its taps."""
+    ...
+
+  def encode(
+    self, constants: Mapping[str, Array], taps: Mapping[str, Array]
+  ) -> dict[str, Array]:
+    """(n, ...) taps -> {array: (n, ...)}."""
+    ...
+
+  def decode(
+    self,
+    constants: Mapping[str, Array],
+    stored: Mapping[str, Array],
+    widths: Widths,
+  ) -> dict[str, Array]:
+    """{array: (n, ...)} -> (n, ...) taps."""
+    ...
+
+
+class LabelCodec:
+  """Base of codecs that store class probabilities.
+
+  The tap 'logits' comes back as temperature x log(probability): its softmax
+  at that temperature is what was stored.
+  """
+
+  taps = ("logits",)
+  temperature: float = 1.0
+
+  def constants(
+    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """None."""
+    del artifact, sample
+    return {}
+
+  def probabilities(self, taps: Mapping[str, Array]) -> Float[Array, "n c"]:
+    """softmax(logits / temperature)."""
+    logits = taps["logits"]
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.softmax(wide / self.temperature)
+
+  def logits(self, probabilities: Float[Array, "n c"]) -> dict[str, Array]:
+    """The tap that these probabilities stand for."""
+    kept = jnp.maximum(probabilities, TINY)
+    return {"logits": self.temperature * jnp.log(kept)}
+
+
+def check_temperature(temperature: float) -> None:
+  """Raises ValueError unless it is positive."""
+  if temperature <= 0:
+    raise ValueError(f"temperature is {temperature}; it must be positive")
+
+
+def one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+  """Raises ValueError unless `value` is one of `allowed`."""
+  if value not in allowed:
+    raise ValueError(f"codec.{field} is {value!r}; allowed: {list(allowed)}")
+
+
+def classes(widths: Widths) -> int:
+  """Number of classes of the teacher; ids are stored in 16 bits.
+
+  Raises:
+    ValueError: more than fit.
+  """
+  (count,) = widths["logits"]
+  if count > 2**16:
+    raise ValueError(
+      f"the teacher has {count} classes; class ids are stored in 16 bits"
+    )
+  return count

@@ -1,0 +1,270 @@
+"""What a teacher said about every crop of every image, on disk or in a bucket.
+
+  bank.json                  the header: what is stored, and what it comes from
+  constants.npz              what decoding needs beside the stored arrays
+  pass0000/<array>/          zarr3 (records, crops, ...), one file per shard,
+                             a CRC-32C for every few records
+  pass0000/shards/00003.json manifest of a shard; written last, so a shard
+                             without one does not count
+
+A pass holds the same number of crops of every record; passes can be added at
+any time. Any TensorStore location will do: a directory, gs://, s3://.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data import bank_files as files
+from kd_jax.data.bank_files import Header
+
+HEADER, CONSTANTS = "bank.json", "constants.npz"
+
+
+def read_header(place: str) -> Header:
+  """The header of the bank at `place`.
+
+  Raises:
+    ValueError: there is no bank.
+  """
+  text = files.get(place, HEADER)
+  if not text:
+    raise ValueError(
+      f"there is no bank at {place!r}. Write one with a config of the task "
+      "'write_bank', for instance configs/bank_kdep.py."
+    )
+  fields = json.loads(text)
+  fields["arrays"] = {
+    name: (tuple(shape), dtype)
+    for name, (shape, dtype) in fields["arrays"].items()
+  }
+  return Header(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bank:
+  """An open bank; pickles as its place.
+
+  Attributes:
+    place: directory or URL.
+  """
+
+  place: str
+
+  @functools.cached_property
+  def header(self) -> Header:
+    """See `read_header`."""
+    return read_header(self.place)
+
+  @functools.cached_property
+  def constants(self) -> dict[str, np.ndarray]:
+    """The arrays that decoding needs."""
+    data = files.get(self.place, CONSTANTS)
+    return dict(np.load(io.BytesIO(data), allow_pickle=False))
+
+  @functools.cached_property
+  def num_passes(self) -> int:
+    """Complete passes, counted from the first one on.
+
+    Raises:
+      ValueError: a file of a shard that counts is missing or cut short.
+    """
+    keys = files.keys(self.place)
+    every = range(self.header.num_shards)
+    number = 0
+    while all(files.manifest_key(number, shard) in keys for shard in every):
+      for shard in every:
+        files.check_files(self.place, number, shard, self.header, keys)
+      number += 1
+    return number
+
+  def read(self, passes: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """What is stored of some records.
+
+    Args:
+      passes: (n,) number of the pass to read for each.
+      ids: (n,) records.
+
+    Returns:
+      {array: (n, crops, ...)}.
+
+    Raises:
+      ValueError: stored bytes are damaged.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, (shape, dtype) in self.header.arrays.items():
+      shape = (len(ids), self.header.crops, *shape)
+      found[name] = np.empty(shape, dtype)
+    jobs = []
+    for number in np.unique(passes):
+      where = np.flatnonzero(passes == number)
+      for name in found:
+        job = self._array(int(number), name)[ids[where]].read()
+        jobs.append((name, where, job))
+    for name, where, job in jobs:
+      found[name][where] = files.result(job, self.place)
+    return found
+
+  def damaged(self) -> Iterator[str]:
+    """Reads everything; yields what is wrong, one line each.
+
+    Raises:
+      ValueError: there is no bank.
+    """
+    keys = files.keys(self.place)
+    for key in sorted(keys):
+      number, shard = files.parse_manifest_key(key)
+      if number < 0:
+        continue
+      manifest = json.loads(files.get(self.place, key))
+      try:
+        files.check_files(self.place, number, shard, self.header, keys)
+        found = files.checksums(self.shard(number, shard))
+      except ValueError as error:
+        yield f"pass {number}, shard {shard}: {error}"
+        continue
+      wrong = [k for k, v in found.items() if manifest["checksums"].get(k) != v]
+      if wrong or manifest["header"] != files.fingerprint(self.header):
+        yield (
+          f"pass {number}, shard {shard}: "
+          f"{wrong or 'its manifest'} does not belong to this bank"
+        )
+
+  def shard(self, number: int, shard: int) -> dict[str, np.ndarray]:
+    """All arrays of one shard of a pass.
+
+    Raises:
+      ValueError: stored bytes are damaged.
+    """
+    rows = self.header.rows(shard)
+    jobs = {
+      name: self._array(number, name)[rows.start : rows.stop].read()
+      for name in self.header.arrays
+    }
+    return {name: files.result(job, self.place) for name, job in jobs.items()}
+
+  def _array(self, number: int, name: str) -> Any:
+    key = (number, name)
+    if key not in self._arrays:
+      self._arrays[key] = files.open_array(
+        self.place, number, name, self.header
+      )
+    return self._arrays[key]
+
+  @functools.cached_property
+  def _arrays(self) -> dict[tuple[int, str], Any]:
+    return {}
+
+  def __getstate__(self) -> dict[str, str]:
+    return {"place": self.place}
+
+
+class Writer:
+  """Adds shards to a bank; any number of processes may write different ones.
+
+  Args:
+    place: directory or URL; a bank that is there already must have the same
+      header and constants.
+    header: what the bank is.
+    constants: what decoding needs.
+
+  Raises:
+    ValueError: there is another bank.
+  """
+
+  def __init__(
+    self, place: str, header: Header, constants: Mapping[str, np.ndarray]
+  ) -> None:
+    self._place, self._header = place, header
+    self._bank = Bank(place)
+    if files.get(place, HEADER):
+      _check_same(place, read_header(place), header)
+      return
+    store = files.store(place)
+    file = io.BytesIO()
+    np.savez(file, **constants)
+    store[CONSTANTS] = file.getvalue()
+    store[HEADER] = header.text().encode()
+
+  def has(self, number: int, shard: int) -> bool:
+    """Whether a shard of a pass is complete."""
+    return bool(files.get(self._place, files.manifest_key(number, shard)))
+
+  def write(
+    self, number: int, shard: int, arrays: Mapping[str, np.ndarray]
+  ) -> None:
+    """Stores a shard, reads it back and says that it counts.
+
+    Args:
+      number: of the pass.
+      shard: of the pass.
+      arrays: {name: (records of the shard, crops, ...)}.
+
+    Raises:
+      ValueError: other arrays or shapes than the header's, or what was
+        written cannot be read.
+    """
+    rows, header = self._header.rows(shard), self._header
+    _check_arrays(arrays, header, len(rows))
+    jobs = [
+      files.open_array(self._place, number, name, header)[
+        rows.start : rows.stop
+      ].write(arrays[name])
+      for name in header.arrays
+    ]
+    for job in jobs:
+      files.result(job, self._place)
+    sums = files.checksums(arrays)
+    if files.checksums(Bank(self._place).shard(number, shard)) != sums:
+      raise ValueError(
+        f"{self._place}: shard {shard} of pass {number} reads otherwise than "
+        "it was written. Is the disk full or damaged?"
+      )
+    manifest = {
+      "rows": len(rows),
+      "checksums": sums,
+      "header": files.fingerprint(header),
+      "sizes": files.sizes(self._place, number, shard, header),
+    }
+    key = files.manifest_key(number, shard)
+    files.store(self._place)[key] = json.dumps(manifest).encode()
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+  """Which entries of two mappings differ, and how; '' if none does."""
+  names = sorted(set(ours) | set(theirs))
+  differ = [n for n in names if ours.get(n) != theirs.get(n)]
+  return "; ".join(
+    f"{n} is {ours.get(n)!r} here and {theirs.get(n)!r} in the bank"
+    for n in differ
+  )
+
+
+def _check_same(place: str, theirs: Header, ours: Header) -> None:
+  plain = [json.loads(header.text()) for header in (ours, theirs)]
+  about = [fields.pop("about") for fields in plain]
+  text = "; ".join(filter(None, (difference(*plain), difference(*about))))
+  if text:
+    raise ValueError(
+      f"there is another bank at {place!r}: {text}. Choose another place, or "
+      "delete it."
+    )
+
+
+def _check_arrays(
+  arrays: Mapping[str, np.ndarray], header: Header, rows: int
+) -> None:
+  found = {name: (x.shape, x.dtype.name) for name, x in arrays.items()}
+  wanted = {
+    name: ((rows, header.crops, *shape), dtype)
+    for name, (shape, dtype) in header.arrays.items()
+  }
+  if found != wanted:
+    raise ValueError(f"a shard holds {wanted}; got {found}")

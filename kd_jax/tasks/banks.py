@@ -1,0 +1,76 @@
+"""What writing a bank and training from it have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data import bank as bank_lib
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.types import DataSource
+
+# The student may see the stored crops larger, smaller or otherwise resized.
+_OWN = ("image_size", "interpolation", "crop_pct", "train_interpolation")
+
+
+def settings(views: Preprocess) -> dict[str, Any]:
+  """The settings that decide what a crop shows, as JSON values."""
+  fields = dataclasses.asdict(views)
+  plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+  return {k: v for k, v in plain.items() if k not in (*_OWN, "num_crops")}
+
+
+def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
+  """Whether a bank belongs to these images and these views.
+
+  Raises:
+    ValueError: it was written for others.
+  """
+  header = bank.header
+  ours = {
+    "images": data.fingerprint,
+    "records": len(data),
+    **{f"preprocess.{k}": v for k, v in settings(views).items()},
+  }
+  theirs = {
+    "images": header.about["images"],
+    "records": header.records,
+    **{f"preprocess.{k}": v for k, v in header.about["views"].items()},
+  }
+  wrong = bank_lib.difference(ours, theirs)
+  if wrong:
+    raise ValueError(
+      f"the bank {bank.place} belongs to other crops: {wrong}. Train on what "
+      "it was written for, or write another one."
+    )
+  if header.crops % views.num_crops:
+    raise ValueError(
+      f"preprocess.num_crops is {views.num_crops}; the bank {bank.place} "
+      f"stores {header.crops} crops of an image per pass, which it must divide"
+    )
+
+
+def artifact(
+  constants: Mapping[str, np.ndarray], width: int
+) -> dict[str, np.ndarray]:
+  """The bank's basis, for a student of `width` channels.
+
+  Raises:
+    ValueError: the bank keeps fewer directions.
+  """
+  dim, stored = constants["basis"].shape
+  kept = min(width, dim)
+  if stored < kept:
+    raise ValueError(
+      f"the bank keeps {stored} directions of the teacher's {dim}, and the "
+      f"student has {width} channels; write one with codec.width={kept}"
+    )
+  return {
+    "mean": constants["mean"],
+    "basis": np.ascontiguousarray(constants["basis"][:, :kept]),
+    "singular_values": constants["singular_values"][:kept],
+    "channel_variance": constants["channel_variance"],
+  }

@@ -1,0 +1,40 @@
+"""Writes images as a data set of few large files, for `data.name='tfds'`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kd_jax.data import write
+from kd_jax.tasks import setup
+
+
+def run(config: ConfigDict, where: str | Path) -> Path:
+  """Writes the sources `config.train` and `config.test`.
+
+  Returns:
+    The directory of the data set; nothing is written to `where`.
+
+  Raises:
+    ValueError: no source, or anything `write.write` refuses.
+  """
+  del where  # other runs read the result, from `data_dir`
+  parts = {split: config[split] for split in ("train", "test")}
+  sources = {
+    split: setup.data(part) for split, part in parts.items() if part.name
+  }
+  place = write.write(
+    sources,
+    config.dataset,
+    config.data_dir,
+    records_per_shard=config.records_per_shard,
+  )
+  counts = ", ".join(f"{name}: {len(s)}" for name, s in sources.items())
+  data_dir = f" --config.data.data_dir={config.data_dir}"
+  print(
+    f"{place} ({counts} images); read it with --config.data.name=tfds "
+    f"--config.data.dataset={config.dataset} --config.data.split=train"
+    f"{data_dir if config.data_dir else ''}"
+  )
+  return place

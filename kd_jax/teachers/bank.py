@@ -1,0 +1,80 @@
+"""A teacher that ran before: its taps come from a bank, with the crops.
+
+`--config.teacher.source=bank --config.teacher.weights=PLACE`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from kd_jax import resolve
+from kd_jax.data.bank import Bank
+from kd_jax.types import Batch, Teacher, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Decodes what a batch brought from the bank; no network runs.
+
+  Attributes:
+    bank: where it is.
+    codec: how taps are stored.
+    widths: {tap: shape of an entry}.
+  """
+
+  bank: Bank
+  codec: Any
+  widths: tuple[tuple[str, tuple[int, ...]], ...]
+  can_resume: ClassVar[bool] = False
+
+  def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
+    """The stored taps of the batch's own crops."""
+    taps = self.codec.decode(
+      frozen["teacher"], batch.teacher, dict(self.widths)
+    )
+    return Teacher(jax.lax.stop_gradient(taps), None)
+
+  def stored(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `Batch.teacher` holds for so many rows."""
+    arrays = self.bank.header.arrays.items()
+    return {
+      name: jax.ShapeDtypeStruct((rows, *shape), np.dtype(dtype))
+      for name, (shape, dtype) in arrays
+      if name != "geometry"
+    }
+
+  @property
+  def fingerprint(self) -> str:
+    """That of the teacher that filled the bank."""
+    return self.bank.header.about["teacher"]
+
+
+def load(
+  name: str, weights: Any, overrides: Mapping[str, Any]
+) -> tuple[Source, Variables]:
+  """Opens a bank; `weights` is its place, the name plays no part.
+
+  Raises:
+    ValueError: no bank, or one without a complete pass.
+  """
+  del name, overrides
+  if not weights:
+    raise ValueError(
+      "the teacher source 'bank' needs the place of one: set "
+      "--config.teacher.weights=DIR, or gs://... or s3://..."
+    )
+  bank = Bank(str(weights))
+  if not bank.num_passes:
+    raise ValueError(
+      f"the bank {bank.place} has no complete pass; run the config that "
+      "writes it again, it goes on where it stopped"
+    )
+  about = bank.header.about
+  codec = resolve.build("codecs", "Codec", about["codec"])
+  widths = tuple((tap, tuple(w)) for tap, w in sorted(about["widths"].items()))
+  return Source(bank, codec, widths), bank.constants

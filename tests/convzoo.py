@@ -1,0 +1,109 @@
+"""Checks that the convolutional families share, beside those in `zoo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from unittest import mock
+
+import goldens as gw
+import jax
+import jax.numpy as jnp
+import numpy as np
+import zoo
+from flax import linen as nn
+
+from kd_jax import convert, models, resolve
+from kd_jax.convert import rules
+from kd_jax.models import depthwise
+
+# Outputs of timm 1.0.31 in float64 for small members with unusual options;
+# '<case>_map' is forward_features, maps are means over channels and columns.
+OPTIONS = dict(np.load(gw.FOLDER / "options_conv.npz"))
+CASES = json.loads(str(OPTIONS["cases"]))
+
+
+def native_depthwise():
+  """A context in which large depthwise windows compile quickly."""
+  return mock.patch.object(depthwise, "depthwise", depthwise.native)
+
+
+def option_cases(*families):
+  """Indices and readable ids of the stored cases."""
+  return [
+    (i, f"{arch}-{i}")
+    for i, (family, arch, *_) in enumerate(CASES)
+    if family in families
+  ]
+
+
+def check_options(index):
+  """All taps in float64, parameter for parameter as in timm."""
+  _, arch, fields, size = CASES[index]
+  rng = np.random.Generator(np.random.PCG64(0))
+  x = rng.standard_normal((2, 3, *size)).transpose(0, 2, 3, 1)
+  with jax.enable_x64(True), native_depthwise():
+    model = models.create_model(arch, num_classes=5, **zoo.RAW, **fields)
+    state_dict = {
+      k: gw.make_param(k, e.shape) for k, e in rules.entries(model).items()
+    }
+    variables = convert.from_timm(model, state_dict)
+    variables = jax.tree.map(lambda a: a.astype(np.float64), variables)
+    taps = dict(jax.device_get(jax.jit(model.apply)(variables, x)))
+  taps["map"] = taps.get("final", taps["stage4"])
+  assert taps["pooled"].shape[1] == model.num_features
+  wanted = {
+    k.partition("_")[2]: v
+    for k, v in OPTIONS.items()
+    if k.startswith(f"{index}_")
+  }
+  assert {"stage1", "stage4", "map", "pooled", "logits"} <= set(wanted)
+  for name, want in wanted.items():
+    got = taps[name]
+    assert got.dtype == np.float64
+    got = got.mean((2, 3)) if got.ndim == 4 else got
+    np.testing.assert_allclose(
+      got, want, rtol=1e-9, atol=1e-11, err_msg=name, strict=True
+    )
+
+
+def check_counts(family, counts, block):
+  """As `zoo.check_counts`, but equal blocks are traced once.
+
+  Args:
+    family: module of `kd_jax.models`.
+    counts: {variant: parameters in timm}.
+    block: the class of the repeated module.
+  """
+  assert sorted(counts) == sorted(resolve.symbol("models", family, "VARIANTS"))
+  known = {}
+  for name, want in counts.items():
+    skipped = []
+
+    def once(call, args, kwargs, context, skipped=skipped):
+      if not isinstance(context.module, block):
+        return call(*args, **kwargs)
+      if context.method_name != "__call__":
+        return call(*args, **kwargs)
+      key = _key(context.module, args[0].shape)
+      if key in known:
+        size, shape = known[key]
+        skipped.append(size)
+        return jnp.zeros(shape)
+      y = call(*args, **kwargs)
+      known[key] = _size(context.module.variables["params"]), y.shape
+      return y
+
+    with nn.intercept_methods(once), native_depthwise():
+      found = zoo.shapes(models.create_model(name))[1]["params"]
+    assert _size(found) + sum(skipped) == want, name
+
+
+def _key(module, shape):
+  fields = {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
+  return shape, tuple((f, getattr(module, f)) for f in sorted(fields))
+
+
+def _size(tree):
+  return sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
