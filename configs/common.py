@@ -119,6 +119,22 @@ def preprocess(image_size: int, **changes) -> ConfigDict:
   return ConfigDict({**fields, **changes})
 
 
+def bank(config: ConfigDict, **changes) -> None:
+  """Turns the config of a training into one that writes the bank for it."""
+  config.task = "write_bank"
+  config.bank = ConfigDict(
+    {
+      "place": "",  # directory, gs:// or s3://; '': WORKDIR/bank
+      "passes": 1,  # epochs to store; more can be added later
+      "shard": 8192,  # records per file
+      "codec": {"name": "raw"},  # a file of kd_jax/codecs and its fields
+      "price_per_hour": 0.0,  # of one process's machine, for the estimate
+      "verify": False,  # read everything back instead of writing
+      **changes,
+    }
+  )
+
+
 # KDEP's budgets: epochs over 128 images per class, or over all of ImageNet.
 BUDGETS = {
   "": (128, 90),

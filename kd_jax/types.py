@@ -43,9 +43,8 @@ class Batch:
     label: (n,) int32; -1 where there is none.
     mask: (n,) float32; 0 marks padding of the last evaluation batch.
     teacher: stored teacher taps, empty when the teacher runs online.
-    geometry: (n, m, 5) int32, top, left, height, width and mirroring of the m
-      views that the step has to cut out of every image; None if `image` holds
-      the views.
+    geometry: (n, m, 7) int32 of the m views that the step has to cut out of
+      every image, see `Preprocess.train`; None if `image` holds the views.
     target: (n, classes) label probabilities where the step mixes images.
   """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ _BASIS = ("mean", "basis", "singular_values", "channel_variance")
 
 
 @dataclasses.dataclass(frozen=True)
-class Codec:
+class Codec(base.Codec):
   """Stores the leading directions of the tap 'feature'.
 
   Attributes:
@@ -40,12 +41,13 @@ class Codec:
     ValueError: a value that is not allowed.
   """
 
+  taps = ("feature",)
+  needs_basis: ClassVar[bool] = True
+
   width: int = 512
   dtype: str = "int8"
   temperature: float = 0.1
   power: float = 3.0
-
-  taps = ("feature",)
 
   def __post_init__(self) -> None:
     base.one_of("dtype", self.dtype, ("float16", "int8", "float8_e4m3fn"))

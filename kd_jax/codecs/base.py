@@ -9,12 +9,14 @@ notice the difference. Rows are crops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from kd_jax.types import Teacher
 
 Arrays = Mapping[str, tuple[tuple[int, ...], str]]
 """{array: (shape of a crop's entry, dtype)}."""
@@ -25,11 +27,25 @@ TINY = 1e-38  # the logarithm of a probability of zero stays finite
 
 
 class CodecLike(Protocol):
-  """The interface of a `Codec`."""
+  """The interface of a `Codec`.
+
+  Attributes:
+    needs_basis: whether `constants` reads the basis of the tap 'feature'.
+    per_image: whether entries belong to whole images, not to crops; `decode`
+      then finds the crops' 'corners' among the stored arrays, (n, 4), top,
+      left, bottom, right as shares of the image.
+  """
+
+  needs_basis: ClassVar[bool]
+  per_image: ClassVar[bool]
 
   @property
   def taps(self) -> tuple[str, ...]:
     """Teacher taps that are stored."""
+    ...
+
+  def collect(self, teacher: Teacher) -> Mapping[str, Array]:
+    """What is stored, of what a teacher says."""
     ...
 
   def arrays(self, widths: Widths) -> Arrays:
@@ -62,7 +78,26 @@ class CodecLike(Protocol):
     ...
 
 
-class LabelCodec:
+class Codec:
+  """Base of all codecs: they store taps as they are, of every crop."""
+
+  needs_basis: ClassVar[bool] = False
+  per_image: ClassVar[bool] = False
+  taps: tuple[str, ...] = ()
+
+  def collect(self, teacher: Teacher) -> Mapping[str, Array]:
+    """The taps."""
+    return {name: teacher.taps[name] for name in self.taps}
+
+  def constants(
+    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """None."""
+    del artifact, sample
+    return {}
+
+
+class LabelCodec(Codec):
   """Base of codecs that store class probabilities.
 
   The tap 'logits' comes back as temperature x log(probability): its softmax
@@ -71,13 +106,6 @@ class LabelCodec:
 
   taps = ("logits",)
   temperature: float = 1.0
-
-  def constants(
-    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
-  ) -> dict[str, np.ndarray]:
-    """None."""
-    del artifact, sample
-    return {}
 
   def probabilities(self, taps: Mapping[str, Array]) -> Float[Array, "n c"]:
     """softmax(logits / temperature)."""

@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from kd_jax.codecs import base
 
 
 @dataclasses.dataclass(frozen=True)
-class Codec:
+class Codec(base.Codec):
   """Stores one tap in floating point.
 
   Attributes:
@@ -31,20 +30,13 @@ class Codec:
     base.one_of("dtype", self.dtype, ("float32", "float16"))
 
   @property
-  def taps(self) -> tuple[str, ...]:
+  def taps(self) -> tuple[str, ...]:  # type: ignore[override]
     """The one."""
     return (self.tap,)
 
   def arrays(self, widths: base.Widths) -> base.Arrays:
     """See `base.CodecLike`."""
     return {"values": (tuple(widths[self.tap]), self.dtype)}
-
-  def constants(
-    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
-  ) -> dict[str, np.ndarray]:
-    """None."""
-    del artifact, sample
-    return {}
 
   def encode(
     self, constants: Mapping[str, Array], taps: Mapping[str, Array]

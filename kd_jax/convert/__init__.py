@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from kd_jax.convert.checkpoint import read_checkpoint
-from kd_jax.convert.pretrained import load_pretrained, save_timm
+from kd_jax.convert.pretrained import load_pretrained, save_flax, save_timm
 from kd_jax.convert.weights import from_timm, to_timm
 
 __all__ = [
   "from_timm",
   "load_pretrained",
   "read_checkpoint",
+  "save_flax",
   "save_timm",
   "to_timm",
 ]

@@ -1,4 +1,8 @@
-"""Models together with their weights and preprocessing facts."""
+"""Models together with their weights and preprocessing facts.
+
+timm names weights 'architecture.tag'. `create_model` takes architectures only,
+since it loads nothing; `load_pretrained` takes both.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
-from kd_jax import models
+from kd_jax import models, trees
 from kd_jax.convert import checkpoint, rules, weights
 from kd_jax.models.backbone import Backbone
 
 FACTS = ("mean", "std", "interpolation", "crop_pct", "input_size")
 """Preprocessing fields of a model, named as in timm's pretrained_cfg."""
+
+_COLLECTIONS = ("params/", "batch_stats/")
+_HEAD = (rules.HEAD,)
 
 # Says how a model is trained or run, not what it is.
 _NOT_STORED = {
@@ -32,13 +40,14 @@ _NOT_STORED = {
 
 
 def load_pretrained(
-  name: str, source: checkpoint.Source, **overrides: Any
+  name: str, source: checkpoint.Source = "", **overrides: Any
 ) -> tuple[Backbone, dict[str, Any]]:
-  """A model with weights from a timm checkpoint.
+  """A model with weights from a timm checkpoint, or from `save_flax`.
 
   Args:
-    name: model name, see `kd_jax.models.create_model`.
-    source: what `read_checkpoint` accepts.
+    name: model name, see `kd_jax.models.create_model`, or a name with a tag.
+    source: what `read_checkpoint` accepts. May be left out after a tag:
+      'resnet50.a1_in1k' alone stands for 'timm/resnet50.a1_in1k' on the hub.
     **overrides: fields of the model. They win over the checkpoint's
       config.json, which wins over the family's defaults. num_classes=0 drops
       the classifier.
@@ -47,16 +56,34 @@ def load_pretrained(
     (model, variables); variables are float32 NumPy arrays.
 
   Raises:
-    ValueError: unreadable source, another architecture, unfit tensors.
+    ValueError: no or an unreadable source, another architecture, unfit
+      tensors.
   """
-  models.family_of(name)
+  architecture, _, tag = name.partition(".")
+  models.family_of(architecture)
+  if isinstance(source, str) and not source:
+    if not tag:
+      raise ValueError(
+        f"{name!r} says no weights. Pass a file, a directory or a hub name, or "
+        f"add timm's tag to the name, as in '{name}.a1_in1k'."
+      )
+    source = f"timm/{name}"
   state_dict, facts = checkpoint.read_checkpoint(source)
-  stored = facts.get("architecture", name)
-  if stored != name:
+  stored = facts.get("architecture", architecture)
+  if stored != architecture:
     raise ValueError(
-      f"the config.json of {source} says {stored!r}, not {name!r}. Ask for "
-      f"{stored!r}, or move the config.json away if it belongs elsewhere."
+      f"the config.json of {source} says {stored!r}, not {architecture!r}. Ask "
+      f"for {stored!r}, or move the config.json away if it belongs elsewhere."
     )
+  return _build(architecture, state_dict, facts, overrides)
+
+
+def _build(
+  name: str,
+  state_dict: dict[str, np.ndarray],
+  facts: Mapping[str, Any],
+  overrides: Mapping[str, Any],
+) -> tuple[Backbone, dict[str, Any]]:
   fields = {k: facts[k] for k in FACTS if k in facts}
   if facts.get("global_pool"):
     fields["global_pool"] = facts["global_pool"]
@@ -71,7 +98,32 @@ def load_pretrained(
       "the checkpoint has no config.json; preprocessing is assumed to be %s",
       {k: getattr(model, k) for k in FACTS},
     )
+  if all(path.startswith(_COLLECTIONS) for path in state_dict):
+    return model, _from_flax(model, state_dict)
   return model, weights.from_timm(model, state_dict)
+
+
+def _from_flax(
+  model: Backbone, flat: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """The tensors of `save_flax`, nested and compared with the model."""
+  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), np.float32)
+  wanted = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), image))
+  if not model.num_classes:
+    flat = {k: v for k, v in flat.items() if not trees.is_under(k, _HEAD)}
+  wrong = sorted(
+    path
+    for path in {*flat, *wanted}
+    if np.shape(flat.get(path)) != np.shape(wanted.get(path))
+    or (path in flat) != (path in wanted)
+  )
+  if wrong:
+    raise ValueError(
+      f"{len(wrong)} variables of the file and the model differ, {wrong[0]} "
+      "is the first. Load it with the name and the config.json that it was "
+      "written with."
+    )
+  return trees.unflatten(flat)
 
 
 def save_timm(
@@ -99,20 +151,72 @@ def save_timm(
   Raises:
     ValueError: `name` is of another family, or the variables do not fit.
   """
+  _check_family(model, name)
+  tensors = weights.to_timm(model, variables)
+  first = rules.first_conv(model)
+  tensors[first] = np.ascontiguousarray(tensors[first][:, _to_rgb(model)])
+  facts = {k: getattr(model, k) for k in FACTS}
+  flip = _to_rgb(model)
+  facts.update(mean=model.mean[flip], std=model.std[flip])
+  config = _config(model, name, facts)
+  return _write(tensors, config, directory, metadata={"format": "pt"})
+
+
+def save_flax(
+  model: Backbone,
+  variables: Mapping[str, Any],
+  directory: str | Path,
+  *,
+  name: str,
+) -> Path:
+  """Writes the variables as they are: one tensor per path, and config.json.
+
+  The files are called as those of `save_timm`, and `load_pretrained(name,
+  directory)` reads them back; the tensors are 'params/stem/conv1/kernel' and
+  so on, in the layout used here.
+
+  Args:
+    model: the model.
+    variables: its parameters and statistics.
+    directory: is created if necessary.
+    name: the architecture, a name of `kd_jax.models.list_models`.
+
+  Returns:
+    The directory.
+
+  Raises:
+    ValueError: `name` is of another family, or the variables do not fit.
+  """
+  _check_family(model, name)
+  flat = trees.flatten(variables)
+  tensors = {k: np.array(v, np.float32, order="C") for k, v in flat.items()}
+  _from_flax(model, tensors)
+  facts = {k: getattr(model, k) for k in FACTS}
+  config = _config(model, name, facts)
+  config["model_args"]["channel_order"] = model.channel_order
+  return _write(tensors, config, directory, metadata={"format": "flax"})
+
+
+def _check_family(model: Backbone, name: str) -> None:
   if models.family_of(name) != rules.family(model):
     raise ValueError(
       f"{name!r} is of the family {models.family_of(name)!r}, the model of "
       f"{rules.family(model)!r}"
     )
-  tensors = weights.to_timm(model, variables)
-  first = rules.first_conv(model)
-  tensors[first] = np.ascontiguousarray(tensors[first][:, _to_rgb(model)])
+
+
+def _write(
+  tensors: dict[str, np.ndarray],
+  config: Mapping[str, Any],
+  directory: str | Path,
+  metadata: dict[str, str],
+) -> Path:
   folder = Path(directory)
   folder.mkdir(parents=True, exist_ok=True)
   safetensors_numpy.save_file(
-    tensors, folder / checkpoint.WEIGHTS, metadata={"format": "pt"}
+    tensors, folder / checkpoint.WEIGHTS, metadata=metadata
   )
-  text = json.dumps(_config(model, name), indent=2) + "\n"
+  text = json.dumps(config, indent=2) + "\n"
   (folder / checkpoint.CONFIG).write_text(text, encoding="utf-8")
   return folder
 
@@ -121,11 +225,10 @@ def _to_rgb(model: Backbone) -> slice:
   return slice(None, None, -1 if model.channel_order == "bgr" else 1)
 
 
-def _config(model: Backbone, name: str) -> dict[str, Any]:
+def _config(
+  model: Backbone, name: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
   """What config.json holds."""
-  facts = {k: getattr(model, k) for k in FACTS}
-  flip = _to_rgb(model)
-  facts.update(mean=model.mean[flip], std=model.std[flip])
   return {
     "architecture": name,
     "num_classes": model.num_classes,

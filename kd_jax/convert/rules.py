@@ -23,6 +23,7 @@ image size; `shapes` are {timm name: shape} of the model.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -92,10 +93,11 @@ def expanded(model: Backbone) -> list[Rule]:
   return rules
 
 
-def entries(model: Backbone) -> dict[str, Entry]:
-  """{timm name: Entry} of every tensor of the model; computes shapes only."""
+def entries(model: Backbone, end: str = "head") -> dict[str, Entry]:
+  """{timm name: Entry} of every tensor up to a stage; computes shapes only."""
   image = jax.ShapeDtypeStruct((1, *model.example_size, 3), jnp.float32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+  init = functools.partial(model.init, end=end)
+  shapes = jax.eval_shape(init, jax.random.key(0), image)
   rules = [(_pattern(o), t, layout) for t, o, layout in expanded(model)]
   found = {}
   for path, leaf in trees.flatten(shapes).items():

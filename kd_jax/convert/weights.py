@@ -9,12 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import models, resolve, trees
+from kd_jax import models, trees
 from kd_jax.convert import rules
 from kd_jax.models.backbone import Backbone
 
 _COUNTER = ".num_batches_tracked"
 _SHOWN = 5
+_TRACED = 12
 
 
 def from_timm(
@@ -143,24 +144,32 @@ def _advice(
 
 
 def _fitting(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-  """Known variants whose backbones have exactly these tensors."""
-  fitting = []
-  for family in resolve.names("models", "VARIANTS"):
-    for name in resolve.symbol("models", family, "VARIANTS"):
-      first, head, backbone = _variant(name)
-      if first not in shapes:
-        break
-      if {k: v for k, v in shapes.items() if k not in head} == backbone:
-        fitting.append(name)
+  """Known variants whose backbones have exactly these tensors; not all."""
+  fitting, traced = [], 0
+  for name in models.list_models():
+    model = _headless(name)
+    # Most variants are told apart by their first stage, in milliseconds.
+    if rules.first_conv(model) not in shapes or traced == _TRACED:
+      continue
+    stem = {k: e.shape for k, e in _stem(name).items()}
+    if not stem.items() <= shapes.items():
+      continue
+    traced += 1
+    head = rules.head_names(model)
+    whole = {k: e.shape for k, e in rules.entries(model).items()}
+    if {k: v for k, v in shapes.items() if k not in head} == whole:
+      fitting.append(name)
   return fitting
 
 
 @functools.cache
-def _variant(name: str) -> tuple[str, set[str], dict[str, tuple[int, ...]]]:
-  """First kernel, names of the classifier, shapes of the backbone."""
-  model = models.create_model(name, num_classes=0)
-  shapes = {k: e.shape for k, e in rules.entries(model).items()}
-  return rules.first_conv(model), rules.head_names(model), shapes
+def _headless(name: str) -> Backbone:
+  return models.create_model(name, num_classes=0)
+
+
+@functools.cache
+def _stem(name: str) -> dict[str, rules.Entry]:
+  return rules.entries(_headless(name), end="stem")
 
 
 def _some(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,11 @@ class Bank:
   def header(self) -> Header:
     """See `read_header`."""
     return read_header(self.place)
+
+  @property
+  def per_image(self) -> bool:
+    """Whether entries belong to images, whatever their crops."""
+    return bool(self.header.about.get("per_image"))
 
   @functools.cached_property
   def constants(self) -> dict[str, np.ndarray]:
@@ -169,6 +175,9 @@ class Bank:
 class Writer:
   """Adds shards to a bank; any number of processes may write different ones.
 
+  Attributes:
+    constants: what decoding needs.
+
   Args:
     place: directory or URL; a bank that is there already must have the same
       header and constants.
@@ -183,7 +192,7 @@ class Writer:
     self, place: str, header: Header, constants: Mapping[str, np.ndarray]
   ) -> None:
     self._place, self._header = place, header
-    self._bank = Bank(place)
+    self.constants = dict(constants)
     if files.get(place, HEADER):
       _check_same(place, read_header(place), header)
       return
@@ -235,6 +244,12 @@ class Writer:
     }
     key = files.manifest_key(number, shard)
     files.store(self._place)[key] = json.dumps(manifest).encode()
+
+
+def digest(constants: Mapping[str, np.ndarray]) -> str:
+  """16 hex digits of what decoding needs."""
+  sums = files.checksums(dict(sorted(constants.items())))
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from kd_jax.types import Record
 
 Pixels = UInt8[np.ndarray, "s s 3"]
 
-Geometry = tuple[int, int, int, int, int]
+Geometry = tuple[int, int, int, int, int, int, int]
 View = tuple[Pixels, Geometry]
 
 EXACT = ("bilinear", "bicubic")
@@ -93,8 +93,9 @@ class Preprocess:
       rng: crop number -> its source of randomness.
 
     Returns:
-      {'image': (m, s, s, 3) uint8, 'geometry': (m, 5) int32}: where each view
-      comes from: top, left, height, width of the box and 1 if it is mirrored.
+      {'image': (m, s, s, 3) uint8, 'geometry': (m, 7) int32}: where each view
+      comes from: top, left, height, width of the box, 1 if it is mirrored,
+      height and width of the image.
       With a canvas, 'image' is the whole of it, (side, side, 3), and the
       geometry is still to be applied.
 
@@ -141,7 +142,8 @@ def _center(p: Preprocess, image: np.ndarray) -> Pixels:
 
 
 def _none(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
-  return _center(p, image), (0, 0, *image.shape[:2], 0)
+  size = image.shape[:2]
+  return _center(p, image), (0, 0, *size, 0, *size)
 
 
 def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
@@ -169,7 +171,8 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
 
 def _shift(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   moved, (down, right) = crops.random_shift(_center(p, image), rng, p.shift)
-  return moved, (down, right, *image.shape[:2], 0)
+  size = image.shape[:2]
+  return moved, (down, right, *size, 0, *size)
 
 
 def _on_canvas(
@@ -186,7 +189,7 @@ def _draw(
 ) -> Geometry:
   """Box and flip of a random resized crop."""
   box = crops.random_box(*size, rng, scale=p.scale, ratio=p.ratio)
-  return (*box, int(rng.random() < p.hflip))
+  return (*box, int(rng.random() < p.hflip), *size)
 
 
 AUGMENTS: dict[

@@ -90,7 +90,7 @@ class Train:
     record, skipped = self.source.next_readable(index)
     crops = self.preprocess.num_crops
     number, first = epoch, 0
-    if self.bank is not None:
+    if self.bank is not None and not self.bank.per_image:
       stored = self.bank.header.crops
       number, first = divmod(epoch * crops, stored)
       number %= self.bank.num_passes
@@ -142,7 +142,7 @@ class Attach:
 
   Attributes:
     bank: where it is.
-    crops: views per image, a divisor of the bank's.
+    crops: views per image, a divisor of the bank's unless that is per image.
   """
 
   bank: Bank
@@ -153,22 +153,44 @@ class Attach:
 
     Raises:
       ValueError: stored bytes are damaged, or the images of the bank had
-        other crops.
+        other sizes or crops.
     """
     number, first, index = batch["place"].T
+    if self.bank.per_image:
+      number, first = np.zeros_like(number), np.zeros_like(first)
     stored = self.bank.read(number, index)
+    kept = stored.pop("geometry")
+    wanted = batch["geometry"]
     rows = np.arange(len(index))[:, None]
     slots = first[:, None] + np.arange(self.crops)
-    kept = {name: values[rows, slots] for name, values in stored.items()}
-    geometry = kept.pop("geometry")
-    wrong = (geometry != batch["geometry"]).any((1, 2))
+    if self.bank.per_image:
+      slots = np.zeros_like(slots)
+      self._compare(kept[rows, slots][..., 5:], wanted[..., 5:], index)
+    else:
+      self._compare(kept[rows, slots], wanted, index)
+    teacher = {name: values[rows, slots] for name, values in stored.items()}
+    if self.bank.per_image:
+      teacher["corners"] = corners(wanted)
+    return {**batch, "teacher": teacher}
+
+  def _compare(
+    self, found: np.ndarray, wanted: np.ndarray, index: np.ndarray
+  ) -> None:
+    wrong = (found != wanted).any((1, 2))
     if wrong.any():
       raise ValueError(
-        f"the bank {self.bank.place} was written with other crops of record "
-        f"{index[wrong][0]} ({wrong.sum()} of {len(wrong)} in this batch): "
-        "its images are not these. Write a bank for these images."
+        f"the bank {self.bank.place} was written with other images: record "
+        f"{index[wrong][0]} ({wrong.sum()} of {len(wrong)} in this batch) had "
+        "another size or other crops. Write a bank for these images."
       )
-    return {**batch, "teacher": kept}
+
+
+def corners(geometry: np.ndarray) -> np.ndarray:
+  """(..., 4) top, left, bottom, right as shares of the image, float32."""
+  top, left, height, width, _, *size = np.moveaxis(geometry, -1, 0)
+  rows, columns = (np.asarray(side, np.float32) for side in size)
+  ends = (top / rows, left / columns, (top + height) / rows)
+  return np.stack([*ends, (left + width) / columns], -1).astype(np.float32)
 
 
 def _about(

@@ -30,15 +30,17 @@ def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
     ValueError: it was written for others.
   """
   header = bank.header
+  plain = {} if bank.per_image else settings(views)
+  stored = {} if bank.per_image else header.about["views"]
   ours = {
     "images": data.fingerprint,
     "records": len(data),
-    **{f"preprocess.{k}": v for k, v in settings(views).items()},
+    **{f"preprocess.{k}": v for k, v in plain.items()},
   }
   theirs = {
     "images": header.about["images"],
     "records": header.records,
-    **{f"preprocess.{k}": v for k, v in header.about["views"].items()},
+    **{f"preprocess.{k}": v for k, v in stored.items()},
   }
   wrong = bank_lib.difference(ours, theirs)
   if wrong:
@@ -46,7 +48,7 @@ def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
       f"the bank {bank.place} belongs to other crops: {wrong}. Train on what "
       "it was written for, or write another one."
     )
-  if header.crops % views.num_crops:
+  if not bank.per_image and header.crops % views.num_crops:
     raise ValueError(
       f"preprocess.num_crops is {views.num_crops}; the bank {bank.place} "
       f"stores {header.crops} crops of an image per pass, which it must divide"

@@ -41,11 +41,13 @@ class Source:
 
   def stored(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What `Batch.teacher` holds for so many rows."""
-    arrays = self.bank.header.arrays.items()
+    arrays = dict(self.bank.header.arrays)
+    arrays.pop("geometry")
+    if self.bank.per_image:
+      arrays["corners"] = ((4,), "float32")
     return {
       name: jax.ShapeDtypeStruct((rows, *shape), np.dtype(dtype))
-      for name, (shape, dtype) in arrays
-      if name != "geometry"
+      for name, (shape, dtype) in arrays.items()
     }
 
   @property

@@ -89,7 +89,7 @@ def seen(batch: Batch, cut: Cut) -> Batch:
   if batch.geometry is None:
     return batch.replace(image=as_unit(batch.image))
   crops = batch.geometry.shape[1]
-  rows = batch.geometry.reshape(-1, 5)
+  rows = batch.geometry.reshape(-1, batch.geometry.shape[-1])
   image = canvas.crop_resize(
     jnp.repeat(batch.image, crops, axis=0),
     rows[:, :4].astype(jnp.float32),

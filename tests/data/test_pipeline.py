@@ -158,7 +158,7 @@ def test_canvas_batches_hold_images_and_boxes():
   batch = take(1, preprocess=view, batch_size=8)[0]
   shapes = jax.tree.map(np.shape, batch)
   assert shapes.image == (4, 12, 12, 3)
-  assert shapes.geometry == (4, 2, 5)
+  assert shapes.geometry == (4, 2, 7)
   assert shapes.label == shapes.mask == (4,)
 
 

@@ -176,7 +176,7 @@ def test_a_canvas_leaves_the_cropping_to_the_device():
   found = Preprocess(**fields, canvas=160).train(RECORD, rng)
   assert {k: (v.shape, v.dtype.name) for k, v in found.items()} == {
     "image": ((160, 160, 3), "uint8"),
-    "geometry": ((4, 5), "int32"),
+    "geometry": ((4, 7), "int32"),
   }
   assert set(found["geometry"][:, 4].tolist()) == {0, 1}
   height, width = PHOTO.shape[:2]

@@ -1,0 +1,156 @@
+"""Writes the student of a run alone, without what the trainer needs.
+
+  timm/       model.safetensors and config.json, as timm's hub stores them
+  flax/       the same variables by their paths here, see `convert.save_flax`
+  stablehlo/  model.bin: images in, vectors out, weights inside
+  README.md   what it is, where it came from, how to load it
+
+`stablehlo/model.bin` is StableHLO, written by `jax.export`: it is part of JAX,
+runs on CPU, GPU and TPU, and can be read for six months of JAX releases at
+least. ONNX is left out: its one kept exporter, jax2onnx 0.17, demands an
+orbax-checkpoint below 0.11.37, and checkpoints here need 0.12.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax import export
+from ml_collections import ConfigDict
+
+from kd_jax import convert
+from kd_jax.tasks import card, describe, setup
+from kd_jax.train import ckpt, workdir
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def run(config: ConfigDict, where: str | Path) -> Path:
+  """Exports the student of the run `config.workdir`.
+
+  Args:
+    config: see configs/export.py.
+    where: not looked at.
+
+  Returns:
+    The folder with the result.
+
+  Raises:
+    ValueError: there is no such run, it has no weights yet or they are
+      damaged, or the folder cannot be written.
+  """
+  del where
+  source = _run_folder(config.workdir)
+  recipe, about = (_read(source / f"{n}.json") for n in ("config", "summary"))
+  if "student" not in about:
+    raise ValueError(
+      f"{source}/summary.json says nothing of a student; export reads the runs "
+      "of the task 'pretrain'"
+    )
+  model, variables = _student(source, recipe)
+  size = about["image_size"]
+  model = model.clone(
+    interpolation=about["interpolation"],
+    crop_pct=about["crop_pct"],
+    input_size=(3, size, size),
+  )
+  name = recipe["student"]["name"]
+  target = Path(config.output or source / "export")
+  try:
+    convert.save_timm(model, variables, target / "timm", name=name)
+    # What was written, as others will read it.
+    model, variables = convert.load_pretrained(name, target / "timm")
+    convert.save_flax(model, variables, target / "flax", name=name)
+    (target / "stablehlo").mkdir(exist_ok=True)
+    program = stablehlo(model, variables, size)
+    (target / "stablehlo" / "model.bin").write_bytes(program)
+    options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
+    text = card.text(model, name, recipe, about, options)
+    workdir.write(target / "README.md", text)
+  except OSError as error:
+    raise ValueError(
+      f"the folder {target} cannot be written ({error.strerror}); give another "
+      "one with --config.output"
+    ) from error
+  describe.say(f"{name} of {source} -> {target}")
+  return target
+
+
+def stablehlo(
+  model: nn.Module, variables: Mapping[str, Any], size: int
+) -> bytes:
+  """The forward pass in evaluation mode, with its weights, for any batch.
+
+  Args:
+    model: the network.
+    variables: its weights, which become constants of the program.
+    size: of the images, in pixels.
+
+  Returns:
+    What `jax.export.deserialize` reads: a function of float32 RGB images
+    (n, size, size, 3) in [0, 1] that returns {'pooled': (n, d)}, and 'logits'
+    if there is a classifier.
+  """
+  names = ("pooled", "logits") if model.num_classes else ("pooled",)
+
+  def one(image: jax.Array) -> dict[str, jax.Array]:
+    taps = model.apply(variables, image[None], train=False)
+    return {name: taps[name][0] for name in names}
+
+  # Mapped over the images: models may count them, which a symbol cannot do.
+  (n,) = export.symbolic_shape("n")
+  images = jax.ShapeDtypeStruct((n, size, size, 3), np.float32)
+  program = export.export(jax.jit(jax.vmap(one)), platforms=PLATFORMS)(images)
+  return bytes(program.serialize())
+
+
+def _run_folder(path: str) -> Path:
+  if not path:
+    raise ValueError(
+      "no run is named; set --config.workdir to the folder of one"
+    )
+  folder = Path(path)
+  if not (folder / "config.json").is_file():
+    raise ValueError(
+      f"{folder} is not the folder of a run: there is no {folder}/config.json. "
+      "Set --config.workdir to what --workdir was."
+    )
+  return folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"{path} cannot be read ({error}); a run writes it when it starts to "
+      "train"
+    ) from error
+  return found
+
+
+def _student(
+  source: Path, recipe: Mapping[str, Any]
+) -> tuple[nn.Module, Mapping[str, Any]]:
+  """The finished student, or that of the newest checkpoint."""
+  finished = source / "student"
+  if finished.is_dir():
+    return convert.load_pretrained(recipe["student"]["name"], finished)
+  state = ckpt.read_newest(source / "checkpoints")
+  if state is None:
+    raise ValueError(
+      f"{source} has neither a student nor a checkpoint yet; the first one "
+      f"comes after {recipe['checkpoint']['every']} steps"
+    )
+  describe.say(f"the run is not finished: weights of step {state['step']}")
+  params = (state["ema"] or state["params"])["student"]
+  stats = state["stats"]["student"]
+  collections = {"params": params, "batch_stats": stats}
+  model = setup.student(ConfigDict(recipe))
+  return model, {k: v for k, v in collections.items() if v}

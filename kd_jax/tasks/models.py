@@ -1,0 +1,243 @@
+"""Lists the models: size, cost, taps, and how far their weights are checked.
+
+Nothing is initialised: shapes and operations come from tracing.
+
+GFLOPs are those of matrix products and convolutions in one forward pass of one
+image of the native size, two per multiply-add. They do not depend on the
+device; `student_gflops_per_image` in the summary of a run counts everything
+that XLA runs there, at the size of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+from ml_collections import ConfigDict
+
+from kd_jax import models
+from kd_jax.models.backbone import Backbone
+from kd_jax.train import workdir
+
+CHECKED = frozenset(
+  (
+    "beit_base_patch16_224",
+    "convnext_tiny",
+    "convnextv2_base",
+    "convnextv2_nano",
+    "deit3_medium_patch16_224",
+    "deit_small_distilled_patch16_224",
+    "efficientnet_b0",
+    "eva02_small_patch14_224",
+    "mixer_s16_224",
+    "mobilenetv1_100",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "regnety_016",
+    "resnet101",
+    "resnet18",
+    "resnet50",
+    "resnet50_clip",
+    "resnetv2_50x1_bit",
+    "resnext50_32x4d",
+    "seresnext50_32x4d",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "tf_efficientnet_b1",
+    "vit_base_patch16_224",
+    "vit_base_patch16_clip_224",
+    "vit_base_patch16_clip_quickgelu_224",
+    "vit_base_patch16_siglip_224",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_tiny_patch16_224",
+    "wide_resnet50_2",
+  )
+)
+"""Models whose outputs are compared with those of timm for equal weights; the
+others of a family run the same code with other numbers."""
+
+_TITLES = (
+  "model",
+  "parameters (M)",
+  "GFLOPs",
+  "features",
+  "input",
+  "taps",
+  "compared with timm",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What the table says about a model.
+
+  Attributes:
+    name: of the model.
+    parameters: their number.
+    flops: of one image, see above.
+    width: of the tap 'pooled'.
+    input_size: (channels, height, width).
+    taps: their names.
+    checked: whether its outputs are compared with timm's.
+  """
+
+  name: str
+  parameters: int
+  flops: int
+  width: int
+  input_size: tuple[int, ...]
+  taps: tuple[str, ...]
+  checked: bool
+
+  def cells(self) -> tuple[str, ...]:
+    """As people read it, in the order of the titles."""
+    return (
+      self.name,
+      f"{self.parameters / 1e6:.2f}",
+      f"{self.flops / 1e9:.2f}",
+      str(self.width),
+      " x ".join(map(str, self.input_size[1:])),
+      ", ".join(short(self.taps)),
+      "yes" if self.checked else "its family",
+    )
+
+
+def run(config: ConfigDict, where: str | Path) -> list[Row]:
+  """Prints the models whose names match; writes `config.output` if it is set.
+
+  Args:
+    config: see configs/models.py.
+    where: not looked at.
+
+  Raises:
+    ValueError: no name matches, or the file cannot be written.
+  """
+  del where
+  names = fnmatch.filter(models.list_models(), config.match)
+  if not names:
+    raise ValueError(
+      f"no model matches {config.match!r}. Use '*' and '?', as in "
+      "--config.match='resnet*'."
+    )
+  widths = [max(map(len, [*names, _TITLES[0]])), 14, 8, 8, 9, 0, 0]
+  print(_line(_TITLES, widths))
+  rows = []
+  for name in names:
+    rows.append(row(name, models.create_model(name)))
+    print(_line(rows[-1].cells(), widths), flush=True)
+  if config.output:
+    _write(Path(config.output), rows)
+  return rows
+
+
+def row(name: str, model: Backbone) -> Row:
+  """Traces a model at its native input size."""
+  size = model.input_size
+  image = jax.ShapeDtypeStruct((1, *size[1:], size[0]), np.float32)
+  traced, (taps, variables) = jax.make_jaxpr(
+    model.init_with_output, return_shape=True
+  )(jax.random.key(0), image)
+  leaves = jax.tree.leaves(variables["params"])
+  return Row(
+    name=name,
+    parameters=sum(math.prod(leaf.shape) for leaf in leaves),
+    flops=flops(traced.jaxpr),
+    width=taps["pooled"].shape[-1],
+    input_size=size,
+    taps=tuple(taps),
+    checked=name in CHECKED,
+  )
+
+
+def flops(jaxpr: core.Jaxpr) -> int:
+  """Operations of the matrix products and convolutions of a traced function.
+
+  Of branches the most expensive one counts: on CPUs depthwise convolutions are
+  sums of products, and counted as what they stand for.
+  """
+  return sum(_flops(equation) for equation in jaxpr.eqns)
+
+
+def _flops(equation: Any) -> int:
+  kind, params = equation.primitive.name, equation.params
+  if kind == "dot_general":
+    (contracted, _), _ = params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    depth = math.prod(shape[axis] for axis in contracted)
+    return 2 * depth * math.prod(equation.outvars[0].aval.shape)
+  if kind == "conv_general_dilated":
+    kernel = equation.invars[1].aval.shape
+    outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
+    depth = math.prod(kernel) // outputs
+    return 2 * depth * math.prod(equation.outvars[0].aval.shape)
+  counts = [flops(inner) for inner in _inner(params.values())]
+  if kind == "cond":
+    return max(counts)
+  return params.get("length", 1) * sum(counts)
+
+
+def _inner(values: Iterable[Any]) -> Iterator[core.Jaxpr]:
+  for value in values:
+    for part in value if isinstance(value, tuple) else (value,):
+      if isinstance(part, core.ClosedJaxpr):
+        yield part.jaxpr
+      elif isinstance(part, core.Jaxpr):
+        yield part
+
+
+def short(taps: Iterable[str]) -> list[str]:
+  """Names of taps, with runs of numbers as 'stage1-4'."""
+  groups: dict[str, list[str]] = {}
+  for name in taps:
+    groups.setdefault(name.rstrip("0123456789"), []).append(name)
+  return [
+    names[0] if len(names) == 1 else f"{names[0]}-{names[-1][len(stem) :]}"
+    for stem, names in sorted(groups.items())
+  ]
+
+
+def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
+  return "  ".join(
+    f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)
+  ).rstrip()
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+  lines = [_TITLES, ("-",) * len(_TITLES), *(row.cells() for row in rows)]
+  table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write(path, f"{_HEAD}\n{table}")
+  except OSError as error:
+    raise ValueError(
+      f"{path} cannot be written ({error.strerror}); give another file with "
+      "--config.output"
+    ) from error
+
+
+_HEAD = """\
+# Models
+
+Written by `python -m kd_jax.main --config configs/models.py
+--config.output=docs/models.md`. Names, weights and preprocessing are timm's.
+
+- GFLOPs: matrix products and convolutions of one forward pass of one image of
+  the input size in the table, two per multiply-add.
+- features: width of the tap `pooled`, without a classifier the output.
+- taps: `model.apply(variables, images)` returns them by name.
+- compared with timm: "yes" where outputs for equal weights are compared with
+  those of timm in the tests; "its family" where another member's are, which
+  runs the same code with other numbers.
+
+`kd_jax.create_model("resnet50")` takes these names.
+`kd_jax.load_pretrained("resnet50.a1_in1k")` takes timm's names with a tag and
+loads them from the hub, `load_pretrained("resnet50", FILE)` from a file.
+"""
