@@ -27,13 +27,19 @@ from kd_jax.data import bank_files as files
 from kd_jax.data.bank_files import Header
 
 HEADER, CONSTANTS = "bank.json", "constants.npz"
+_FIX = "put it back from a copy, or write another bank"
+
+
+def exists(place: str) -> bool:
+  """Whether there is a bank."""
+  return bool(files.get(place, HEADER))
 
 
 def read_header(place: str) -> Header:
   """The header of the bank at `place`.
 
   Raises:
-    ValueError: there is no bank.
+    ValueError: there is no bank, or its header is damaged.
   """
   text = files.get(place, HEADER)
   if not text:
@@ -41,17 +47,22 @@ def read_header(place: str) -> Header:
       f"there is no bank at {place!r}. Write one with a config of the task "
       "'write_bank', for instance configs/bank_kdep.py."
     )
-  fields = json.loads(text)
-  fields["arrays"] = {
-    name: (tuple(shape), dtype)
-    for name, (shape, dtype) in fields["arrays"].items()
-  }
-  return Header(**fields)
+  try:
+    fields = json.loads(text)
+    fields["arrays"] = {
+      name: (tuple(shape), dtype)
+      for name, (shape, dtype) in fields["arrays"].items()
+    }
+    return Header(**fields)
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise ValueError(
+      f"{place}: {HEADER} is damaged ({error}); {_FIX}"
+    ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
-  """An open bank; pickles as its place.
+  """An open bank; what is pickled goes on seeing as many passes.
 
   Attributes:
     place: directory or URL.
@@ -69,25 +80,49 @@ class Bank:
     """Whether entries belong to images, whatever their crops."""
     return bool(self.header.about.get("per_image"))
 
+  @property
+  def fingerprint(self) -> str:
+    """16 hex digits: of teacher, images, views, codec and constants."""
+    return files.fingerprint(self.header)
+
   @functools.cached_property
   def constants(self) -> dict[str, np.ndarray]:
-    """The arrays that decoding needs."""
+    """The arrays that decoding needs.
+
+    Raises:
+      ValueError: they are damaged, or those of another bank.
+    """
     data = files.get(self.place, CONSTANTS)
-    return dict(np.load(io.BytesIO(data), allow_pickle=False))
+    try:
+      found = dict(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # numpy and zipfile raise nine kinds
+      raise ValueError(
+        f"{self.place}: {CONSTANTS} is damaged ({error}); {_FIX}"
+      ) from error
+    if _digest(found) != self.header.about["constants"]:
+      raise ValueError(
+        f"{self.place}: {CONSTANTS} is not the one that belongs to {HEADER}; "
+        f"{_FIX}"
+      )
+    return found
 
   @functools.cached_property
   def num_passes(self) -> int:
     """Complete passes, counted from the first one on.
 
     Raises:
-      ValueError: a file of a shard that counts is missing or cut short.
+      ValueError: a shard that counts belongs to another bank, or a file of it
+        is missing or cut short.
     """
     keys = files.keys(self.place)
+    found = files.manifests(self.place, keys)
     every = range(self.header.num_shards)
     number = 0
-    while all(files.manifest_key(number, shard) in keys for shard in every):
-      for shard in every:
-        files.check_files(self.place, number, shard, self.header, keys)
+    while all((number, shard) in found for shard in every):
+      for spot in ((number, shard) for shard in every):
+        files.read_manifest(
+          found[spot], spot, place=self.place, header=self.header, keys=keys
+        )
       number += 1
     return number
 
@@ -124,24 +159,23 @@ class Bank:
     Raises:
       ValueError: there is no bank.
     """
+    try:
+      _ = self.constants
+    except ValueError as error:
+      yield str(error)
     keys = files.keys(self.place)
-    for key in sorted(keys):
-      number, shard = files.parse_manifest_key(key)
-      if number < 0:
-        continue
-      manifest = json.loads(files.get(self.place, key))
+    for spot, text in files.manifests(self.place, keys).items():
+      where = "pass {}, shard {}".format(*spot)
       try:
-        files.check_files(self.place, number, shard, self.header, keys)
-        found = files.checksums(self.shard(number, shard))
-      except ValueError as error:
-        yield f"pass {number}, shard {shard}: {error}"
-        continue
-      wrong = [k for k, v in found.items() if manifest["checksums"].get(k) != v]
-      if wrong or manifest["header"] != files.fingerprint(self.header):
-        yield (
-          f"pass {number}, shard {shard}: "
-          f"{wrong or 'its manifest'} does not belong to this bank"
+        manifest = files.read_manifest(
+          text, spot, place=self.place, header=self.header, keys=keys
         )
+        found = files.checksums(self.shard(*spot))
+      except ValueError as error:
+        yield f"{where}: {error}"
+        continue
+      if found != manifest["checksums"]:
+        yield f"{where}: its arrays are not those that were written"
 
   def shard(self, number: int, shard: int) -> dict[str, np.ndarray]:
     """All arrays of one shard of a pass.
@@ -168,8 +202,10 @@ class Bank:
   def _arrays(self) -> dict[tuple[int, str], Any]:
     return {}
 
-  def __getstate__(self) -> dict[str, str]:
-    return {"place": self.place}
+  def __getstate__(self) -> dict[str, Any]:
+    # Passes that are added meanwhile must not part worker processes.
+    kept = ("place", "num_passes")
+    return {k: v for k, v in vars(self).items() if k in kept}
 
 
 class Writer:
@@ -179,9 +215,8 @@ class Writer:
     constants: what decoding needs.
 
   Args:
-    place: directory or URL; a bank that is there already must have the same
-      header and constants.
-    header: what the bank is.
+    place: directory or URL; a bank that is there already must be the same.
+    header: what the bank is; a digest of the constants is added.
     constants: what decoding needs.
 
   Raises:
@@ -191,9 +226,11 @@ class Writer:
   def __init__(
     self, place: str, header: Header, constants: Mapping[str, np.ndarray]
   ) -> None:
+    about = {**header.about, "constants": _digest(constants)}
+    header = dataclasses.replace(header, about=about)
     self._place, self._header = place, header
     self.constants = dict(constants)
-    if files.get(place, HEADER):
+    if exists(place):
       _check_same(place, read_header(place), header)
       return
     store = files.store(place)
@@ -223,7 +260,7 @@ class Writer:
     rows, header = self._header.rows(shard), self._header
     _check_arrays(arrays, header, len(rows))
     jobs = [
-      files.open_array(self._place, number, name, header)[
+      files.open_array(self._place, number, name, header, create=True)[
         rows.start : rows.stop
       ].write(arrays[name])
       for name in header.arrays
@@ -244,12 +281,6 @@ class Writer:
     }
     key = files.manifest_key(number, shard)
     files.store(self._place)[key] = json.dumps(manifest).encode()
-
-
-def digest(constants: Mapping[str, np.ndarray]) -> str:
-  """16 hex digits of what decoding needs."""
-  sums = files.checksums(dict(sorted(constants.items())))
-  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -283,3 +314,8 @@ def _check_arrays(
   }
   if found != wanted:
     raise ValueError(f"a shard holds {wanted}; got {found}")
+
+
+def _digest(constants: Mapping[str, np.ndarray]) -> str:
+  sums = files.checksums(dict(sorted(constants.items())))
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]

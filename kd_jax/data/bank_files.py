@@ -6,9 +6,11 @@ See `bank` for the layout.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 import tensorstore as ts
 
 _INNER = 16  # records under one checksum, and the least that is read
+_MANIFEST = re.compile(r"pass(\d{4,})/shards/(\d{5,})\.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ def fingerprint(header: Header) -> str:
 
 def store(place: str) -> Any:
   """Keys and values at `place`."""
-  return ts.KvStore.open(_url(place)).result()
+  return ts.KvStore.open(_url(place), context=_context()).result()
 
 
 def get(place: str, key: str) -> bytes:
@@ -92,14 +95,26 @@ def keys(place: str) -> set[str]:
   return {key.decode() for key in store(place).list().result()}
 
 
+@functools.cache
+def _context() -> ts.Context:
+  # One for all: what lives in memory:// belongs to it.
+  return ts.Context()
+
+
 def _url(place: str, *parts: str) -> str:
   if "://" not in place:
     place = Path(place).expanduser().resolve().as_uri()
   return "/".join((place.rstrip("/"), *parts, ""))
 
 
-def open_array(place: str, number: int, name: str, header: Header) -> Any:
-  """The zarr array of a pass, created where it is not there."""
+def open_array(
+  place: str, number: int, name: str, header: Header, *, create: bool = False
+) -> Any:
+  """The zarr array of a pass.
+
+  Raises:
+    ValueError: it is not there and shall not be created, or is another one.
+  """
   shape, dtype = header.arrays[name]
   full = [header.records, header.crops, *shape]
   order = {"endian": "little"} if np.dtype(dtype).itemsize > 1 else {}
@@ -118,6 +133,7 @@ def open_array(place: str, number: int, name: str, header: Header) -> Any:
     "kvstore": _url(place, f"pass{number:04}", name),
     # A chunk of zeros would have no file, as if it had been lost.
     "store_data_equal_to_fill_value": True,
+    "fill_missing_data_reads": False,
     "metadata": {
       "shape": full,
       "data_type": dtype,
@@ -125,7 +141,8 @@ def open_array(place: str, number: int, name: str, header: Header) -> Any:
       "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     },
   }
-  return ts.open(spec, create=True, open=True).result()
+  job = ts.open(spec, create=create, open=True, context=_context())
+  return result(job, place)
 
 
 def manifest_key(number: int, shard: int) -> str:
@@ -133,12 +150,16 @@ def manifest_key(number: int, shard: int) -> str:
   return f"pass{number:04}/shards/{shard:05}.json"
 
 
-def parse_manifest_key(key: str) -> tuple[int, int]:
-  """(pass, shard), or (-1, -1) for another file."""
-  parts = key.split("/")
-  if len(parts) != 3 or parts[1] != "shards":
-    return -1, -1
-  return int(parts[0].removeprefix("pass")), int(parts[2].split(".")[0])
+def manifests(place: str, keys: set[str]) -> dict[tuple[int, int], bytes]:
+  """{(pass, shard): its manifest}, of all that have one."""
+  found = (_MANIFEST.fullmatch(key) for key in sorted(keys))
+  where = store(place)
+  jobs = {
+    (int(match[1]), int(match[2])): where.read(match[0])
+    for match in found
+    if match
+  }
+  return {spot: bytes(job.result().value) for spot, job in jobs.items()}
 
 
 def _files(number: int, shard: int, header: Header) -> dict[str, str]:
@@ -160,32 +181,53 @@ def sizes(
   return {name: os.path.getsize(root / key) for name, key in files.items()}
 
 
-def check_files(
-  place: str, number: int, shard: int, header: Header, keys: set[str]
-) -> None:
-  """Whether the files of a shard are there, and whole as far as sizes tell.
+def read_manifest(
+  text: bytes,
+  spot: tuple[int, int],
+  *,
+  place: str,
+  header: Header,
+  keys: set[str],
+) -> dict[str, Any]:
+  """A manifest, after a look at the files that it speaks of.
+
+  Args:
+    text: of the manifest.
+    spot: its pass and shard.
+    place: of the bank.
+    header: of the bank.
+    keys: all that are there.
 
   Raises:
-    ValueError: one is missing or of another size.
+    ValueError: it is damaged or of another bank, or a file is missing or of
+      another size.
   """
-  files = _files(number, shard, header)
-  lost = [key for key in files.values() if key not in keys]
-  if lost:
-    raise ValueError(f"{place}: {lost[0]} is missing. {_repair(number, shard)}")
-  manifest = json.loads(get(place, manifest_key(number, shard)))
-  for name, size in sizes(place, number, shard, header).items():
-    if manifest["sizes"].get(name, size) != size:
-      raise ValueError(
-        f"{place}: {files[name]} has {size} bytes, not "
-        f"{manifest['sizes'][name]}. {_repair(number, shard)}"
-      )
-
-
-def _repair(number: int, shard: int) -> str:
-  return (
-    f"Delete {manifest_key(number, shard)} and write the bank again: only "
-    "this shard is made anew."
+  key, files = manifest_key(*spot), _files(*spot, header)
+  repair = (
+    f"Delete {key} and write the bank again: only this shard is made anew."
   )
+  try:
+    manifest = json.loads(text)
+    theirs, wanted = manifest["header"], manifest["sizes"]
+    _ = manifest["checksums"].items()
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise ValueError(f"{place}: {key} is damaged. {repair}") from error
+  if theirs != fingerprint(header):
+    raise ValueError(
+      f"{place}: {key} belongs to the bank {theirs}, and this is "
+      f"{fingerprint(header)}: bank.json or the shard was replaced. Put back "
+      "what belongs together, or write another bank."
+    )
+  lost = [name for name in files.values() if name not in keys]
+  if lost:
+    raise ValueError(f"{place}: {lost[0]} is missing. {repair}")
+  for name, size in sizes(place, *spot, header).items():
+    if wanted.get(name) != size:
+      raise ValueError(
+        f"{place}: {files[name]} has {size} bytes, not {wanted.get(name)}. "
+        f"{repair}"
+      )
+  return manifest
 
 
 def checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -110,7 +110,8 @@ class Preprocess:
     views = [view(self, image, r) for r in generators]
     images, geometry = zip(*views, strict=True)
     return {
-      "image": np.stack(images),
+      # For one view, without the copy that a stack makes.
+      "image": np.stack(images) if len(images) > 1 else images[0][None],
       "geometry": np.array(geometry, np.int32),
     }
 

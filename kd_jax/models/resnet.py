@@ -196,6 +196,12 @@ class Model(backbone.ConvNet):
     self._check_stem()
     if not 0 <= self.se_ratio <= 1:
       raise ValueError(f"se_ratio is {self.se_ratio}, not in [0, 1]")
+    if min(self.channels) * self.base_width // 64 * self.cardinality < 1:
+      raise ValueError(
+        f"cardinality={self.cardinality} and base_width={self.base_width} "
+        f"leave no channels of {min(self.channels)}; the product of channels "
+        "and base_width must be 64 or more"
+      )
     wide = (self.cardinality, self.base_width) != (1, 64)
     if self.block == "basic" and wide:
       raise ValueError(

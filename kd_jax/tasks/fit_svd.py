@@ -15,6 +15,7 @@ from kd_jax.align import basis as basis_lib
 from kd_jax.tasks import setup
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import workdir
+from kd_jax.train.skips import SkipLog
 
 
 def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
@@ -36,7 +37,8 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
   data = setup.data(config.data)
   taught = setup.teaching(config)
   tap = method.artifact_tap
-  found = setup.fit_basis(config, taught, tap, data, where, mesh)
+  skips = SkipLog(where)
+  found = setup.fit_basis(config, taught, tap, data, where, mesh, skips)
   if jax.process_index() != 0:
     return found
   print(f"{found.count} images -> {setup.artifact_path(config, where)}")

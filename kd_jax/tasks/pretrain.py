@@ -187,7 +187,7 @@ def _artifact(
   if "basis" in parts.taught.variables:
     return banks.artifact(parts.taught.variables, width)
   found = setup.fit_basis(
-    config, parts.taught, tap, parts.data, where, parts.mesh
+    config, parts.taught, tap, parts.data, where, parts.mesh, parts.skips
   )
   share = basis_lib.explained(found, width)
   describe.say(f"{width} directions explain {share:.1%} of the {tap}")

@@ -314,6 +314,7 @@ def fit_basis(
   source: DataSource,
   workdir: Path,
   mesh: jax.sharding.Mesh,
+  skips: SkipLog,
 ) -> Any:
   """Loads the basis of a teacher tap, or fits it in one pass over the data."""
   views = preprocess(config, taught.model)
@@ -327,7 +328,7 @@ def fit_basis(
   frozen = {"teacher": mesh_lib.place(taught.variables, mesh), "artifact": {}}
 
   def fit(fingerprint: str) -> Any:
-    on_skip = SkipLog(workdir).report(source)
+    on_skip = skips.report(source)
     stream = _fit_stream(config, source, views, on_skip, taught.bank)
     with stream:
       count = _fit_batches(config, source, views, taught.bank)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from kd_jax.data.preprocess import Preprocess
 from kd_jax.tasks import banks, describe, setup
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import plan, views, workdir
+from kd_jax.train.skips import SkipLog
 from kd_jax.types import Batch, DataSource
 
 _GEOMETRY = ((7,), "int16")
@@ -42,6 +44,7 @@ class Job:
     views: how crops are cut.
     codec: how taps are stored.
     mesh: the devices of this process.
+    skips: lists images that cannot be read.
   """
 
   config: ConfigDict
@@ -50,13 +53,10 @@ class Job:
   views: Preprocess
   codec: Any
   mesh: jax.sharding.Mesh
+  skips: SkipLog
 
   def taps(self, number: int, rows: range) -> Iterator[tuple[Any, Any]]:
     """({tap: device array}, geometry) of batch after batch, padded."""
-    frozen = {
-      "teacher": mesh_lib.place(self.taught.variables, self.mesh),
-      "artifact": {},
-    }
     stream = pipeline.pass_batches(
       self.data,
       self.views,
@@ -65,17 +65,36 @@ class Job:
       batch_size=self.config.batch_size,
       seed=self.config.seed,
     )
+    report = self.skips.report(self.data)
     for found in stream:
-      image = found["image"]
+      image, skipped = found["image"], found["skipped"]
+      report(skipped[skipped >= 0].tolist())
       labels = np.full(len(image), -1, np.int32)
       batch = Batch(image, labels, np.ones(len(image), np.float32))
       placed = mesh_lib.put_batch(batch, self.mesh)
-      yield self.run(frozen, placed), found["geometry"]
+      yield self.run(self.frozen, placed), found["geometry"]
+
+  @functools.cached_property
+  def frozen(self) -> dict[str, Any]:
+    """The teacher, on the devices."""
+    teacher = mesh_lib.place(self.taught.variables, self.mesh)
+    return {"teacher": teacher, "artifact": {}}
 
   @functools.cached_property
   def run(self) -> Any:
     """(frozen, batch) -> taps, compiled once."""
     return jax.jit(self._taps)
+
+  @functools.cached_property
+  def encode(self) -> Any:
+    """(constants, taps) -> (stored arrays, whether all taps are finite)."""
+
+    @jax.jit
+    def encode(constants, taps):
+      finite = [jnp.isfinite(tap).all() for tap in taps.values()]
+      return self.codec.encode(constants, taps), jnp.stack(finite).all()
+
+    return encode
 
   def _taps(self, frozen: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     seen = views.seen(batch, views.Cut())
@@ -100,16 +119,17 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
   for field in ("passes", "price_per_hour", "dry_run"):
     plain["bank"].pop(field, None)
   workdir.claim(where, plain)
-  job = assemble(config)
-  writer, header = _prepare(job, place, where)
+  job = assemble(config, where)
+  header, constants = _prepare(job, place, where)
   if config.dry_run:
     return place
+  writer = bank_lib.Writer(place, header, constants)
   for number in range(config.bank.passes):
     _write_pass(job, writer, header, number)
   return place
 
 
-def assemble(config: ConfigDict) -> Job:
+def assemble(config: ConfigDict, where: Path) -> Job:
   """Builds what the config names and checks that it fits together."""
   if config.bank.passes < 1:
     raise ValueError(f"bank.passes is {config.bank.passes}; at least 1")
@@ -124,13 +144,13 @@ def assemble(config: ConfigDict) -> Job:
   setup.check_crops(config, preprocess, mesh)
   codec = resolve.build("codecs", "Codec", config.bank.codec.to_dict())
   data = setup.data(config.data)
-  return Job(config, data, taught, preprocess, codec, mesh)
+  return Job(config, data, taught, preprocess, codec, mesh, SkipLog(where))
 
 
 def _prepare(
   job: Job, place: str, where: Path
-) -> tuple[bank_lib.Writer, bank_lib.Header]:
-  """Says what it will cost, then opens the bank."""
+) -> tuple[bank_lib.Header, dict[str, np.ndarray]]:
+  """What the bank is and its constants; says what it will cost."""
   config = job.config
   source = job.taught.source
   batch = plan.image_batch(config.batch_size, job.views.image_size, source)
@@ -148,7 +168,11 @@ def _prepare(
   widths = {tap: spec.shape[1:] for tap, spec in specs.items()}
   arrays = {"geometry": _GEOMETRY, **job.codec.arrays(widths)}
   sample, rate = _sample(job)
-  constants = job.codec.constants(_artifact(job, where), sample)
+  if bank_lib.exists(place):
+    # Computed anew, on other devices say, they would differ in the last bit.
+    constants = bank_lib.Bank(place).constants
+  else:
+    constants = job.codec.constants(_artifact(job, where), sample)
   header = bank_lib.Header(
     records=len(job.data),
     crops=job.views.num_crops,
@@ -159,16 +183,15 @@ def _prepare(
       "teacher_name": config.teacher.name,
       "images": job.data.fingerprint,
       "views": banks.settings(job.views),
-      "seen": [job.views.image_size, job.views.train_interpolation],
+      "seen": banks.seen(job.views),
       "seed": config.seed,
       "per_image": job.codec.per_image,
       "codec": config.bank.codec.to_dict(),
       "widths": {tap: list(width) for tap, width in widths.items()},
-      "constants": bank_lib.digest(constants),
     },
   )
   describe.say(_price(config, header, rate, place))
-  return bank_lib.Writer(place, header, constants), header
+  return header, constants
 
 
 def _artifact(job: Job, where: Path) -> Mapping[str, np.ndarray]:
@@ -176,7 +199,13 @@ def _artifact(job: Job, where: Path) -> Mapping[str, np.ndarray]:
   if not job.codec.needs_basis:
     return {}
   found = setup.fit_basis(
-    job.config, job.taught, "feature", job.data, where, mesh_lib.make_mesh()
+    job.config,
+    job.taught,
+    "feature",
+    job.data,
+    where,
+    mesh_lib.make_mesh(),
+    job.skips,
   )
   return found.artifact(job.codec.width)
 
@@ -220,16 +249,27 @@ def _write_pass(
 ) -> None:
   """Every shard of a pass that is this process's and not there yet."""
   constants = jax.device_put(writer.constants)
-  encode = jax.jit(job.codec.encode)
-  mine = range(jax.process_index(), header.num_shards, jax.process_count())
-  missing = [shard for shard in mine if not writer.has(number, shard)]
+  missing = [
+    shard
+    for shard in range(header.num_shards)
+    # Counted through all passes, so that nobody is always the last.
+    if (number * header.num_shards + shard) % jax.process_count()
+    == jax.process_index()
+    and not writer.has(number, shard)
+  ]
   total = sum(len(header.rows(shard)) for shard in missing)
   with tqdm(total=total, desc=f"pass {number}", disable=None) as progress:
     for shard in missing:
       rows = header.rows(shard)
       parts: dict[str, list[np.ndarray]] = {name: [] for name in header.arrays}
       for taps, geometry in job.taps(number, rows):
-        stored = jax.device_get(encode(constants, taps))
+        stored, finite = jax.device_get(job.encode(constants, taps))
+        if not finite:
+          raise ValueError(
+            f"the teacher says NaN or infinity about one of the records {rows}"
+            "; nothing of this shard was stored. Check its weights, its input "
+            "and --config.dtype."
+          )
         for name, values in stored.items():
           parts[name].append(values.reshape(*geometry.shape[:2], -1))
         parts["geometry"].append(_small(geometry))

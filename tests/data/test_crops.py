@@ -30,6 +30,7 @@ RRC = [
   (100, 20, (0.3, 1.0)),
   (64, 64, (0.2, 0.5)),
 ]
+USUAL = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
 PHOTO = GOLDEN["image3"]
 
 
@@ -185,7 +186,7 @@ def test_lighting_equals_robustness():
   assert (found != PHOTO).any()
 
 
-def torchvision_box(height, width, scale, ratio, rng):
+def torchvision_box(height, width, rng, scale, ratio):
   """RandomResizedCrop.get_params, with Python's generator."""
   for _ in range(10):
     area = height * width * rng.uniform(*scale)
@@ -207,13 +208,12 @@ def torchvision_box(height, width, scale, ratio, rng):
   [(375, 500, False), (40, 1500, True), (900, 60, True)],
 )
 def test_random_box_against_torchvisions_algorithm(height, width, fallback):
-  scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
   rng, other = np.random.default_rng(5), random.Random(6)
   mine, theirs = (
     np.array([draw() for _ in range(4000)], float).T
     for draw in (
-      lambda: crops.random_box(height, width, rng, scale=scale, ratio=ratio),
-      lambda: torchvision_box(height, width, scale, ratio, other),
+      lambda: crops.random_box(height, width, rng, **USUAL),
+      lambda: torchvision_box(height, width, other, **USUAL),
     )
   )
   full = min(height, width)
@@ -246,10 +246,7 @@ def photo_crops(count):
   for i in range(count):
     image = load_sample_image(("china.jpg", "flower.jpg")[i % 2])
     image = crops.resize(image, 107, 143, interpolation="bicubic")
-    box = crops.random_box(
-      107, 143, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)
-    )
-    cut = crops.crop(image, box)
+    cut = crops.crop(image, crops.random_box(107, 143, rng, **USUAL))
     yield cut, crops.resize(cut, 64, 64, interpolation="bilinear")
 
 
