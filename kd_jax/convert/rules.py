@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -81,9 +81,14 @@ def family(model: Backbone) -> str:
 
 
 def expanded(model: Backbone) -> list[Rule]:
-  """The rules of the family, with those of whole layers written out."""
+  """The rules of the model's family, those of whole layers written out."""
+  return written_out(family(model))
+
+
+def written_out(family: str) -> list[Rule]:
+  """The rules of a family, with those of whole layers written out."""
   rules = []
-  for theirs, ours, layout in resolve.symbol("models", family(model), "RULES"):
+  for theirs, ours, layout in resolve.symbol("models", family, "RULES"):
     if layout not in _LAYERS:
       rules.append((theirs, ours, layout))
       continue
@@ -91,6 +96,12 @@ def expanded(model: Backbone) -> list[Rule]:
     for leaf, collection, name, how in _LAYERS[layout]:
       rules.append((f"{theirs}.{leaf}", f"{collection}/{inner}/{name}", how))
   return rules
+
+
+def speaks(family: str, names: Iterable[str]) -> bool:
+  """Whether all of timm's `names` may be tensors of a family."""
+  patterns = [_pattern(theirs) for theirs, *_ in written_out(family)]
+  return all(any(p.fullmatch(name) for p in patterns) for name in names)
 
 
 def entries(model: Backbone, end: str = "head") -> dict[str, Entry]:
@@ -126,7 +137,8 @@ def head_names(model: Backbone) -> set[str]:
 
 def first_conv(model: Backbone) -> str:
   """The name, in timm, of the kernel that reads the image: the first rule."""
-  return expanded(model)[0][0]
+  names = entries(model, end="stem")
+  return next(name for name, *_ in expanded(model) if name in names)
 
 
 def to_ours(array: np.ndarray, layout: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import models, trees
+from kd_jax import models, resolve, trees
 from kd_jax.convert import rules
 from kd_jax.models.backbone import Backbone
 
@@ -146,15 +146,20 @@ def _advice(
 def _fitting(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
   """Known variants whose backbones have exactly these tensors; not all."""
   fitting, traced = [], 0
+  families = {
+    family
+    for family in resolve.names("models", "VARIANTS")
+    if rules.speaks(family, shapes)
+  }
   for name in models.list_models():
-    model = _headless(name)
-    # Most variants are told apart by their first stage, in milliseconds.
-    if rules.first_conv(model) not in shapes or traced == _TRACED:
+    if models.family_of(name) not in families:
       continue
+    # Most variants are told apart by their first stage, in milliseconds.
     stem = {k: e.shape for k, e in _stem(name).items()}
-    if not stem.items() <= shapes.items():
+    if traced == _TRACED or not stem.items() <= shapes.items():
       continue
     traced += 1
+    model = _headless(name)
     head = rules.head_names(model)
     whole = {k: e.shape for k, e in rules.entries(model).items()}
     if {k: v for k, v in shapes.items() if k not in head} == whole:

@@ -18,8 +18,8 @@ from kd_jax import convert, models
 FACTS = {
   "mean": (0.1, 0.2, 0.3),
   "std": (0.5, 0.6, 0.7),
-  "interpolation": "bicubic",
-  "crop_pct": 0.95,
+  "interpolation": "bilinear",
+  "crop_pct": 0.9,
   "input_size": (3, 64, 64),
 }
 
@@ -83,9 +83,9 @@ def test_override_wins_over_config_over_family(small, tmp_path):
     "resnet18", tmp_path, crop_pct=0.8, dtype="bfloat16"
   )
   assert loaded.crop_pct == 0.8
-  assert loaded.interpolation == "bicubic"
+  assert loaded.interpolation == "bilinear"
   assert loaded.channel_order == "rgb"
-  assert models.create_model("resnet18").interpolation == "bilinear"
+  assert models.create_model("resnet18").interpolation == "bicubic"
 
 
 def test_warns_of_assumed_preprocessing(small, monkeypatch):
@@ -98,7 +98,7 @@ def test_warns_of_assumed_preprocessing(small, monkeypatch):
   loaded, params = convert.load_pretrained("resnet18", state_dict, **fields)
   assert loaded == model and loaded.num_classes == 7
   _equal(params, variables)
-  assert "no config.json" in seen[0] and "'bilinear'" in seen[0]
+  assert "no config.json" in seen[0] and "'bicubic'" in seen[0]
 
 
 def test_wrong_requests(small, tmp_path):
