@@ -5,7 +5,8 @@ A config file defines `get_config(variant='')` and returns a locked
 keep the type of the field they replace. Three kinds of sub-config are open,
 because their fields belong to what they name: `overrides` (arguments of
 `create_model`), and the parts (`PARTS`), where a new `name` starts from that
-part's own defaults.
+part's own defaults. Another student or teacher keeps none of the former one's
+`overrides` but the number of classes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _EXAMPLES = {
   tuple: "a tuple such as \"('a','b')\" or \"(1,2)\"",
   list: 'a list such as "[1,2]"',
 }
-PARTS = ("data", "align", "method", "train", "test")
+PARTS = ("data", "align", "method", "train", "test", "codec")
+NETWORKS = ("student", "teacher")
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -98,6 +100,10 @@ def _assign(config: ConfigDict, field: str, text: str) -> None:
       for key in list(node):
         del node[key]
       node.name = text
+  elif kind in NETWORKS and leaf == "name" and text != node.get("name"):
+    kept = {k: v for k, v in node.overrides.items() if k == "num_classes"}
+    with node.unlocked():
+      node.name, node.overrides = text, ConfigDict(kept)
   elif kind in (*PARTS, "overrides") and leaf not in node:
     with node.unlocked():
       node[leaf] = _literal(text)

@@ -74,8 +74,11 @@ def test_a_new_name_starts_from_the_part_s_own_defaults(path):
   assert found.method.to_dict() == {"name": "kdep", "align": {"name": "pts"}}
   found = config_lib.load(str(path), ["method.name=supervised"])
   assert found.method.to_dict() == {"name": "supervised"}
-  found = config_lib.load(str(path), ["student.name=resnet34"])
-  assert "overrides" in found.student
+  fields = ["num_classes=0", "drop_path_rate=0.1"]
+  fields = [f"student.overrides.{field}" for field in fields]
+  fields += ["student.name=resnet34"]
+  found = config_lib.load(str(path), fields)
+  assert found.student.overrides.to_dict() == {"num_classes": 0}
 
 
 @pytest.mark.parametrize(

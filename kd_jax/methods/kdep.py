@@ -98,6 +98,7 @@ class Method:
     if "kl" in self.terms:
       _check_classes(student["logits"].shape[-1], teacher["logits"].shape[-1])
     if "fsp" in self.terms:
+      _check_maps(student, teacher)
       _check_stages(*_widths(student, teacher))
     if not self._reads("feature"):
       return {}
@@ -180,6 +181,15 @@ def _check_classes(student: int, teacher: int) -> None:
       f"the kl term compares logits; the student has {student} and the "
       f"teacher {teacher}. Set "
       f"--config.student.overrides.num_classes={teacher}."
+    )
+
+
+def _check_maps(*sides: Specs) -> None:
+  tokens = [s for specs in sides for s in STAGES if len(specs[s].shape) != 4]
+  if tokens:
+    raise ValueError(
+      f"the fsp term compares maps, and {sorted(set(tokens))} of one of these "
+      "networks are tokens. Give fsp the weight 0, or take networks with maps."
     )
 
 
