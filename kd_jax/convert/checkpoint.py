@@ -20,7 +20,7 @@ Source = str | Path | Mapping[str, Any]
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PICKLED = (".pth", ".pt", ".bin")
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model", "model_ema", "module")
 _LIFTED = ("architecture", "num_classes", "global_pool", "model_args")
 
 

@@ -90,8 +90,11 @@ def _build(
   fields.update(facts.get("model_args") or {})
   fields.update(overrides)
   if "num_classes" not in fields:
-    head = _classes(models.create_model(name, **fields), state_dict)
-    fields["num_classes"] = facts.get("num_classes", head)
+    fields["num_classes"] = facts.get("num_classes")
+  if fields["num_classes"] is None:
+    del fields["num_classes"]
+    plain = models.create_model(name, **fields)
+    fields["num_classes"] = _classes(plain, state_dict)
   model = models.create_model(name, **fields)
   if not facts:
     logging.warning(
@@ -252,5 +255,8 @@ def _model_args(model: Backbone, name: str) -> dict[str, Any]:
 
 def _classes(model: Backbone, state_dict: Mapping[str, np.ndarray]) -> int:
   """Rows of the classifier in the file; 0 if there is none."""
-  sizes = [len(state_dict[n]) for n in rules.head_names(model) & {*state_dict}]
+  shapes = {name: entry.shape for name, entry in rules.entries(model).items()}
+  # Older files have other names for the classifier.
+  known = rules.adapted(model, dict(state_dict), shapes)
+  sizes = [len(known[n]) for n in rules.head_names(model) & {*known}]
   return sizes[0] if sizes else 0

@@ -47,11 +47,15 @@ def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
     "student_parameters": count(parts.student, size),
     "student_gflops_per_image": gflops(parts.student, size),
   }
+  return found | _teacher(config, parts)
+
+
+def _teacher(config: ConfigDict, parts: Any) -> dict[str, Any]:
+  """The lines about the teacher; none without one."""
   teacher = getattr(parts.taught.source, "model", None)
   if teacher is None:
-    return found
+    return {}
   found = {
-    **found,
     "teacher": config.teacher.name,
     "teacher_weights": config.teacher.weights,
     "teacher_width": parts.specs[1]["feature"].shape[-1],
@@ -59,6 +63,7 @@ def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
   # A teacher may run outside of JAX.
   if not isinstance(teacher, nn.Module):
     return found
+  size = config.preprocess.image_size
   return {
     **found,
     "teacher_parameters": count(teacher, size),

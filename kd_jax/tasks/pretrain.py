@@ -119,19 +119,16 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   setup.check_crops(config, views, mesh)
   if taught.bank is not None:
     banks.check(taught.bank, views, data)
-  settings = setup.settings(config, mesh, views, data.num_classes)
-  skips = SkipLog(where)
-  batch = plan.image_batch(config.batch_size, views.image_size, taught.source)
-  frozen = {"teacher": taught.variables, "artifact": {}}
-  specs = (
-    plan.student_specs(student, batch),
-    plan.teacher_specs(taught.source, frozen, batch),
-  )
+  specs = _specs(config, student, taught, views)
   for stretch in stretches:
     plan.check_taps(stretch.phase, *specs, taught.source)
   plan.check_method(method, specs)
   setup.check_tap(config, specs[0])
   _check_labels(method, data, specs[0])
+  skips, source = SkipLog(where), taught.source
+  evaluate_it = setup.evaluator(
+    config, student, source, method, mesh, views=views, skips=skips
+  )
   return Parts(
     mesh=mesh,
     data=data,
@@ -142,18 +139,25 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
     taught=taught,
     specs=specs,
     stretches=stretches,
-    settings=settings,
+    settings=setup.settings(config, mesh, views, data.num_classes),
     optim=optim,
-    evaluate=setup.evaluator(
-      config,
-      student,
-      taught.source,
-      method,
-      mesh,
-      views=views,
-      skips=skips,
-    ),
+    evaluate=evaluate_it,
     weights=_initial_weights(config),
+  )
+
+
+def _specs(
+  config: ConfigDict,
+  student: nn.Module,
+  taught: setup.Teaching,
+  views: Preprocess,
+) -> tuple[Specs, Specs]:
+  """Tap shapes of student and teacher."""
+  batch = plan.image_batch(config.batch_size, views.image_size, taught.source)
+  frozen = {"teacher": taught.variables, "artifact": {}}
+  return (
+    plan.student_specs(student, batch),
+    plan.teacher_specs(taught.source, frozen, batch),
   )
 
 
@@ -302,8 +306,14 @@ def _finish(
   variables = jax.tree.map(np.asarray, gather(variables))
   last: dict[str, float] = {}
   if jax.process_index() == 0:
+    size = parts.views.image_size
+    student = parts.student.clone(
+      interpolation=parts.views.interpolation,
+      crop_pct=parts.views.crop_pct,
+      input_size=(3, size, size),
+    )
     convert.save_timm(
-      parts.student, variables, where / "student", name=config.student.name
+      student, variables, where / "student", name=config.student.name
     )
     report.write_report(where)
     for line in metrics.read(where):

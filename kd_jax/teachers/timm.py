@@ -77,7 +77,7 @@ class Network:
       features = self._model.forward_features(x)
       pooled = self._model.forward_head(features, pre_logits=True)
       logits = self._model.forward_head(features)
-      before = [entering.mean((2, 3)) for entering in self._entering[-1:]]
+      before = [entering.mean((2, 3)) for entering in self._entering]
     taps = {"feature": (before or [pooled])[0], "pooled": pooled}
     return {k: _array(v) for k, v in {**taps, "logits": logits}.items()}
 
@@ -138,9 +138,11 @@ class Network:
     """From now on `_entering` gets what the last activation reads."""
     last = _last_activation(self._model, x)
     if last is not None:
-      last.register_forward_pre_hook(
-        lambda _, args: self._entering.append(args[0].clone())
-      )
+
+      def keep(_: Any, args: Any) -> None:
+        self._entering[:] = [args[0].clone()]  # of the last call alone
+
+      last.register_forward_pre_hook(keep)
     self._watched = True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 import kd_jax
 from kd_jax import convert, models
+from kd_jax.convert import rules
 
 FACTS = {
   "mean": (0.1, 0.2, 0.3),
@@ -145,3 +147,24 @@ def test_public_interface_is_lazy():
   assert kd_jax.export_timm is convert.to_timm
   with pytest.raises(AttributeError, match="no 'nothing'; it has"):
     kd_jax.nothing  # noqa: B018
+
+
+def test_classes_of_files_with_older_names_are_counted():
+  fields = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
+  model = models.create_model("convnext_atto", num_classes=7, **fields)
+  renamed = {}
+  for name, entry in rules.entries(model).items():
+    # As in Facebook's own files.
+    for new, old in (
+      ("head.norm.", "norm."),
+      ("head.fc.", "head."),
+      ("stem.", "downsample_layers.0."),
+      (".blocks.0.", ".0."),
+      ("conv_dw", "dwconv"),
+      ("mlp.fc", "pwconv"),
+    ):
+      name = name.replace(new, old)
+    name = re.sub(r"stages\.(\d)\.downsample", r"downsample_layers.\1", name)
+    renamed[name] = np.full(entry.shape, 0.1, np.float32)
+  loaded, _ = convert.load_pretrained("convnext_atto", renamed, **fields)
+  assert loaded.num_classes == 7

@@ -1,0 +1,21 @@
+r"""Writes the student of a run alone, for PyTorch, JAX and other programs.
+
+Command: python -m kd_jax.main --config configs/export.py \
+  --config.workdir=runs/mine
+Expected: timm/, flax/, stablehlo/ and README.md in RUN/export; docs/export.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import choose
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """Which run, and where to."""
+  choose(variant, ("",))
+  config = ConfigDict()
+  config.task = "export"
+  config.workdir = ""  # the folder of the run
+  config.output = ""  # '': export/ in that folder
+  config.lock()
+  return config

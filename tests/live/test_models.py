@@ -1,0 +1,142 @@
+"""Small and odd members of all families against timm, in float64."""
+
+import jax
+import numpy as np
+import peers
+import pytest
+import torch
+
+from kd_jax import convert, trees
+from kd_jax.models import patches
+from kd_jax.teachers import timm as timm_teacher
+
+CONV = 64
+VIT = {
+  "img_size": 32,
+  "patch_size": 8,
+  "embed_dim": 32,
+  "depth": 4,
+  "num_heads": 2,
+}
+CASES = (
+  ("resnet10t", CONV, {}),
+  ("resnet18d", CONV, {"output_stride": 8}),
+  ("seresnext26t_32x4d", CONV, {"layers": (1, 1, 1, 1)}),
+  ("resnext50d_32x4d", 75, {"layers": (1, 2, 1, 1)}),
+  ("resnetrs50", CONV, {"layers": (1, 1, 1, 1)}),
+  ("mobilenetv1_100h", CONV, {}),
+  ("mobilenetv2_110d", 75, {}),
+  ("mobilenetv3_small_050", CONV, {}),
+  ("tf_mobilenetv3_large_minimal_100", 75, {}),
+  ("lcnet_035", CONV, {}),
+  ("fbnetv3_b", CONV, {}),
+  ("mnasnet_small", CONV, {}),
+  ("semnasnet_050", 75, {}),
+  ("fbnetc_100", CONV, {}),
+  ("efficientnet_lite0", CONV, {}),
+  ("tf_efficientnet_b0", 75, {}),
+  ("tf_efficientnetv2_b0", CONV, {}),
+  ("efficientnet_es", CONV, {}),
+  ("regnetx_002", CONV, {}),
+  ("regnety_002", 75, {}),
+  ("convnext_atto", CONV, {}),
+  ("convnext_atto_ols", CONV, {}),
+  ("convnextv2_atto", 75, {}),
+  ("convnext_tiny_hnf", CONV, {"depths": (1, 1, 1, 1)}),
+  ("resnetv2_50x1_bit", 75, {}),
+  ("resnet50_clip", 224, {}),
+  ("resnet50_clip_gap", CONV, {}),
+  ("vit_tiny_patch16_224", 32, VIT),
+  ("vit_wee_patch16_reg1_gap_256", 32, VIT),
+  ("vit_base_patch16_siglip_224", 32, VIT),
+  ("vit_base_patch16_clip_quickgelu_224", 32, VIT),
+  ("vit_small_patch14_reg4_dinov2", 32, VIT),
+  ("deit_tiny_distilled_patch16_224", 32, VIT),
+  ("deit3_small_patch16_224", 32, VIT),
+  ("beit_base_patch16_224", 32, VIT),
+  ("beitv2_base_patch16_224", 32, VIT),
+  ("eva02_tiny_patch14_224", 32, VIT),
+  ("eva02_base_patch16_clip_224", 32, VIT),
+  ("mixer_s16_224", 32, {"img_size": 32}),
+  ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
+  ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
+  ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
+)
+TRAINED = (
+  ("mobilenetv2_050", CONV, {}),
+  ("seresnet18", CONV, {"layers": (1, 1, 1, 1)}),
+  ("convnextv2_atto", CONV, {"depths": (1, 1, 1, 1)}),
+  ("regnety_002", CONV, {}),
+  ("vit_tiny_patch16_224", 32, VIT),
+  (
+    "swinv2_tiny_window8_256",
+    256,
+    {"depths": (1, 1, 2, 1), "drop_path_rate": 0.0},
+  ),
+)
+
+
+def as_map(model, tap, size):
+  """Tokens as maps; maps as they are."""
+  if tap.ndim == 4:
+    return tap
+  grid = patches.grid_of((size, size), patches.pair(model.patch_size))
+  prefix = getattr(model, "num_prefix_tokens", 0)
+  return patches.tokens_to_map(tap, prefix, grid)
+
+
+@pytest.mark.parametrize(("name", "size", "fields"), CASES)
+def test_outputs(name, size, fields):
+  x = peers.images(size)
+  with jax.enable_x64(True):
+    theirs, ours, variables = peers.pair(name, num_classes=7, **fields)
+    taps = jax.device_get(jax.jit(ours.apply)(variables, x))
+  with torch.no_grad():
+    features = theirs.forward_features(peers.nchw(x))
+    want = {
+      "logits": theirs.forward_head(features),
+      "pooled": theirs.forward_head(features, pre_logits=True),
+    }
+    stages = theirs.forward_intermediates(
+      peers.nchw(x), intermediates_only=True, output_fmt="NCHW"
+    )
+  for tap, i in timm_teacher.stages_of(len(stages)).items():
+    taps[tap] = as_map(ours, taps[tap], size)
+    want[tap] = stages[i].permute(0, 2, 3, 1)
+  for tap, value in want.items():
+    value = value.numpy()
+    assert np.ptp(value) > 0
+    gap = np.abs(taps[tap] - value).max() / np.abs(value).max()
+    assert gap < 1e-6 if name.startswith("swin") else gap < 1e-10, (tap, gap)
+
+
+@pytest.mark.parametrize(("name", "size", "fields"), TRAINED)
+def test_training_step(name, size, fields):
+  """All gradients and all running statistics after one step."""
+
+  def loss(params, stats):
+    taps, new = ours.apply(
+      {"params": params, **stats}, x, train=True, mutable=["batch_stats"]
+    )
+    return (taps["logits"] ** 2).mean(), new
+
+  x = peers.images(size, n=4)
+  with jax.enable_x64(True):
+    theirs, ours, variables = peers.pair(name, num_classes=7, **fields)
+    params = variables.pop("params")
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    grads, new = jax.device_get(step(params, variables))
+  theirs.train()
+  (theirs(peers.nchw(x)) ** 2).mean().backward()
+  state = peers.arrays(theirs)
+  for key, value in theirs.named_parameters():
+    state[key] = value.grad.float().numpy()
+  want = convert.from_timm(ours, state)
+  found = trees.flatten({"params": grads, **new})
+  wanted = trees.flatten(want)
+  assert set(found) == set(wanted)
+  # Some gradients are zero but for rounding: a norm follows.
+  least = 1e-6 * max(np.abs(value).max() for value in wanted.values())
+  for path, value in wanted.items():
+    scale = max(np.abs(value).max(), least)
+    assert np.abs(found[path] - value).max() < 1e-5 * scale, path

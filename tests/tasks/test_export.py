@@ -1,0 +1,169 @@
+"""The student of a run, alone, in three formats."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import zoo
+from jax import export as jax_export
+
+import runs
+from kd_jax import convert, main, models
+from kd_jax.tasks import export
+
+IMAGES = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+
+
+def exported(capsys, *fields):
+  flags = [f"--config.{field}" for field in fields]
+  status = main.main(["--config", str(runs.ROOT / "configs/export.py"), *flags])
+  return status, capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A run with a moving average, and checkpoints of the steps 3 and 4."""
+  folder = tmp_path_factory.mktemp("finished")
+  teacher = runs.save_teacher(folder / "teacher")
+  arguments = runs.arguments(
+    folder / "run",
+    f"teacher.weights={teacher}",
+    "steps=4",
+    "optim.name=adamw",
+    "preprocess.crop_pct=0.5",
+    variant="ema",
+  )
+  assert main.main(arguments) == 0
+  return folder / "run"
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+  run = tmp_path / "run"
+  shutil.copytree(finished, run)
+  shutil.rmtree(run / "student")
+  return run
+
+
+def averaged(run, step):
+  """The student's moving average of a checkpoint, read without us."""
+  prefix = "['ema']['student']"
+  found = runs.state(run, step)
+  return {
+    path.removeprefix(prefix)[2:-2].replace("']['", "/"): value
+    for path, value in found.items()
+    if path.startswith(prefix)
+  }
+
+
+def params(folder):
+  variables = convert.load_pretrained("resnet18", folder)[1]
+  return convert.pretrained.trees.flatten(variables["params"])
+
+
+def equal(found, wanted):
+  assert set(found) == set(wanted)
+  for name, value in wanted.items():
+    np.testing.assert_array_equal(found[name], value)
+
+
+def test_three_formats_of_a_finished_run(finished, tmp_path, capsys):
+  out = tmp_path / "out"
+  status, said = exported(capsys, f"workdir={finished}", f"output={out}")
+  assert status == 0 and str(out) in said
+  equal(params(out / "timm"), averaged(finished, 4))
+  model, variables = convert.load_pretrained("resnet18", out / "flax")
+  again, same = convert.load_pretrained("resnet18", out / "timm")
+  assert model == again and model.crop_pct == 0.5
+  assert model.input_size == (3, 8, 8) and model.interpolation == "bicubic"
+  jax.tree.map(np.testing.assert_array_equal, variables, same)
+  program = (out / "stablehlo" / "model.bin").read_bytes()
+  call = jax_export.deserialize(program).call
+  want = model.apply(variables, IMAGES)["pooled"]
+  assert np.ptp(want) > 0
+  for n in (1, 3):
+    found = call(IMAGES[:n])
+    assert set(found) == {"pooled"}
+    np.testing.assert_allclose(found["pooled"], want[:n], rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_says_where_it_came_from(finished, tmp_path, capsys):
+  exported(capsys, f"workdir={finished}", f"output={tmp_path}")
+  text = (tmp_path / "README.md").read_text()
+  assert "kdep: 1 feature" in text and "teacher: resnet18 (/" in text
+  assert "4 of 32 images" in text and "bicubic, 16 -> 8" in text
+  line = re.search(r'create_model\("resnet18", (.*)\)', text)[1]
+  assert "num_classes=0" in line and "channels=[4, 8, 8, 12]" in line
+  config = json.loads((tmp_path / "timm" / "config.json").read_text())
+  assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_a_run_that_goes_on_is_only_read(unfinished, tmp_path, capsys):
+  newest = unfinished / "checkpoints" / "4"
+  before = sorted(unfinished.rglob("*"))
+  fields = (f"workdir={unfinished}", f"output={tmp_path / 'a'}")
+  status, said = exported(capsys, *fields)
+  assert status == 0 and "weights of step 4" in said
+  equal(params(tmp_path / "a" / "timm"), averaged(unfinished, 4))
+  for path in newest.rglob("d/*"):
+    path.write_bytes(path.read_bytes()[:-7])
+  fields = (f"workdir={unfinished}", f"output={tmp_path / 'b'}")
+  status, said = exported(capsys, *fields)
+  assert status == 0 and "weights of step 3" in said
+  assert "checkpoint 4 is damaged" in said
+  assert sorted(unfinished.rglob("*")) == before
+  equal(params(tmp_path / "b" / "timm"), averaged(unfinished, 3))
+  shutil.rmtree(unfinished / "checkpoints" / "3")
+  status, said = exported(capsys, f"workdir={unfinished}")
+  line = said.splitlines()[-1]
+  assert status == 1 and "none of the checkpoints [4]" in line
+
+
+def test_mistakes(unfinished, tmp_path, capsys):
+  def line(*fields):
+    status, said = exported(capsys, *fields)
+    assert status == 1 and said.count("\n") == 1, said
+    return said
+
+  assert "no run is named; set --config.workdir" in line()
+  assert "is not the folder of a run" in line(f"workdir={tmp_path}/nosuch")
+  shutil.rmtree(unfinished / "checkpoints")
+  where = f"workdir={unfinished}"
+  assert "has neither a student nor a checkpoint yet" in line(where)
+  (unfinished / "summary.json").write_text("{}")
+  assert "summary.json says nothing of a student" in line(where)
+  (unfinished / "summary.json").write_text("{")
+  assert "summary.json cannot be read" in line(where)
+
+
+def test_a_folder_that_cannot_be_written(finished, tmp_path, capsys):
+  (tmp_path / "file").touch()
+  out = tmp_path / "file" / "out"
+  status, said = exported(capsys, f"workdir={finished}", f"output={out}")
+  assert status == 1 and f"the folder {out} cannot be written" in said
+
+
+TRANSFORMER = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": 8}
+
+
+@pytest.mark.parametrize(
+  ("name", "fields"),
+  [
+    ("vit_tiny_patch16_224", {**TRANSFORMER, "img_size": 32}),
+    ("mobilenetv2_035", {}),
+  ],
+)
+def test_any_number_of_images_and_the_classifier(name, fields):
+  model = models.create_model(name, num_classes=5, **fields)
+  variables = zoo.drawn(model)
+  images = np.random.default_rng(1).random((2, 32, 32, 3), np.float32)
+  program = jax_export.deserialize(export.stablehlo(model, variables, 32))
+  found = program.call(images)
+  assert program.platforms == export.PLATFORMS
+  want = jax.jit(model.apply)(variables, images)
+  for tap in ("pooled", "logits"):
+    assert np.ptp(want[tap]) > 0
+    np.testing.assert_allclose(found[tap], want[tap], rtol=1e-3, atol=1e-4)
