@@ -9,15 +9,20 @@ KDEP needs no labels, so it sees all training images. Digits 5-9 are the
 downstream task: 5 labelled images of each, others for every seed, and a test
 set that nothing else reads. Teacher and student differ in width (128 against 48
 channels), so the SVD has to align.
+
+`:bank` shows instead that the teacher need not run: it fills one bank with
+float32 features and one with 8 bits per direction, and a student learns from
+each. The first one ends with the very weights of KDEP beside the teacher.
 """
 
 from ml_collections import ConfigDict
 
-from configs.common import base, choose, preprocess
+from configs.common import bank, base, choose, preprocess
 
 STEPS = 300
 UPSTREAM = (0, 1, 2, 3, 4)
 DOWNSTREAM = (5, 6, 7, 8, 9)
+DIGITS = 1437  # for training
 
 TEACHER = {
   "layers": (1, 1, 1, 1),
@@ -33,29 +38,36 @@ STUDENT = {
 }
 
 
+TITLES = {
+  "scratch": ("none (from scratch)", "no"),
+  "kdep": ("KDEP from the teacher", "no"),
+  "supervised": ("supervised", "yes"),
+  "stored": ("KDEP from a bank, float32", "no"),
+  "stored8": ("KDEP from a bank, int8", "no"),
+}
+
+
 def get_config(variant: str = "") -> ConfigDict:
-  """The full story, or `:smoke`, the same in a few steps."""
-  choose(variant, ("", "smoke"))
-  steps = 6 if variant else STEPS
+  """The full story, `:bank`, or the same in a few steps."""
+  choose(variant, ("", "smoke", "bank", "bank_smoke"))
+  smoke = variant.endswith("smoke")
+  steps = 6 if smoke else STEPS
+  runs = {"teacher": supervised(TEACHER, steps), "kdep": kdep(steps)}
+  if variant.startswith("bank"):
+    runs["kdep"].fit.augment = True  # a bank has no other views
+    runs |= stored(steps, 128 if smoke else DIGITS)
+    for each in runs.values() if smoke else ():
+      each.data.split = "train[:128]"
+      each.eval.update({"evals": (), "limit": 64})
+  else:
+    runs["supervised"] = supervised(STUDENT, steps)
   config = ConfigDict()
   config.task = "quickstart"
-  config.seeds = tuple(range(2 if variant else 10))
-  config.order = ("teacher", "kdep", "supervised")
-  config.runs = ConfigDict(
-    {
-      "teacher": supervised(TEACHER, steps),
-      "kdep": kdep(steps),
-      "supervised": supervised(STUDENT, steps),
-    }
-  )
-  config.titles = ConfigDict(
-    {
-      "scratch": ("none (from scratch)", "no"),
-      "kdep": ("KDEP from the teacher", "no"),
-      "supervised": ("supervised", "yes"),
-    }
-  )
-  config.finetune = finetune(100 if not variant else 4)
+  config.seeds = tuple(range(2 if smoke else 10))
+  config.order = tuple(runs)
+  config.runs = ConfigDict(runs)
+  config.titles = ConfigDict(TITLES)
+  config.finetune = finetune(100 if not smoke else 4)
   config.lock()
   return config
 
@@ -102,6 +114,25 @@ def kdep(steps: int) -> ConfigDict:
   config.losses.feature = 3.0  # the authors' weight
   config.fit.augment = False
   return config
+
+
+def stored(steps: int, images: int) -> dict[str, ConfigDict]:
+  """Two banks of every crop that so many steps see, and KDEP from each."""
+  codecs = {
+    "": {"name": "raw"},
+    "8": {"name": "aligned", "width": 48, "dtype": "int8"},
+  }
+  runs = {}
+  for name, codec in codecs.items():
+    writer, student = kdep(steps), kdep(steps)
+    epochs = -(-steps * writer.batch_size // images)
+    bank(writer, codec=codec, passes=epochs, shard=512)
+    student.teacher.update({"source": "bank", "name": ""})
+    student.teacher.weights = f"bank{name}/bank"
+    for config in (writer, student):
+      config.fit.augment = True
+    runs |= {f"bank{name}": writer, f"stored{name}": student}
+  return runs
 
 
 def finetune(steps: int) -> ConfigDict:

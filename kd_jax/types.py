@@ -46,6 +46,8 @@ class Batch:
     geometry: (n, m, 7) int32 of the m views that the step has to cut out of
       every image, see `Preprocess.train`; None if `image` holds the views.
     target: (n, classes) label probabilities where the step mixes images.
+    partner: (n,) int32, the row that each row was mixed with, if any was.
+    share: scalar, the partner's share.
   """
 
   image: Any
@@ -54,6 +56,8 @@ class Batch:
   teacher: Mapping[str, Any] = struct.field(default_factory=dict)
   geometry: Any = None
   target: Any = None
+  partner: Any = None
+  share: Any = None
 
   @property
   def classes(self) -> Any:

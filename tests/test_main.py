@@ -83,7 +83,7 @@ def test_command_line(argv, message, capsys, monkeypatch):
     ("student.name=resnet19", "no model 'resnet19'.*'resnet18'"),
     ("student.overrides.wdth=2", "resnet18 has no option 'wdth'"),
     ("teacher.source=none", r"teacher taps \['feature'\].*offers \[\]"),
-    ("teacher.source=bank", "teachers has no 'bank'.*'online'"),
+    ("teacher.source=store", "teachers has no 'store'.*'online'"),
     ("eval.evals=('svm',)", "two labelled sets"),
     ("batch_size=0", "batch_size is 0"),
     ("batch_size=256", "batch_size=256 exceeds the source's 200 records"),

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from kd_jax.types import Teacher
 
@@ -23,7 +23,9 @@ Arrays = Mapping[str, tuple[tuple[int, ...], str]]
 Widths = Mapping[str, tuple[int, ...]]
 """{tap: shape of a crop's entry}."""
 
-TINY = 1e-38  # the logarithm of a probability of zero stays finite
+# The logarithm of a probability of zero stays finite; smaller numbers are zero
+# where subnormal ones are flushed.
+TINY = 1e-37
 
 
 class CodecLike(Protocol):
@@ -31,6 +33,7 @@ class CodecLike(Protocol):
 
   Attributes:
     needs_basis: whether `constants` reads the basis of the tap 'feature'.
+    mixes: whether `mixed` gives the taps of mixed crops.
     per_image: whether entries belong to whole images, not to crops; `decode`
       then finds the crops' 'corners' among the stored arrays, (n, 4), top,
       left, bottom, right as shares of the image.
@@ -38,6 +41,7 @@ class CodecLike(Protocol):
 
   needs_basis: ClassVar[bool]
   per_image: ClassVar[bool]
+  mixes: ClassVar[bool]
 
   @property
   def taps(self) -> tuple[str, ...]:
@@ -81,6 +85,7 @@ class CodecLike(Protocol):
 class Codec:
   """Base of all codecs: they store taps as they are, of every crop."""
 
+  mixes: ClassVar[bool] = False
   needs_basis: ClassVar[bool] = False
   per_image: ClassVar[bool] = False
   taps: tuple[str, ...] = ()
@@ -97,6 +102,18 @@ class Codec:
     return {}
 
 
+def mixed_logits(
+  logits: Float[Array, "n c"],
+  partner: Int[Array, " n"],
+  share: Float[Array, ""],
+  temperature: float,
+) -> dict[str, Array]:
+  """The tap whose probabilities are mixed as the images were."""
+  q = jax.nn.softmax(logits / temperature)
+  mixed = (1 - share) * q + share * q[partner]
+  return {"logits": temperature * jnp.log(jnp.maximum(mixed, TINY))}
+
+
 class LabelCodec(Codec):
   """Base of codecs that store class probabilities.
 
@@ -106,6 +123,13 @@ class LabelCodec(Codec):
 
   taps = ("logits",)
   temperature: float = 1.0
+  mixes: ClassVar[bool] = True
+
+  def mixed(
+    self, taps: Mapping[str, Array], partner: Array, share: Array
+  ) -> dict[str, Array]:
+    """The taps of mixed crops: probabilities are mixed linearly, as by FKD."""
+    return mixed_logits(taps["logits"], partner, share, self.temperature)
 
   def probabilities(self, taps: Mapping[str, Array]) -> Float[Array, "n c"]:
     """softmax(logits / temperature)."""

@@ -13,6 +13,7 @@ any time. Any TensorStore location will do: a directory, gs://, s3://.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -152,6 +153,11 @@ class Bank:
     for name, where, job in jobs:
       found[name][where] = files.result(job, self.place)
     return found
+
+  def counts(self) -> dict[int, int]:
+    """{pass: shards that are complete}, of all passes that were begun."""
+    found = files.manifests(self.place, files.keys(self.place))
+    return dict(sorted(collections.Counter(p for p, _ in found).items()))
 
   def damaged(self) -> Iterator[str]:
     """Reads everything; yields what is wrong, one line each.

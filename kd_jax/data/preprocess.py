@@ -34,7 +34,8 @@ class Preprocess:
       'bilinear' or 'bicubic' (PIL's).
     augment: training view; 'none' is the evaluation view, 'crop' is a random
       resized crop and what the fields below it say, 'shift' moves the
-      evaluation view (for digits, which must not be flipped).
+      evaluation view (for digits, which must not be flipped), 'squash' is
+      the whole image, whatever its shape (for label maps).
     num_crops: training views of every decoded image.
     scale: 'crop': area range, as a share of the image.
     ratio: 'crop': range of width / height.
@@ -170,6 +171,14 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   return image, geometry
 
 
+def _squash(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
+  size = image.shape[:2]
+  whole = crops.resize(
+    image, p.image_size, p.image_size, interpolation=p.train_interpolation
+  )
+  return whole, (0, 0, *size, 0, *size)
+
+
 def _shift(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   moved, (down, right) = crops.random_shift(_center(p, image), rng, p.shift)
   size = image.shape[:2]
@@ -195,7 +204,7 @@ def _draw(
 
 AUGMENTS: dict[
   str, Callable[[Preprocess, np.ndarray, np.random.Generator], View]
-] = {"none": _none, "crop": _crop, "shift": _shift}
+] = {"none": _none, "crop": _crop, "shift": _shift, "squash": _squash}
 
 # What changes pixels on the host, which a canvas leaves to the device.
 _ON_HOST = ("rand_ops", "color_jitter", "lighting", "erase_prob")

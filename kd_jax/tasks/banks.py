@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
@@ -20,7 +21,24 @@ def settings(views: Preprocess) -> dict[str, Any]:
   """The settings that decide what a crop shows, as JSON values."""
   fields = dataclasses.asdict(views)
   plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-  return {k: v for k, v in plain.items() if k not in (*_OWN, "num_crops")}
+  return {
+    k: v for k, v in plain.items() if k not in (*_own(views), "num_crops")
+  }
+
+
+def seen(views: Preprocess) -> dict[str, Any]:
+  """How the teacher saw the crops."""
+  return {name: getattr(views, name) for name in _OWN}
+
+
+def _own(views: Preprocess) -> tuple[str, ...]:
+  """What the student's views may differ in."""
+  shared = set()
+  if views.augment != "crop":  # cut out of the evaluation view
+    shared.add("crop_pct")
+  if views.shift or views.erase_prob:  # drawn in pixels of the view
+    shared.add("image_size")
+  return tuple(name for name in _OWN if name not in shared)
 
 
 def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
@@ -52,6 +70,20 @@ def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
     raise ValueError(
       f"preprocess.num_crops is {views.num_crops}; the bank {bank.place} "
       f"stores {header.crops} crops of an image per pass, which it must divide"
+    )
+
+
+def check_mix(config: ConfigDict, codec: Any) -> None:
+  """Whether the taps of a bank can follow the mixing of images.
+
+  Raises:
+    ValueError: they are no class probabilities.
+  """
+  if max(config.mix.mixup, config.mix.cutmix) > 0 and not codec.mixes:
+    raise ValueError(
+      "mixing images needs what the teacher says about mixtures; the bank "
+      "stores features of single crops. Set --config.mix.mixup=0 and "
+      "--config.mix.cutmix=0, or --config.teacher.source=online"
     )
 
 

@@ -119,6 +119,7 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   setup.check_crops(config, views, mesh)
   if taught.bank is not None:
     banks.check(taught.bank, views, data)
+    banks.check_mix(config, taught.source.codec)
   specs = _specs(config, student, taught, views)
   for stretch in stretches:
     plan.check_taps(stretch.phase, *specs, taught.source)
@@ -169,12 +170,14 @@ def _write_records(data: DataSource, where: Path) -> None:
 
 
 def _check_labels(method: Method, data: DataSource, student: Specs) -> None:
-  if "ce" not in method.terms:
+  if not getattr(method, "reads_labels", "ce" in method.terms):
     return
+  ce = "ce" in method.terms
+  what = "the loss term ce" if ce else "the method"
   classes = student["logits"].shape[-1]
   if not data.num_classes or classes != data.num_classes:
     raise ValueError(
-      f"the loss term ce needs labels; the data has {data.num_classes} "
+      f"{what} needs labels; the data has {data.num_classes} "
       f"classes and the student {classes} outputs. Use labelled data and set "
       f"--config.student.overrides.num_classes={data.num_classes}, or give "
       "ce the weight 0."

@@ -4,6 +4,7 @@ A teacher learns digits 0-4 with labels. Then a smaller student of another
 width is pre-trained in two ways for the same number of steps: by KDEP from the
 teacher on unlabelled images, and with the teacher's labelled ones. Both, and a
 student from scratch, are fine-tuned on a few labelled images of digits 5-9.
+Students may also learn from banks that the teacher has filled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import kd_jax
+from kd_jax import resolve
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.tasks import pretrain, setup
@@ -48,17 +50,23 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
   where = Path(where)
   workdir.claim(where, {"task": config.task, "seeds": list(config.seeds)})
   start = time.monotonic()
-  runs: dict[str, pretrain.Result] = {}
+  runs: dict[str, Any] = {}
   seconds = {"scratch": 0.0}
   for name in config.order:
     fields = config.runs[name]
     fields.teacher.weights = str(where / fields.teacher.weights)
     print(f"\n--- {name} ---", flush=True)
+    task = resolve.symbol("tasks", fields.task, "run")
     runs[name], seconds[name] = _timed(
-      lambda fields=fields, name=name: pretrain.run(fields, where / name)
+      lambda task=task, fields=fields, name=name: task(fields, where / name)
     )
+  trained = {
+    name: found
+    for name, found in runs.items()
+    if isinstance(found, pretrain.Result)
+  }
   transfer = finetune(config.finetune)
-  kinds = {"scratch": None, **{k: r.variables for k, r in runs.items()}}
+  kinds = {"scratch": None, **{k: r.variables for k, r in trained.items()}}
   kinds.pop("teacher")
   accuracy = {
     kind: [transfer.run(backbone, seed) for seed in config.seeds]
@@ -71,7 +79,7 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
     f"{time.monotonic() - start:.0f} seconds in all."
   )
   groups = {config.titles[kind][0]: accuracy[kind] for kind in accuracy}
-  _show(where, rows, note, groups, runs)
+  _show(where, rows, note, groups, trained)
   return accuracy
 
 

@@ -147,25 +147,29 @@ def assemble(config: ConfigDict, where: Path) -> Job:
   return Job(config, data, taught, preprocess, codec, mesh, SkipLog(where))
 
 
-def _prepare(
-  job: Job, place: str, where: Path
-) -> tuple[bank_lib.Header, dict[str, np.ndarray]]:
-  """What the bank is and its constants; says what it will cost."""
-  config = job.config
+def _widths(job: Job) -> dict[str, tuple[int, ...]]:
+  """Shapes of what the codec stores, per crop."""
   source = job.taught.source
-  batch = plan.image_batch(config.batch_size, job.views.image_size, source)
+  batch = plan.image_batch(job.config.batch_size, job.views.image_size, source)
   frozen = {"teacher": job.taught.variables, "artifact": {}}
   offered = plan.teacher_specs(source, frozen, batch)
   missing = sorted(set(job.codec.taps) - set(offered))
   if missing:
     raise ValueError(
-      f"the codec {config.bank.codec.name!r} stores the taps {missing}; this "
-      f"teacher offers {sorted(offered)}"
+      f"the codec {job.config.bank.codec.name!r} stores the taps {missing}; "
+      f"this teacher offers {sorted(offered)}"
     )
   specs = jax.eval_shape(
     lambda f, b: dict(job.codec.collect(source(f, b))), frozen, batch
   )
-  widths = {tap: spec.shape[1:] for tap, spec in specs.items()}
+  return {tap: spec.shape[1:] for tap, spec in specs.items()}
+
+
+def _prepare(
+  job: Job, place: str, where: Path
+) -> tuple[bank_lib.Header, dict[str, np.ndarray]]:
+  """What the bank is and its constants; says what it will cost."""
+  config, widths = job.config, _widths(job)
   arrays = {"geometry": _GEOMETRY, **job.codec.arrays(widths)}
   sample, rate = _sample(job)
   if bank_lib.exists(place):
@@ -264,17 +268,21 @@ def _write_pass(
       parts: dict[str, list[np.ndarray]] = {name: [] for name in header.arrays}
       for taps, geometry in job.taps(number, rows):
         stored, finite = jax.device_get(job.encode(constants, taps))
-        if not finite:
-          raise ValueError(
-            f"the teacher says NaN or infinity about one of the records {rows}"
-            "; nothing of this shard was stored. Check its weights, its input "
-            "and --config.dtype."
-          )
+        _check_finite(finite, rows)
+        stored["geometry"] = _small(geometry)
         for name, values in stored.items():
           parts[name].append(values.reshape(*geometry.shape[:2], -1))
-        parts["geometry"].append(_small(geometry))
         progress.update(min(len(geometry), total - progress.n))
       writer.write(number, shard, _joined(parts, header, len(rows)))
+
+
+def _check_finite(finite: Any, rows: range) -> None:
+  if not finite:
+    raise ValueError(
+      f"the teacher says NaN or infinity about one of the records {rows}; "
+      "nothing of this shard was stored. Check its weights, its input and "
+      "--config.dtype."
+    )
 
 
 def _small(geometry: np.ndarray) -> np.ndarray:
@@ -308,7 +316,12 @@ def _verify(place: str) -> str:
     describe.say(line)
   if found:
     raise ValueError(
-      f"the bank {place} is damaged in {len(found)} shards, listed above"
+      f"the bank {place} is damaged in {len(found)} places, listed above"
     )
-  print(f"{place}: {bank.num_passes} complete passes, all checksums agree")
+  text = f"{place}: {bank.num_passes} complete passes, all checksums agree"
+  every = bank.header.num_shards
+  for number, count in bank.counts().items():
+    if count < every:
+      text += f"; pass {number} has {count} of {every} shards"
+  print(text)
   return place

@@ -37,6 +37,8 @@ class Source:
     taps = self.codec.decode(
       frozen["teacher"], batch.teacher, dict(self.widths)
     )
+    if batch.partner is not None:
+      taps = self.codec.mixed(taps, batch.partner, batch.share)
     return Teacher(jax.lax.stop_gradient(taps), None)
 
   def stored(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -52,8 +54,8 @@ class Source:
 
   @property
   def fingerprint(self) -> str:
-    """That of the teacher that filled the bank."""
-    return self.bank.header.about["teacher"]
+    """That of the bank: of teacher, images, crops and codec."""
+    return self.bank.fingerprint
 
 
 def load(

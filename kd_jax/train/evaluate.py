@@ -93,7 +93,9 @@ class Evaluator:
         batch = mesh_lib.put_batch(local, self.mesh)
         found = self._metrics(variables, own, frozen, batch)
         sums = {k: sums.get(k, 0) + np.asarray(v) for k, v in found.items()}
-    return {name: float(top / bottom) for name, (top, bottom) in sums.items()}
+    # No figure where nothing was counted: no row has a label, for instance.
+    found = {k: v for k, v in sums.items() if v[1]}
+    return {name: float(top / bottom) for name, (top, bottom) in found.items()}
 
   def _apply(self, variables: Any, image: Any) -> Taps:
     return self.student.apply(variables, as_unit(image), train=False)

@@ -6,10 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Int
 
-SCHEDULES = ("constant", "step", "cosine")
+SCHEDULES = ("constant", "step", "cosine", "whole_cosine")
 OPTIMIZERS = ("sgd", "adamw", "lamb")
+
+_AT_LEAST_ZERO = (
+  "lr",
+  "weight_decay",
+  "warmup",
+  "warmup_lr",
+  "final_lr",
+  "clip_norm",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +37,21 @@ class Optim:
     nesterov: for sgd.
     weight_decay: decay coefficient.
     decay_all: decay biases and normalisation parameters too (as KDEP does).
-    schedule: 'constant', 'step' (times `gamma` every `decay_every` steps) or
-      'cosine' (to zero at the end of the phase).
+    schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
+      'cosine' (to `final_lr` at the end of the phase) or 'whole_cosine' (the
+      same, but begun at step 0, beneath the warm-up, as timm does).
     decay_every: steps between two decays of 'step'.
     gamma: factor of 'step'.
-    warmup: steps of linear warm-up from zero.
+    warmup: steps of linear warm-up.
+    warmup_lr: where the warm-up begins.
+    final_lr: where a cosine ends.
+    stairs: ((start, every, at), ...), for rates that change once an epoch:
+      from step `start` on the rate stays for `every` steps each; the first
+      stair has the rate of step `at`, the next that of `at + every`.
     clip_norm: largest global gradient norm; 0 switches clipping off.
+
+  Raises:
+    ValueError: a value that is not allowed.
   """
 
   name: str = "sgd"
@@ -44,15 +65,21 @@ class Optim:
   decay_every: int = 1
   gamma: float = 0.1
   warmup: int = 0
+  warmup_lr: float = 0.0
+  final_lr: float = 0.0
+  stairs: tuple[tuple[int, int, int], ...] = ()
   clip_norm: float = 0.0
 
   def __post_init__(self) -> None:
+    # Configs hold lists; the dataclass stays hashable.
+    stairs = tuple(tuple(np.ravel(stair).tolist()) for stair in self.stairs)
+    object.__setattr__(self, "stairs", stairs)
     for field, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
       if getattr(self, field) not in allowed:
         raise ValueError(
           f"optim.{field} is {getattr(self, field)!r}; it can be {allowed}."
         )
-    for field in ("lr", "weight_decay", "warmup", "clip_norm"):
+    for field in _AT_LEAST_ZERO:
       if getattr(self, field) < 0:
         raise ValueError(
           f"optim.{field} is {getattr(self, field)}; it must be at least 0."
@@ -61,6 +88,17 @@ class Optim:
       raise ValueError(
         f"optim.decay_every is {self.decay_every}; it must be at least 1 step."
       )
+    if self.final_lr and (self.final_lr > self.lr or not self._falls):
+      raise ValueError(
+        f"optim.final_lr is {self.final_lr}; only a cosine ends there, and at "
+        f"most at optim.lr={self.lr}. schedule is {self.schedule!r}"
+      )
+    if self.warmup_lr and not self.warmup:
+      raise ValueError(
+        f"optim.warmup_lr is {self.warmup_lr}, and there is no warm-up; set "
+        "optim.warmup, in steps"
+      )
+    _check_stairs(self.stairs)
 
   def rate(self, total_steps: int) -> optax.Schedule:
     """The learning rate of each step of a phase of `total_steps`.
@@ -74,18 +112,10 @@ class Optim:
         f"optim.warmup={self.warmup} leaves no step of the {total_steps} of "
         "its phase; lower --config.optim.warmup or raise --config.steps"
       )
-    curves = {
-      "constant": lambda: optax.constant_schedule(self.lr),
-      "step": lambda: optax.exponential_decay(
-        self.lr, self.decay_every, self.gamma, staircase=True
-      ),
-      "cosine": lambda: optax.cosine_decay_schedule(self.lr, after),
-    }
-    curve = curves[self.schedule]()
-    if not self.warmup:
+    curve = self._warmed(self._curve(total_steps))
+    if not self.stairs:
       return curve
-    ramp = optax.linear_schedule(0.0, self.lr, self.warmup)
-    return optax.join_schedules([ramp, curve], [self.warmup])
+    return lambda step: curve(self._stair(step))
 
   def transform(self, total_steps: int) -> optax.GradientTransformation:
     """The optax transformation for {path: parameter} dicts."""
@@ -93,6 +123,44 @@ class Optim:
     clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
     builders = {"sgd": self._sgd, "adamw": self._adamw, "lamb": self._lamb}
     return optax.chain(*clip, builders[self.name](rate))
+
+  @property
+  def _falls(self) -> bool:
+    return self.schedule in ("cosine", "whole_cosine")
+
+  def _curve(self, total_steps: int) -> optax.Schedule:
+    """The rate after the warm-up; 'whole_cosine' counts from step 0."""
+    after = total_steps - self.warmup
+    falls = self.final_lr / self.lr if self.lr else 0.0
+    curves = {
+      "constant": lambda: optax.constant_schedule(self.lr),
+      "step": lambda: optax.exponential_decay(
+        self.lr, self.decay_every, self.gamma, staircase=True
+      ),
+      "cosine": lambda: optax.cosine_decay_schedule(self.lr, after, falls),
+      "whole_cosine": lambda: optax.cosine_decay_schedule(
+        self.lr, total_steps, falls
+      ),
+    }
+    return curves[self.schedule]()
+
+  def _warmed(self, curve: optax.Schedule) -> optax.Schedule:
+    if not self.warmup:
+      return curve
+    ramp = optax.linear_schedule(self.warmup_lr, self.lr, self.warmup)
+    # join_schedules counts from the end of the warm-up.
+    hidden = self.warmup if self.schedule == "whole_cosine" else 0
+    return optax.join_schedules(
+      [ramp, lambda step: curve(step + hidden)], [self.warmup]
+    )
+
+  def _stair(self, step: Int[Array, ""]) -> Int[Array, ""]:
+    """The step whose rate holds at `step`."""
+    found = step
+    for start, every, at in self.stairs:
+      stair = at + (step - start) // every * every
+      found = jnp.where(step >= start, stair, found)
+    return found
 
   def _sgd(self, rate: optax.Schedule) -> optax.GradientTransformation:
     return optax.chain(
@@ -122,3 +190,15 @@ class Optim:
   def _mask(self, params: Mapping[str, Any]) -> dict[str, bool]:
     """Vectors are biases and normalisation parameters."""
     return {k: self.decay_all or v.ndim > 1 for k, v in params.items()}
+
+
+def _check_stairs(stairs: tuple[tuple[int, ...], ...]) -> None:
+  starts = [stair[0] for stair in stairs if len(stair) == 3]
+  whole = len(starts) == len(stairs) and all(
+    start >= 0 and every >= 1 and at >= 0 for start, every, at in stairs
+  )
+  if not whole or starts != sorted(set(starts)):
+    raise ValueError(
+      f"optim.stairs is {stairs}; it holds (start, every, at) in steps, start "
+      "and at >= 0, every >= 1, in rising order of start"
+    )

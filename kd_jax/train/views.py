@@ -129,7 +129,10 @@ def mixed(
   image = blend(batch.image, share[None, :, :, None], crops)
   if target is not None:
     target = blend(target, share.mean(), crops)
-  return batch.replace(image=image, target=target)
+  rows = partner(jnp.arange(len(batch.label)), crops)
+  return batch.replace(
+    image=image, target=target, partner=rows, share=share.mean()
+  )
 
 
 def smoothed(
@@ -143,7 +146,7 @@ def smoothed(
 
 def blend(x: Float[Array, "n ..."], share: Array, crops: int) -> Array:
   """(1 - share) * x + share * partner."""
-  return x + share.astype(x.dtype) * (partner(x, crops) - x)
+  return mixture(x, partner(x, crops), share.astype(x.dtype))
 
 
 def partner(x: Float[Array, "n ..."], crops: int) -> Float[Array, "n ..."]:
@@ -182,11 +185,32 @@ def _cut_prob(mix: Mix) -> float:
 def _rectangle(
   key: Array, share: Array, size: tuple[int, int]
 ) -> Float[Array, "h w"]:
-  """1 inside a rectangle of about `share` of the pixels, cut at the edges."""
+  """`rectangle` around a random pixel."""
+  keys = zip(jax.random.split(key), size, strict=True)
+  center = [jax.random.randint(k, (), 0, length) for k, length in keys]
+  return rectangle(jnp.stack(center), share, size)
+
+
+def mixture(
+  x: Float[Array, "*n"], other: Float[Array, "*n"], share: Array | float
+) -> Float[Array, "*n"]:
+  """(1 - share) * x + share * other; a share of 0 or 1 copies."""
+  return (1 - share) * x + share * other
+
+
+def rectangle(
+  center: Int[Array, " 2"], share: Array | float, size: tuple[int, int]
+) -> Float[Array, "h w"]:
+  """1 inside a rectangle of about `share` of the pixels, cut at the edges.
+
+  Args:
+    center: row and column.
+    share: of the pixels, in [0, 1], before the cut.
+    size: height and width of the image.
+  """
   masks = []
-  for axis_key, length in zip(jax.random.split(key), size, strict=True):
-    center = jax.random.randint(axis_key, (), 0, length)
+  for middle, length in zip(center, size, strict=True):
     half = jnp.floor(length * jnp.sqrt(share)).astype(jnp.int32) // 2
     place = jnp.arange(length)
-    masks.append((place >= center - half) & (place < center + half))
+    masks.append((place >= middle - half) & (place < middle + half))
   return (masks[0][:, None] & masks[1][None]).astype(jnp.float32)

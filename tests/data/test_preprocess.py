@@ -105,7 +105,10 @@ def test_lists_from_configs_are_hashable():
 @pytest.mark.parametrize(
   ("fields", "match"),
   [
-    ({"augment": "rrc"}, r"augment='rrc'; .* \['crop', 'none', 'shift'\]"),
+    (
+      {"augment": "rrc"},
+      r"augment='rrc'; .* \['crop', 'none', 'shift', 'squash'\]",
+    ),
     ({"interpolation": "area"}, r"'area'; .* \['bicubic', 'bilinear'\]"),
     ({"image_size": 0}, "image_size=0; it must be at least 1"),
     ({"crop_pct": 0.0}, r"crop_pct=0.0; it must be in \(0, 1\]"),

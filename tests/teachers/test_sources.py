@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from kd_jax.align import basis
 from kd_jax.teachers import none, online, random
 from kd_jax.types import Batch
 
@@ -43,6 +44,32 @@ def test_resume_continues_and_lets_gradients_through(teacher):
     return source(frozen, batch.replace(image=image)).taps["feature"].sum()
 
   assert np.abs(jax.grad(outside)(batch.image)).max() == 0
+
+
+def test_a_tap_has_the_same_bits_alone_and_in_front_of_a_loss():
+  """As code for training is compiled, where loops are fused."""
+  options = {"xla_backend_optimization_level": 3}
+  fields = {**TINY, "channels": (8, 8, 16, 24), "stem_type": "cifar"}
+  source, variables = random.load("resnet18", "", fields)
+  image = np.random.default_rng(0).random((20, 8, 8, 3), np.float32)
+  batch = Batch(image, np.zeros(20, np.int32), np.ones(20, np.float32))
+  frozen, state = {"teacher": variables, "artifact": {}}, basis.init(24)
+
+  def compiled(function, *args):
+    return jax.jit(function).lower(*args).compile(options)(*args)
+
+  def alone(frozen, image):
+    return source.model.apply(frozen["teacher"], image, train=False)["feature"]
+
+  def inside(state, frozen, batch):
+    feature = source(frozen, batch).taps["feature"]
+    return basis.update(state, feature, batch.mask)
+
+  feature = compiled(alone, frozen, image)
+  found = compiled(inside, state, frozen, batch)
+  want = compiled(basis.update, state, feature, batch.mask)
+  assert np.ptp(want.total) > 0
+  jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
 def test_random_weights_are_float32_and_always_the_same(teacher):

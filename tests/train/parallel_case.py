@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_jax.methods import kdep
 from kd_jax.teachers import online, random
-from kd_jax.train import artifact, ckpt, evaluate, loop, plan
+from kd_jax.train import artifact, ckpt, evaluate, loop, plan, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -61,7 +61,13 @@ def fit_basis(mesh):
   batches[-1].mask[10:] = 0
   batches[-1].image[10:] = np.nan
   return artifact.fit(
-    online.Source(TEACHER), frozen, "feature", batches, mesh, fingerprint="x"
+    online.Source(TEACHER),
+    frozen,
+    "feature",
+    batches,
+    mesh,
+    fingerprint="x",
+    cut=views.Cut(),
   )
 
 
