@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import kdep_step, svd_fit
+from benchmarks import bank, kdep_step, svd_fit
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--batch", "2", "--size", "32", "--steps", "1", "--rounds", "2"]
@@ -89,3 +89,24 @@ def test_svd_fit(monkeypatch, capsys):
     numbers = np.array([float(x) for x in line if x != case])
     assert np.isfinite(numbers).all() and (numbers >= 0).all()
     assert numbers[0] == 1000 and min(numbers[1:4]) > 0
+
+
+def test_bank(capsys):
+  """All but the quickstart, whose figures tests/tasks look at."""
+  parts = ["--parts", "step", "codec", "store", "input"]
+  small = ["--records", "64", "--shard", "32", "--images", "16", "--view", "32"]
+  bank.main(
+    [*parts, *TINY, *small, "--seconds", "0.01", "--teachers", "resnet18"]
+  )
+  text = capsys.readouterr().out
+  losses = ("kdep online", "kdep bank", "kl online", "kl bank")
+  found = rows(text, ("supervised", *losses, *bank.CODECS))
+  assert found["supervised"][3:] == [1.0, 1.0]
+  for name in losses:
+    assert len(found[name]) == 5 and min(found[name]) > 0
+  assert found["aligned 512 int8"] == [14 + 512, 134.8]
+  assert len(found) == 5 + len(bank.CODECS)
+  crops = rows(text, ("1 crops", "4 crops", "8 crops"))
+  assert [len(x) for x in crops.values()] == [4, 4, 4]
+  for what in ("write", "read 256"):
+    assert f"marginal top 5, {what}" in text

@@ -115,7 +115,7 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   student = setup.student(config)
   data = setup.data(config.data)
   taught = setup.teaching(config)
-  views = setup.preprocess(config, taught.model)
+  views = setup.preprocess(config, taught.viewer)
   setup.check_crops(config, views, mesh)
   if taught.bank is not None:
     banks.check(taught.bank, views, data)

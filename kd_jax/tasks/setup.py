@@ -46,6 +46,11 @@ class Teaching:
     return getattr(self.source, "model", None)
 
   @property
+  def viewer(self) -> Any:
+    """Says how it wants images: the network, or the bank that it filled."""
+    return self.model or self.source
+
+  @property
   def bank(self) -> Bank | None:
     """What stores the taps, if no network runs."""
     return getattr(self.source, "bank", None)
@@ -190,8 +195,8 @@ def preprocess(config: ConfigDict, net: Any = None) -> Preprocess:
 
   Args:
     config: of the run.
-    net: whose checkpoint says how the evaluation view is resized where the
-      config leaves it open; without one bicubically, .875 of the short side.
+    net: says how the evaluation view is resized where the config leaves it
+      open; what does not say bicubically, .875 of the short side.
   """
   fields = config.preprocess.to_dict()
   fields["interpolation"] = fields["interpolation"] or getattr(
@@ -317,7 +322,7 @@ def fit_basis(
   skips: SkipLog,
 ) -> Any:
   """Loads the basis of a teacher tap, or fits it in one pass over the data."""
-  views = preprocess(config, taught.model)
+  views = preprocess(config, taught.viewer)
   identity = artifact.identity(
     taught.fingerprint,
     tap,

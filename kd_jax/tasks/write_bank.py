@@ -136,7 +136,7 @@ def assemble(config: ConfigDict, where: Path) -> Job:
   mesh = mesh_lib.make_mesh(jax.local_devices())
   mesh_lib.check_batch(config.batch_size, mesh)
   taught = setup.teaching(config)
-  preprocess = setup.preprocess(config, taught.model)
+  preprocess = setup.preprocess(config, taught.viewer)
   if preprocess.canvas:
     raise ValueError(
       "a bank is written from crops made on the host; set preprocess.canvas=0"
@@ -264,16 +264,27 @@ def _write_pass(
   total = sum(len(header.rows(shard)) for shard in missing)
   with tqdm(total=total, desc=f"pass {number}", disable=None) as progress:
     for shard in missing:
-      rows = header.rows(shard)
-      parts: dict[str, list[np.ndarray]] = {name: [] for name in header.arrays}
-      for taps, geometry in job.taps(number, rows):
-        stored, finite = jax.device_get(job.encode(constants, taps))
-        _check_finite(finite, rows)
-        stored["geometry"] = _small(geometry)
-        for name, values in stored.items():
-          parts[name].append(values.reshape(*geometry.shape[:2], -1))
-        progress.update(min(len(geometry), total - progress.n))
-      writer.write(number, shard, _joined(parts, header, len(rows)))
+      arrays = _shard(job, constants, header, number, header.rows(shard))
+      writer.write(number, shard, arrays)
+      progress.update(len(header.rows(shard)))
+
+
+def _shard(
+  job: Job,
+  constants: Any,
+  header: bank_lib.Header,
+  number: int,
+  rows: range,
+) -> dict[str, np.ndarray]:
+  """What a shard of a pass holds."""
+  parts: dict[str, list[np.ndarray]] = {name: [] for name in header.arrays}
+  for taps, geometry in job.taps(number, rows):
+    stored, finite = jax.device_get(job.encode(constants, taps))
+    _check_finite(finite, rows)
+    stored["geometry"] = _small(geometry)
+    for name, values in stored.items():
+      parts[name].append(values.reshape(*geometry.shape[:2], -1))
+  return _joined(parts, header, len(rows))
 
 
 def _check_finite(finite: Any, rows: range) -> None:

@@ -57,6 +57,16 @@ class Source:
     """That of the bank: of teacher, images, crops and codec."""
     return self.bank.fingerprint
 
+  @property
+  def interpolation(self) -> str:
+    """As the teacher's images were resized for evaluation."""
+    return self.bank.header.about["seen"]["interpolation"]
+
+  @property
+  def crop_pct(self) -> float:
+    """As the teacher's images were cut for evaluation."""
+    return self.bank.header.about["seen"]["crop_pct"]
+
 
 def load(
   name: str, weights: Any, overrides: Mapping[str, Any]

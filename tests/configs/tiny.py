@@ -5,13 +5,13 @@ The weights of the teacher are given by --config.teacher.weights.
 
 from ml_collections import ConfigDict
 
-from configs.common import base, preprocess
+from configs.common import bank, base, preprocess
 
-VARIANTS = ("", "ema", "labels")
+VARIANTS = ("", "ema", "labels", "bank")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The plain run, with a moving average, or with labels and evaluations."""
+  """The plain run, with a moving average, with labels, or a teacher's bank."""
   config = base()
   config.steps = 12
   config.batch_size = 32
@@ -35,6 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(
       {"train": digits("train[:200]"), "test": digits("test[:100]")}
     )
+  if variant == "bank":
+    bank(config, shard=48)
   config.lock()
   return config
 

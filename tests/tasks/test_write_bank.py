@@ -11,8 +11,10 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 import runs
+from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.data.bank import Bank
+from kd_jax.tasks import setup
 
 STEPS = 20
 PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20")
@@ -254,6 +256,17 @@ def test_damage_shows_before_the_first_step(
   damage(damaged / SHARD)
   said = refused(capsys, tmp_path / "run", *stored(damaged), *FEATURE)
   assert message in said
+
+
+def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
+  views = ("preprocess.interpolation=bilinear", "preprocess.crop_pct=0.5")
+  place = write(folder / "views", *teachers[0], *views)
+  config = config_lib.load(str(runs.CONFIG), stored(place))
+  found = setup.preprocess(config, setup.teaching(config).viewer)
+  assert (found.interpolation, found.crop_pct) == ("bilinear", 1.0)
+  config.preprocess.crop_pct = 0.0  # as its teacher
+  found = setup.preprocess(config, setup.teaching(config).viewer)
+  assert (found.interpolation, found.crop_pct) == ("bilinear", 0.5)
 
 
 @pytest.mark.parametrize(
