@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs.common import bank, base, preprocess
 
-VARIANTS = ("", "ema", "labels", "bank")
+VARIANTS = ("", "ema", "labels", "fkd", "bank")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -35,6 +35,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.update(
       {"train": digits("train[:200]"), "test": digits("test[:100]")}
     )
+  if variant == "fkd":
+    config.method = ConfigDict({"name": "fkd"})
+    config.losses = ConfigDict({"soft": 1.0, "ce": 0.0})
+    config.student.overrides.num_classes = 10
   if variant == "bank":
     bank(config, shard=48)
   config.lock()

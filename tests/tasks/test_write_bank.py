@@ -19,13 +19,12 @@ from kd_jax.tasks import setup
 STEPS = 20
 PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20")
 FEATURE = (*PLAIN, "fit.augment=True")
+CROPS = (*PLAIN, "preprocess.num_crops=2", "data.split=train[:100]")
 LOGITS = (
-  *PLAIN,
+  *CROPS,
   "losses.feature=0.0",
   "losses.kl=1.0",
   "student.overrides.num_classes=10",
-  "preprocess.num_crops=2",
-  "data.split=train[:100]",
 )
 
 
@@ -94,6 +93,10 @@ def test_two_crops_of_logits_are_those_of_the_running_teacher(folder, teachers):
   assert run(folder / "online_kl", *teachers[10], *LOGITS) == 0
   assert run(folder / "stored_kl", *stored(place), *LOGITS) == 0
   assert_same_training(folder / "stored_kl", folder / "online_kl")
+  fkd = {"variant": "fkd"}
+  assert run(folder / "online_fkd", *teachers[10], *CROPS, **fkd) == 0
+  assert run(folder / "stored_fkd", *stored(place), *CROPS, **fkd) == 0
+  assert_same_training(folder / "stored_fkd", folder / "online_fkd")
 
 
 def crops(place, number):
