@@ -24,6 +24,7 @@ second of processor time, and medians (10th to 90th percentile) over the rounds:
   folder bilinear x1 / PIL 1.32 (1.11 to 1.70), 1.05 (0.94 to 1.14)
   folder canvas x1 / PIL 1.67 (1.25 to 2.01), 1.37 (1.23 to 1.48)
 
+An idle run with all rows is in docs/data.md (1.72 and 2.70, over 20 rounds).
 With 5 rounds a run said 1.19 for folder x1 / PIL: use many. crop_resize makes
 about 80 views a second and core of this processor; it is meant for
 accelerators, where it has not been run.

@@ -96,9 +96,7 @@ def test_bank(capsys):
   """All but the quickstart, whose figures tests/tasks look at."""
   parts = ["--parts", "step", "codec", "store", "input"]
   small = ["--records", "64", "--shard", "32", "--images", "16", "--view", "32"]
-  bank.main(
-    [*parts, *TINY, *small, "--seconds", "0.01", *NETS10]
-  )
+  bank.main([*parts, *TINY, *small, "--seconds", "0.01", *NETS10])
   text = capsys.readouterr().out
   losses = ("kdep online", "kdep bank", "kl online", "kl bank")
   found = rows(text, ("supervised", *losses, *bank.CODECS))
