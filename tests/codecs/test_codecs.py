@@ -114,7 +114,8 @@ def test_relative_error_of_the_targets(features, dtype, mean, worst):
   assert (lost.sum(0) / power.sum(0)).max() < worst
   # The same features serve a narrower student, with no other error.
   few = scaled(constants, back, 12)
-  np.testing.assert_allclose(few, got[:, :12], rtol=1e-3, atol=1e-3)
+  # Cubed: the root makes rounding large where a projection is nearly zero.
+  np.testing.assert_allclose(few**3, got[:, :12] ** 3, rtol=1e-3, atol=1e-4)
 
 
 def test_all_directions_bring_the_feature_back(features):
