@@ -26,7 +26,7 @@ _BASIS = ("mean", "basis", "singular_values", "channel_variance")
 
 
 @dataclasses.dataclass(frozen=True)
-class Codec(base.Codec):
+class Codec(base.CodecBase):
   """Stores the leading directions of the tap 'feature'.
 
   Attributes:

@@ -82,7 +82,7 @@ class CodecLike(Protocol):
     ...
 
 
-class Codec:
+class CodecBase:
   """Base of all codecs: they store taps as they are, of every crop."""
 
   mixes: ClassVar[bool] = False
@@ -114,7 +114,7 @@ def mixed_logits(
   return {"logits": temperature * jnp.log(jnp.maximum(mixed, TINY))}
 
 
-class LabelCodec(Codec):
+class LabelCodec(CodecBase):
   """Base of codecs that store class probabilities.
 
   The tap 'logits' comes back as temperature x log(probability): its softmax

@@ -24,7 +24,7 @@ ORDERS = ("xy", "code")
 
 
 @dataclasses.dataclass(frozen=True)
-class Codec(base.Codec):
+class Codec(base.CodecBase):
   """Stores the top scores of every cell, before the softmax.
 
   The tap 'logits' of a crop comes back as the pooled scores, with zero for

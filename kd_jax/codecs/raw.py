@@ -12,7 +12,7 @@ from kd_jax.codecs import base
 
 
 @dataclasses.dataclass(frozen=True)
-class Codec(base.Codec):
+class Codec(base.CodecBase):
   """Stores one tap in floating point.
 
   Attributes:

@@ -281,4 +281,4 @@ def test_every_codec_is_found_by_name():
   assert {"aligned", "full", "hard", "marginal", "raw"} <= set(names)
   with pytest.raises(ValueError, match=r"codecs has no 'zip'; it has \["):
     resolve.build("codecs", "Codec", {"name": "zip"})
-  assert not base.Codec.needs_basis and aligned.Codec.needs_basis
+  assert not base.CodecBase.needs_basis and aligned.Codec.needs_basis
