@@ -56,12 +56,12 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 def _read(path: Path, variant: str) -> ConfigDict:
   if not path.is_file():
     beside = {p.as_posix() for p in path.parent.glob("[a-z]*.py")}
-    beside -= {(path.parent / "common.py").as_posix()}
+    beside -= {p.as_posix() for p in path.parent.glob("common*.py")}
     raise ValueError(
       f"there is no config {path}; {path.parent} holds "
       f"{resolve.near(path.as_posix(), beside)}"
     )
-  # Configs import their siblings as `configs.common`, from wherever they are.
+  # Configs import their siblings as `configs.common*`, from wherever they are.
   root = str(path.resolve().parent.parent)
   if root not in sys.path:
     sys.path.append(root)

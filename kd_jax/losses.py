@@ -129,6 +129,55 @@ def cross_entropy(
   return total / jnp.maximum(jnp.sum(labelled), 1)
 
 
+def soft_cross_entropy(
+  student: Float[Array, "n c"],
+  teacher: Float[Array, "n c"],
+  temperature: float,
+) -> Scalar:
+  """-T^2 sum softmax(teacher / T) log softmax(student / T), mean over rows."""
+  target = jax.nn.softmax(teacher / temperature)
+  rows = optax.softmax_cross_entropy(student / temperature, target)
+  return temperature**2 * jnp.mean(rows)
+
+
+def binary_cross_entropy(
+  logits: Float[Array, "n c"],
+  labels: Int[Array, " n"] | Float[Array, "n c"],
+) -> Scalar:
+  """One binary problem per class, summed; mean over the rows with a label.
+
+  Args:
+    logits: of every class.
+    labels: as in `cross_entropy`.
+  """
+  if labels.ndim == 1:
+    labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+  rows = optax.sigmoid_binary_cross_entropy(logits, labels).sum(-1)
+  labelled = jnp.sum(labels, -1) > 0
+  total = jnp.sum(jnp.where(labelled, rows, 0))
+  return total / jnp.maximum(jnp.sum(labelled), 1)
+
+
+def directions(
+  student: Float[Array, "n *p d"], target: Float[Array, "n *p d"]
+) -> Scalar:
+  """||s / |s| - t / |t| ||^2, summed over positions, mean over examples.
+
+  ScaleKD's feature loss (arXiv:2411.06786, eq. 5; the authors' code sums).
+  """
+  gap = jnp.square(_unit(student) - _unit(target))
+  return jnp.sum(gap) / student.shape[0]
+
+
+def without_mean(x: Float[Array, "n p d"]) -> Float[Array, "n p d"]:
+  """Every channel minus its mean over the positions.
+
+  ScaleKD's alternative view: it removes the coefficient (0, 0) of each
+  channel's discrete cosine transform, which is this mean.
+  """
+  return x - jnp.mean(x, axis=1, keepdims=True)
+
+
 def angle(student: Float[Array, "n d"], target: Float[Array, "n d"]) -> Scalar:
   """Mean of arccos(<s, t> / (||s|| ||t|| + 1e-8)), in radians.
 

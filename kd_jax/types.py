@@ -32,6 +32,9 @@ Stats = Mapping[str, Any]
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 """The order in which every model runs; `begin` and `end` name entries."""
 
+HEAD = ("student/pool", "student/neck", "student/head")
+"""Where the parameters of the student's stage 'head' are, if it has them."""
+
 
 @struct.dataclass
 class Batch:
@@ -77,6 +80,8 @@ class TrainState:
     opt: optimizer state of the trainable parameters of the current phase.
     ema: moving average of `params`, or an empty dict when switched off.
     rng: raw key data; the key of a step is `fold_in(rng, step)`.
+    best: {'value', 'params', 'stats'} of the best evaluation of a phase that
+      hands on its best weights; {} in any other.
   """
 
   step: Array
@@ -85,6 +90,7 @@ class TrainState:
   opt: Any
   ema: Any
   rng: Array
+  best: Any = struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +99,13 @@ class Teacher:
 
   Attributes:
     taps: teacher taps, gradients stopped.
-    resume: resume(stage, x) runs the frozen teacher from `stage` on x and
-      returns its taps; differentiable in x. None if only taps are stored.
+    resume: resume(begin, x, end="head") runs the frozen teacher from `begin` to
+      `end` on x, which replaces the tap before `begin`, and returns the taps
+      on the way; differentiable in x. None if only taps are stored.
   """
 
   taps: Taps
-  resume: Callable[[str, Array], Taps] | None
+  resume: Callable[..., Taps] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +134,16 @@ class Phase:
     needs: taps that `losses` reads.
     trainable: path prefixes of the parameters that are updated.
     frozen: path prefixes taken out of `trainable` again.
-    train_from: earlier stages of the student run in evaluation mode.
+    train_from: earlier stages of the student run in evaluation mode; with ''
+      all of them do.
     end: last stage of the student that runs.
     steps_frac: share of the total number of steps.
     data: ((field, value), ...) changes to the data configuration.
     fresh_opt: start from a new optimizer state.
+    optim: ((field, value), ...) changes to the optimizer's fields.
+    judge: the metric of `Method.metrics` that chooses, at its lowest among the
+      evaluations of the phase, the weights that the phase ends with; '' ends
+      with the last ones.
   """
 
   name: str
@@ -144,10 +156,37 @@ class Phase:
   steps_frac: float = 1.0
   data: tuple[tuple[str, Any], ...] = ()
   fresh_opt: bool = True
+  optim: tuple[tuple[str, Any], ...] = ()
+  judge: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """What `Method.bind` is told about the two networks.
+
+  Attributes:
+    student: specs of the student's taps.
+    teacher: specs of the teacher's taps.
+    flops: student tap -> floating point operations of one image's forward
+      pass up to it; counted when called.
+    groups: student tap -> the top-level groups of parameters that it depends
+      on: 'stem', 'stage1', ..., 'neck', 'head'.
+    same_family: both are networks of one file of `models`.
+  """
+
+  student: Specs
+  teacher: Specs
+  flops: Callable[[str], float]
+  groups: Mapping[str, frozenset[str]]
+  same_family: bool
 
 
 class Method(Protocol):
   """A frozen dataclass whose fields are its configuration.
+
+  Two more are optional: `artifact_taps`, teacher taps whose statistics the
+  losses read as `variables['artifact'][tap]`, and `bind(networks)`, for a
+  method whose phases depend on the networks: it returns the method that runs.
 
   Attributes:
     terms: names of the loss terms with a weight; only they are computed.

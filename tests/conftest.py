@@ -1,5 +1,6 @@
 """Settings of all tests: CPU, and one compilation cache for all processes."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -9,6 +10,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Compiling is most of what the tests cost; their programs run for milliseconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
+# Tracing makes much that lives on; looking through it all costs each program.
+gc.set_threshold(50_000, 20, 20)
 # Listings and labels of data sets are kept there; not in the user's own cache.
 os.environ.setdefault("KD_JAX_CACHE", tempfile.mkdtemp(prefix="kd_jax_"))

@@ -38,8 +38,13 @@ def option_cases(*families):
   ]
 
 
-def check_options(index):
-  """All taps in float64, parameter for parameter as in timm."""
+def check_options(index, last=lambda taps: taps.get("final", taps["stage4"])):
+  """All taps in float64, parameter for parameter as in timm.
+
+  Args:
+    index: of the case.
+    last: taps -> timm's forward_features.
+  """
   _, arch, fields, size = CASES[index]
   rng = np.random.Generator(np.random.PCG64(0))
   x = rng.standard_normal((2, 3, *size)).transpose(0, 2, 3, 1)
@@ -51,7 +56,7 @@ def check_options(index):
     variables = convert.from_timm(model, state_dict)
     variables = jax.tree.map(lambda a: a.astype(np.float64), variables)
     taps = dict(jax.device_get(jax.jit(model.apply)(variables, x)))
-  taps["map"] = taps.get("final", taps["stage4"])
+  taps["map"] = last(taps)
   assert taps["pooled"].shape[1] == model.num_features
   wanted = {
     k.partition("_")[2]: v
@@ -95,20 +100,9 @@ def check_counts(family, counts, block):
       known[key] = _size(context.module.variables["params"]), y.shape
       return y
 
-    with nn.intercept_methods(once), native_depthwise(), _zeros():
+    with nn.intercept_methods(once), native_depthwise():
       found = zoo.shapes(models.create_model(name))[1]["params"]
     assert _size(found) + sum(skipped) == want, name
-
-
-def _zeros():
-  """Half of the cost of tracing a model is its random initialisation."""
-  whole = nn.Module.param
-
-  def param(self, name, init, shape, *args, **kwargs):
-    del init
-    return whole(self, name, nn.initializers.zeros, shape, *args, **kwargs)
-
-  return mock.patch.object(nn.Module, "param", param)
 
 
 def _key(module, shape):

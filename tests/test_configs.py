@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(
   path.stem
   for path in (ROOT / "configs").glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem != "__init__" and not path.stem.startswith("common")
 )
 
 

@@ -76,10 +76,32 @@ class Backbone(nn.Module):
     """Height and width of an image that the parameters' shapes suit."""
     return (64, 64)
 
+  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, Any]]:
+    """Where a run begins.
+
+    Args:
+      begin: of the call.
+      x: of the call.
+
+    Returns:
+      The stage that `begin` lies in, and what `run_stage` is told beside
+      `train`, in every stage of the run.
+
+    Raises:
+      ValueError: a run cannot begin there, or not with x.
+    """
+    del x
+    one_of("begin", begin, STAGES)
+    return begin, {}
+
   def run_stage(
-    self, stage: str, x: Array, *, train: bool
+    self, stage: str, x: Array, *, train: bool, **start: Any
   ) -> tuple[Array, dict[str, Array]]:
-    """Runs one stage; returns its output and the taps that it yields."""
+    """Runs one stage; returns its output and the taps that it yields.
+
+    `start` is what `entry` says; a family that keeps the `entry` of this class
+    need not take it.
+    """
     raise NotImplementedError
 
   @nn.compact
@@ -96,10 +118,11 @@ class Backbone(nn.Module):
 
     Args:
       x: RGB images in [0, 1] if `begin` is 'stem', else the tap of the stage
-        before `begin`.
+        or block before `begin`.
       train: batch statistics and stochastic depth; needs
         mutable=['batch_stats'].
-      begin: first stage that runs.
+      begin: first stage that runs; in a `tokens.TokenNet` also a block, by
+        the name of its tap, 'block05'.
       end: last stage that runs.
       train_from: earlier stages run as with train=False.
 
@@ -109,9 +132,10 @@ class Backbone(nn.Module):
 
     Raises:
       ValueError: unknown stage, `end` before `begin`, or x is not a batch of
-        float RGB images.
+        float RGB images, or not what `begin` reads.
     """
-    stages = _stages(begin, end)
+    first, start = self.entry(begin, x)
+    stages = _stages(first, end)
     one_of("train_from", train_from, STAGES)
     if begin == "stem":
       x = self._normalise(x)
@@ -120,7 +144,7 @@ class Backbone(nn.Module):
     taps: dict[str, Array] = {}
     for stage in stages:
       on = train and STAGES.index(stage) >= STAGES.index(train_from)
-      x, new = self.run_stage(stage, x, train=on)
+      x, new = self.run_stage(stage, x, train=on, **start)
       taps.update(new)
     return taps
 
@@ -173,7 +197,6 @@ def classify(
 
 
 def _stages(begin: str, end: str) -> tuple[str, ...]:
-  one_of("begin", begin, STAGES)
   one_of("end", end, STAGES)
   first, last = STAGES.index(begin), STAGES.index(end)
   if last < first:

@@ -6,7 +6,7 @@ class to patch, patch to class and class to class; all start at 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -75,10 +75,10 @@ class Block(transformer.Block):
     self, x: Float[Array, "n t d"], *, train: bool
   ) -> Float[Array, "n t d"]:
     """See `transformer.Block`."""
-    bias = self._bias() if self.grid else None
+    bias = self._bias(x.shape[1]) if self.grid else None
     return super().__call__(x, train=train, bias=bias)
 
-  def _bias(self) -> Float[Array, "1 h t t"]:
+  def _bias(self, tokens: int) -> Float[Array, "1 h t t"]:
     rows = windows.table_length(self.grid) + 3
     table = self.param(
       "relative_position_bias_table",
@@ -86,7 +86,9 @@ class Block(transformer.Block):
       (rows, self.attn["num_heads"]),
       jnp.float32,
     )
-    return table[relative_index(self.grid)].transpose(2, 0, 1)[None]
+    # The class token is the first, if it is there.
+    index = relative_index(self.grid)[-tokens:, -tokens:]
+    return table[index].transpose(2, 0, 1)[None]
 
 
 def relative_index(grid: tuple[int, int]) -> np.ndarray:
@@ -119,9 +121,9 @@ class Model(beit_base.Model):
   use_rel_pos_bias: bool = True
 
   def blocks(
-    self, numbers: range
+    self, numbers: Iterable[int]
   ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
-    """See `beit_base.Model.blocks`."""
+    """See `tokens.TokenNet.blocks`."""
     return Block, tuple((i, self._block(i)) for i in numbers)
 
   def _block(self, number: int) -> dict[str, Any]:

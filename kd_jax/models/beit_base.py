@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models import backbone, layers, patches, transformer, window_files
+from kd_jax.models import (
+  backbone,
+  layers,
+  patches,
+  tokens,
+  transformer,
+  window_files,
+)
 
 EPS = 1e-6
 """Of all layer normalisations."""
@@ -54,20 +61,16 @@ class Norm(nn.Module):
     return layers.layer_norm(EPS, self.dtype, self.inner)(x)
 
 
-class Model(backbone.Backbone):
+class Model(tokens.TokenNet):
   """Tokens of a fixed grid that run through equal blocks.
 
   A family subclasses it and defines `blocks`. Taps of the stages are tokens,
   the class token first; `blockNN` are those of every block, and 'final' comes
   with the head: the tokens that are pooled. 'feature' equals 'pooled'.
 
-  Images must have the size `img_size`; so the grid is known wherever a run
-  begins.
+  Images must have the size `img_size`.
 
   Attributes:
-    img_size: size of the images, one number or (height, width).
-    patch_size: one number or (height, width), in pixels.
-    embed_dim: width of a token.
     depth: number of blocks.
     num_heads: number of attention heads.
     qkv_bias: add a bias to query and value.
@@ -82,9 +85,6 @@ class Model(backbone.Backbone):
 
   interpolation: str = "bicubic"
   crop_pct: float = 0.9
-  img_size: int | tuple[int, int] = 224
-  patch_size: int | tuple[int, int] = 16
-  embed_dim: int = 768
   depth: int = 12
   num_heads: int = 12
   qkv_bias: bool = True
@@ -101,52 +101,12 @@ class Model(backbone.Backbone):
       raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it must be > 0")
 
   @property
-  def num_features(self) -> int:
-    """Width of the tap 'pooled'."""
-    return self.embed_dim
-
-  @property
-  def example_size(self) -> tuple[int, int]:
-    """`img_size` as a pair."""
-    return patches.pair(self.img_size)
-
-  @property
-  def grid(self) -> tuple[int, int]:
-    """Patches of an image, down and across."""
-    return patches.grid_of(self.example_size, patches.pair(self.patch_size))
-
-  @property
   def num_prefix_tokens(self) -> int:
     """Tokens before those of the patches."""
     return 1
 
-  def blocks(
-    self, numbers: range
-  ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
-    """Class, and (number, fields), of some blocks."""
-    raise NotImplementedError
-
-  def run_stage(
-    self, stage: str, x: Array, *, train: bool
-  ) -> tuple[Array, dict[str, Array]]:
-    """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'."""
-    if stage == "stem":
-      x = self._stem(x)
-      return x, {"stem": x}
-    tokens = self.num_prefix_tokens + math.prod(self.grid)
-    if x.shape[1] != tokens:
-      raise ValueError(
-        f"{stage} reads {tokens} tokens of images of {self.example_size}, got "
-        f"{x.shape[1]}. Set img_size to the size of the images."
-      )
-    if stage == "head":
-      return self._head(x)
-    numbers = transformer.blocks_of(stage, self.depth)
-    run = transformer.Stage(*self.blocks(numbers), name=stage)
-    x, taps = run(x, train=train)
-    return x, {**taps, stage: x}
-
-  def _stem(self, x: Array) -> Array:
+  def embed(self, x: Array) -> Array:
+    """See `tokens.TokenNet.embed`."""
     if x.shape[1:3] != self.example_size:
       raise ValueError(
         f"images are {x.shape[1:3]}, the model has img_size={self.img_size}. "
@@ -163,15 +123,16 @@ class Model(backbone.Backbone):
     )
     return stem(x)
 
-  def _head(self, x: Array) -> tuple[Array, dict[str, Array]]:
+  def classify(
+    self, x: Array, num_prefix_tokens: int
+  ) -> tuple[Array, dict[str, Array]]:
+    """See `tokens.TokenNet.classify`."""
     after = self.use_fc_norm
     if after is None:
       after = self.global_pool == "avg"
     norm = Norm("fc_norm" if after else "norm", self.dtype, name="neck")
     final = x if after else norm(x)
-    pooled = patches.pool_tokens(
-      final, self.global_pool, self.num_prefix_tokens
-    )
+    pooled = patches.pool_tokens(final, self.global_pool, num_prefix_tokens)
     pooled = logits = norm(pooled) if after else pooled
     if self.num_classes:
       init = initializers.normal(2e-5)

@@ -115,7 +115,9 @@ _STEMS = ("patch", "overlap", "overlap_tiered")
 class Model(backbone.ConvNet):
   """ConvNeXt family; `VARIANTS` lists the named members.
 
-  'final', with the head, is the normalised last map of `head_norm_first`.
+  'final', with the head, is the last map after the last normalisation, which
+  without `head_norm_first` is for the pooled vector: the classifier then does
+  not read this tap.
 
   Attributes:
     interpolation: see `Backbone`.
@@ -177,7 +179,7 @@ class Model(backbone.ConvNet):
   def run_stage(
     self, stage: str, x: Array, *, train: bool
   ) -> tuple[Array, dict[str, Array]]:
-    """See `Backbone.run_stage`; 'feature', with 'head', is 'pooled'."""
+    """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'."""
     if stage == "stem":
       width = self.dims[0]
       first = width
@@ -199,27 +201,23 @@ class Model(backbone.ConvNet):
     return x, {stage: x}
 
   def _head(self, x: Array) -> tuple[Array, dict[str, Array]]:
-    final, norm = {}, "norm_pre" if self.head_norm_first else "norm"
+    norm = "norm_pre" if self.head_norm_first else "norm"
     neck = Neck(
       self.head_hidden_size, norm, self.norm_eps, self.dtype, name="neck"
     )
+    final = neck(x, norm_only=True)
     if self.head_norm_first:
-      x = neck(x)
-      final = {"final": x}
-    pooled = logits = layers.global_pool(x, self.global_pool)
-    if not self.head_norm_first:
-      pooled = logits = neck(pooled)
+      pooled = layers.global_pool(final, self.global_pool)
+    else:
+      pooled = neck(layers.global_pool(x, self.global_pool))
+    logits = pooled
     if self.num_classes:
       head = nn.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=NORMAL, name="head"
       )
       logits = head(pooled)
-    return logits, {
-      **final,
-      "feature": pooled,
-      "pooled": pooled,
-      "logits": logits,
-    }
+    taps = {"final": final, "feature": pooled, "pooled": pooled}
+    return logits, {**taps, "logits": logits}
 
   def _steps(self) -> list[stages.Step]:
     first = 2 if self.patch_size == 2 else 1

@@ -186,10 +186,12 @@ class Neck(nn.Module):
   dtype: layers.Dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
-    """Applies both."""
+  def __call__(
+    self, x: Float[Array, "*b d"], *, norm_only: bool = False
+  ) -> Float[Array, "*b e"]:
+    """Applies both, or with `norm_only` the first."""
     x = layers.layer_norm(self.eps, self.dtype, self.norm)(x)
-    if not self.hidden:
+    if norm_only or not self.hidden:
       return x
     dense = nn.Dense(
       self.hidden, dtype=self.dtype, kernel_init=NORMAL, name="fc"

@@ -7,7 +7,7 @@ they are large. Keys have no bias.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -250,9 +250,9 @@ class Model(beit_base.Model):
     return int(self.class_token)
 
   def blocks(
-    self, numbers: range
+    self, numbers: Iterable[int]
   ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
-    """See `beit_base.Model.blocks`."""
+    """See `tokens.TokenNet.blocks`."""
     return Block, tuple((i, self._block(i)) for i in numbers)
 
   def _block(self, number: int) -> dict[str, Any]:
@@ -280,7 +280,6 @@ class Model(beit_base.Model):
     return {
       "grid": self.grid,
       "reference": None if reference is None else patches.pair(reference),
-      "num_prefix_tokens": self.num_prefix_tokens,
     }
 
   def _mlp(

@@ -6,13 +6,14 @@ N(0, 1e-12), patches LeCun normal, the classifier 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models import backbone, layers, patches, transformer
+from kd_jax.models import backbone, layers, patches, tokens, transformer
 
 # embed_dim, num_blocks.
 _SIZES = {"s": (512, 8), "b": (768, 12), "l": (1024, 24)}
@@ -124,7 +125,7 @@ class Block(nn.Module):
     return layers.DropPath(self.drop_path)(y, train=train)
 
 
-class Model(backbone.Backbone):
+class Model(tokens.TokenNet):
   """MLP-Mixer; `VARIANTS` lists the named members.
 
   Taps of the stages are tokens without a prefix; `blockNN` are those of every
@@ -133,10 +134,7 @@ class Model(backbone.Backbone):
   for every block alike.
 
   Attributes:
-    img_size: size of the images, one number or (height, width); the weights
-      fit no other.
-    patch_size: one number or (height, width), in pixels.
-    embed_dim: width of a token.
+    embed_dim: see `tokens.TokenNet`.
     num_blocks: number of blocks, split over the stages as `transformer` says.
     mlp_ratio: hidden widths over that of a token: of the MLP over the tokens
       and of the one over the channels.
@@ -148,8 +146,6 @@ class Model(backbone.Backbone):
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   std: tuple[float, ...] = (0.5, 0.5, 0.5)
   interpolation: str = "bicubic"
-  img_size: int | tuple[int, int] = 224
-  patch_size: int | tuple[int, int] = 16
   embed_dim: int = 512
   num_blocks: int = 8
   mlp_ratio: tuple[float, ...] = (0.5, 4.0)
@@ -170,30 +166,21 @@ class Model(backbone.Backbone):
       )
 
   @property
-  def num_features(self) -> int:
-    """Width of the tap 'pooled'."""
-    return self.embed_dim
+  def depth(self) -> int:
+    """`num_blocks`, as other families call it."""
+    return self.num_blocks
 
-  @property
-  def example_size(self) -> tuple[int, int]:
-    """Height and width of an image that the parameters' shapes suit."""
-    return patches.pair(self.img_size)
+  def embed(self, x: Array) -> Array:
+    """See `tokens.TokenNet.embed`."""
+    self._check_size(x.shape[1:3])
+    size = patches.pair(self.patch_size)
+    return Stem(self.embed_dim, size, self.dtype, name="stem")(x)
 
-  def run_stage(
-    self, stage: str, x: Array, *, train: bool
-  ) -> tuple[Array, dict[str, Array]]:
-    """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'."""
-    if stage == "stem":
-      self._check_size(x.shape[1:3])
-      size = patches.pair(self.patch_size)
-      x = Stem(self.embed_dim, size, self.dtype, name="stem")(x)
-      return x, {"stem": x}
-    if stage == "head":
-      return self._head(x)
-    numbers = transformer.blocks_of(stage, self.num_blocks)
-    blocks = tuple((i, self._block()) for i in numbers)
-    x, taps = transformer.Stage(Block, blocks, name=stage)(x, train=train)
-    return x, {**taps, stage: x}
+  def blocks(
+    self, numbers: Iterable[int]
+  ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
+    """See `tokens.TokenNet.blocks`."""
+    return Block, tuple((i, self._block()) for i in numbers)
 
   def _check_size(self, size: tuple[int, ...]) -> None:
     wanted = self.example_size
@@ -214,9 +201,14 @@ class Model(backbone.Backbone):
       "dtype": self.dtype,
     }
 
-  def _head(self, x: Array) -> tuple[Array, dict[str, Array]]:
+  def classify(
+    self, x: Array, num_prefix_tokens: int
+  ) -> tuple[Array, dict[str, Array]]:
+    """See `tokens.TokenNet.classify`."""
     final = layers.layer_norm(_EPS, self.dtype, "neck")(x)
-    pooled = logits = patches.pool_tokens(final, self.global_pool, 0)
+    pooled = logits = patches.pool_tokens(
+      final, self.global_pool, num_prefix_tokens
+    )
     if self.num_classes:
       init = initializers.zeros
       logits = nn.Dense(

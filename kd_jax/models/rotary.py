@@ -12,22 +12,21 @@ class Rotary(nn.Module):
   """Turns pairs of channels by angles that grow along the image's axes.
 
   A quarter of the channels' pairs follow each frequency of the rows, then of
-  the columns; prefix tokens stay (arXiv:2104.09864, in two dimensions).
+  the columns; tokens before those of the patches stay (arXiv:2104.09864, in two
+  dimensions).
 
   Attributes:
     grid: patches of an image, down and across.
     reference: grid to which places are scaled; None is `grid`.
-    num_prefix_tokens: first tokens, which do not turn.
   """
 
   grid: tuple[int, int]
   reference: tuple[int, int] | None
-  num_prefix_tokens: int
 
   def __call__(self, x: Float[Array, "n t h d"]) -> Float[Array, "n t h d"]:
     """Turns; sums are in float32 at least."""
-    prefix, inner = jnp.split(x, [self.num_prefix_tokens], axis=1)
     angles = rotary_angles(self.grid, self.reference, x.shape[-1])
+    prefix, inner = jnp.split(x, [x.shape[1] - len(angles)], axis=1)
     sin, cos = (f(angles)[:, None] for f in (np.sin, np.cos))
     even, odd = inner[..., ::2], inner[..., 1::2]
     turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], -1)

@@ -6,8 +6,9 @@ makes 3, 3, 3, 3 and one of 27 makes 6, 7, 7, 7. A block keeps its number in the
 whole network as its name: 'stage2/block3', tap 'block03'.
 
 A family has a `patches.Stem`, `Stage`s of `Block`s (or of blocks of its own)
-and a head. Linear layers start from N(0, 0.02^2), which is what timm's
-truncated normal amounts to (it cuts at 100 standard deviations); biases at 0.
+and a head; `tokens.TokenNet` runs them. Linear layers start from N(0, 0.02^2),
+which is what timm's truncated normal amounts to (it cuts at 100 standard
+deviations); biases at 0.
 """
 
 from __future__ import annotations
@@ -306,8 +307,13 @@ class Stage(nn.Module):
     taps = {}
     for number, fields in self.blocks:
       block = self.kind(**fields, name=f"block{number}")
-      x = taps[f"block{number:02d}"] = block(x, train=train, **call)
+      x = taps[tap_of(number)] = block(x, train=train, **call)
     return x, taps
+
+
+def tap_of(number: int) -> str:
+  """Name of a block's tap: 'block05'."""
+  return f"block{number:02d}"
 
 
 def blocks_of(stage: str, depth: int) -> range:

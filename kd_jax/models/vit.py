@@ -22,7 +22,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -36,6 +36,7 @@ from kd_jax.models import (
   backbone,
   layers,
   patches,
+  tokens,
   transformer,
   vit_files,
   vit_variants,
@@ -150,7 +151,7 @@ class DistilledHead(nn.Module):
     return x @ kernel + bias, dist(distilled)
 
 
-class Model(backbone.Backbone):
+class Model(tokens.TokenNet):
   """Vision transformers; `VARIANTS` lists the named members.
 
   Taps of the stages are tokens, the prefix first; `blockNN` are those of every
@@ -159,11 +160,11 @@ class Model(backbone.Backbone):
   'logits_head' and 'logits_dist', 'logits' is their mean and 'pooled' the mean
   of the two tokens, in training too.
 
+  The position embedding is for images of `img_size`. Blocks may begin with the
+  tokens of any size, a head behind them only with those of `img_size`, unless
+  the network has no prefix: it has to know which tokens are prefixes.
+
   Attributes:
-    img_size: size that the position embedding is for, one number or (height,
-      width).
-    patch_size: one number or (height, width), in pixels.
-    embed_dim: width of a token.
     depth: number of blocks, split over the stages as `transformer` says.
     num_heads: number of attention heads.
     mlp_ratio: width of the MLP over that of a token.
@@ -183,6 +184,7 @@ class Model(backbone.Backbone):
     mlp_layer: 'mlp' or 'swiglu_packed' (gated, both halves in one layer).
   """
 
+  ANY_SIZE: ClassVar[bool] = True
   POOLS: ClassVar[tuple[str, ...]] = ("token", "avg", "max", "avgmax", "map")
 
   global_pool: str = "token"
@@ -190,9 +192,6 @@ class Model(backbone.Backbone):
   std: tuple[float, ...] = (0.5, 0.5, 0.5)
   interpolation: str = "bicubic"
   crop_pct: float = 0.9
-  img_size: int | tuple[int, int] = 224
-  patch_size: int | tuple[int, int] = 16
-  embed_dim: int = 768
   depth: int = 12
   num_heads: int = 12
   mlp_ratio: float = 4.0
@@ -249,56 +248,37 @@ class Model(backbone.Backbone):
       )
 
   @property
-  def num_features(self) -> int:
-    """Width of the tap 'pooled'."""
-    return self.embed_dim
-
-  @property
-  def example_size(self) -> tuple[int, int]:
-    """Height and width of an image that the parameters' shapes suit."""
-    return patches.pair(self.img_size)
-
-  @property
   def num_prefix_tokens(self) -> int:
     """Tokens before those of the patches."""
     return sum(number for _, number, _ in self._prefix())
 
-  def run_stage(
-    self, stage: str, x: Array, *, train: bool
-  ) -> tuple[Array, dict[str, Array]]:
-    """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'."""
-    if stage == "stem":
-      x = self._stem()(x)
-      return x, {"stem": x}
-    if stage == "head":
-      return self._head(x)
-    blocks = tuple(
-      (i, self._block(i)) for i in transformer.blocks_of(stage, self.depth)
-    )
-    run = transformer.Stage(transformer.Block, blocks, name=stage)
-    x, taps = run(x, train=train)
-    return x, {**taps, stage: x}
+  def blocks(
+    self, numbers: Iterable[int]
+  ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
+    """See `tokens.TokenNet.blocks`."""
+    return transformer.Block, tuple((i, self._block(i)) for i in numbers)
 
   def _prefix(self) -> tuple[tuple[str, int, float], ...]:
-    tokens = (
+    kinds = (
       ("cls_token", int(self.class_token), _TINY),
       ("dist_token", int(self.distilled), 0.02),
       ("reg_token", self.reg_tokens, _TINY),
     )
-    return tuple(token for token in tokens if token[1])
+    return tuple(kind for kind in kinds if kind[1])
 
-  def _stem(self) -> nn.Module:
-    size = patches.pair(self.patch_size)
-    return patches.Stem(
+  def embed(self, x: Array) -> Array:
+    """See `tokens.TokenNet.embed`."""
+    stem = patches.Stem(
       self.embed_dim,
-      size,
-      patches.grid_of(patches.pair(self.img_size), size),
+      patches.pair(self.patch_size),
+      self.grid,
       self._prefix(),
       "patches" if self.no_embed_class else "all",
       self.norm_eps if self.pre_norm else None,
       self.dtype,
       name="stem",
     )
+    return stem(x)
 
   def _block(self, index: int) -> dict[str, Any]:
     return {
@@ -325,7 +305,10 @@ class Model(backbone.Backbone):
     inits = {"kernel_init": _gate_kernel, "bias_init": _gate_bias}
     return {**fields, "gated": True, **inits}
 
-  def _head(self, x: Array) -> tuple[Array, dict[str, Array]]:
+  def classify(
+    self, x: Array, num_prefix_tokens: int
+  ) -> tuple[Array, dict[str, Array]]:
+    """See `tokens.TokenNet.classify`."""
     after = self.fc_norm
     if after is None:
       after = self.global_pool in ("avg", "max", "avgmax")
@@ -337,7 +320,7 @@ class Model(backbone.Backbone):
     if self.distilled:
       logits, taps = self._distilled(x)
       return logits, {"final": final, **taps}
-    x = self._pool(x)
+    x = self._pool(x, num_prefix_tokens)
     if self.final_norm and after:
       x = norm(x)
     logits = x
@@ -351,14 +334,14 @@ class Model(backbone.Backbone):
     taps = {"final": final, "feature": x, "pooled": x, "logits": logits}
     return logits, taps
 
-  def _pool(self, x: Array) -> Array:
+  def _pool(self, x: Array, num_prefix_tokens: int) -> Array:
     if self.global_pool != "map":
-      return patches.pool_tokens(x, self.global_pool, self.num_prefix_tokens)
+      return patches.pool_tokens(x, self.global_pool, num_prefix_tokens)
     mlp = self._mlp(gated=False)
     pool = AttentionPool(
       self.num_heads, mlp, self.norm_eps, self.dtype, name="pool"
     )
-    return pool(x[:, self.num_prefix_tokens :])
+    return pool(x[:, num_prefix_tokens:])
 
   def _distilled(self, x: Array) -> tuple[Array, dict[str, Array]]:
     pooled = logits = (x[:, 0] + x[:, 1]) / 2

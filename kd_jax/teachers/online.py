@@ -25,8 +25,8 @@ class Source:
     """Taps of the batch; what nobody reads, XLA does not compute."""
     variables = frozen["teacher"]
 
-    def resume(stage: str, x: Array) -> Taps:
-      return self.model.apply(variables, x, train=False, begin=stage)
+    def resume(begin: str, x: Array, end: str = "head") -> Taps:
+      return self.model.apply(variables, x, train=False, begin=begin, end=end)
 
     found = self.model.apply(variables, batch.image, train=False)
     taps = jax.lax.stop_gradient(dict(found))

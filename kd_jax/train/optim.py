@@ -37,12 +37,16 @@ class Optim:
     nesterov: for sgd.
     weight_decay: decay coefficient.
     decay_all: decay biases and normalisation parameters too (as KDEP does).
+    no_decay: names of parameters that never decay, wherever they are, such as
+      'pos_embed'.
     schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
       'cosine' (to `final_lr` at the end of the phase) or 'whole_cosine' (the
       same, but begun at step 0, beneath the warm-up, as timm does).
     decay_every: steps between two decays of 'step'.
     gamma: factor of 'step'.
     warmup: steps of linear warm-up.
+    warmup_frac: the same as a share of the phase, for phases of different
+      lengths; only one of the two.
     warmup_lr: where the warm-up begins.
     final_lr: where a cosine ends.
     stairs: ((start, every, at), ...), for rates that change once an epoch:
@@ -61,11 +65,13 @@ class Optim:
   nesterov: bool = False
   weight_decay: float = 0.0
   decay_all: bool = True
+  no_decay: tuple[str, ...] = ()
   schedule: str = "constant"
   decay_every: int = 1
   gamma: float = 0.1
   warmup: int = 0
   warmup_lr: float = 0.0
+  warmup_frac: float = 0.0
   final_lr: float = 0.0
   stairs: tuple[tuple[int, int, int], ...] = ()
   clip_norm: float = 0.0
@@ -93,12 +99,20 @@ class Optim:
         f"optim.final_lr is {self.final_lr}; only a cosine ends there, and at "
         f"most at optim.lr={self.lr}. schedule is {self.schedule!r}"
       )
-    if self.warmup_lr and not self.warmup:
+    self._check_warmup()
+    _check_stairs(self.stairs)
+
+  def _check_warmup(self) -> None:
+    if not 0 <= self.warmup_frac < 1 or (self.warmup_frac and self.warmup):
+      raise ValueError(
+        f"optim.warmup_frac is {self.warmup_frac} and warmup={self.warmup}; "
+        "the share is in [0, 1), and only one of the two can be set"
+      )
+    if self.warmup_lr and not (self.warmup or self.warmup_frac):
       raise ValueError(
         f"optim.warmup_lr is {self.warmup_lr}, and there is no warm-up; set "
         "optim.warmup, in steps"
       )
-    _check_stairs(self.stairs)
 
   def rate(self, total_steps: int) -> optax.Schedule:
     """The learning rate of each step of a phase of `total_steps`.
@@ -106,6 +120,8 @@ class Optim:
     Raises:
       ValueError: the warm-up would not end before the phase does.
     """
+    if self.warmup_frac:
+      return self._in_steps(total_steps).rate(total_steps)
     after = total_steps - self.warmup
     if after < 1:
       raise ValueError(
@@ -123,6 +139,16 @@ class Optim:
     clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
     builders = {"sgd": self._sgd, "adamw": self._adamw, "lamb": self._lamb}
     return optax.chain(*clip, builders[self.name](rate))
+
+  def _in_steps(self, total_steps: int) -> Optim:
+    """The same with `warmup`, which may round to none."""
+    warmup = round(self.warmup_frac * total_steps)
+    return dataclasses.replace(
+      self,
+      warmup=warmup,
+      warmup_frac=0.0,
+      warmup_lr=self.warmup_lr if warmup else 0.0,
+    )
 
   @property
   def _falls(self) -> bool:
@@ -189,7 +215,11 @@ class Optim:
 
   def _mask(self, params: Mapping[str, Any]) -> dict[str, bool]:
     """Vectors are biases and normalisation parameters."""
-    return {k: self.decay_all or v.ndim > 1 for k, v in params.items()}
+    return {
+      path: (self.decay_all or leaf.ndim > 1)
+      and path.rpartition("/")[2] not in self.no_decay
+      for path, leaf in params.items()
+    }
 
 
 def _check_stairs(stairs: tuple[tuple[int, ...], ...]) -> None:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.types import (
+  HEAD,
   Array,
   Batch,
   Method,
@@ -109,6 +110,34 @@ def check_taps(
     )
 
 
+def check_phases(
+  found: tuple[Stretch, ...], online: bool, ema_decay: float
+) -> None:
+  """Whether weights can be frozen and handed on as the phases say.
+
+  Args:
+    found: the phases.
+    online: whether the teacher can say something about images to judge by.
+    ema_decay: of the moving average of parameters; 0 keeps none.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  for phase in (stretch.phase for stretch in found):
+    if phase.judge and not online:
+      raise ValueError(
+        f"phase {phase.name!r} ends with its best weights, and a bank says "
+        "nothing about images to judge them by. Set "
+        "--config.method.hand_over=last, or --config.teacher.source=online."
+      )
+    if ema_decay and (phase.judge or phase.train_from != "stem"):
+      raise ValueError(
+        f"phase {phase.name!r} freezes or hands on weights, which a moving "
+        f"average would mix with others; set --config.ema_decay=0, not "
+        f"{ema_decay}"
+      )
+
+
 def check_method(method: Method, specs: tuple[Specs, Specs]) -> None:
   """Whether the method takes these networks; nothing is computed.
 
@@ -125,7 +154,7 @@ def check_trainable(phase: Phase, params: Mapping[str, Any]) -> None:
     ValueError: nothing to train, or a prefix that names no parameter.
   """
   paths = list(trees.flatten(params))
-  optional = ("student", "method", "student/head")
+  optional = ("student", "method", *HEAD)
   for prefix in (*phase.trainable, *phase.frozen):
     named = any(trees.is_under(path, (prefix,)) for path in paths)
     if not named and prefix not in optional:
@@ -149,11 +178,12 @@ def init_variables(
   options = {"xla_backend_optimization_level": 0}
 
   @jax.jit
-  def init(key):
-    return student.init(key, image, train=False)
+  def init(student_key, method_key):
+    variables = student.init(student_key, image, train=False)
+    return variables, dict(method.init(method_key, *specs))
 
-  variables = init.lower(student_key).compile(options)(student_key)
-  own = dict(method.init(method_key, *specs))
+  keys = (student_key, method_key)
+  variables, own = init.lower(*keys).compile(options)(*keys)
   params = {"student": variables["params"]}
   # An empty branch would vanish in the first update and change the tree.
   if own.get("params"):

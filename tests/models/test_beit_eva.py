@@ -224,7 +224,7 @@ def test_class_token_has_biases_of_its_own():
 
 
 def test_rotation_depends_on_the_difference_of_places():
-  turn = rotary.Rotary((3, 3), (6, 6), 1)
+  turn = rotary.Rotary((3, 3), (6, 6))
   rng = np.random.default_rng(0)
   q, k = (np.tile(rng.normal(size=8), (1, 10, 1, 1)) for _ in range(2))
   q, k = (np.asarray(turn(np.float32(a)))[0, :, 0] for a in (q, k))

@@ -71,7 +71,29 @@ def test_golden(case):
 
 @pytest.mark.parametrize("index, name", convzoo.option_cases("convnext"))
 def test_options_match_timm_in_float64(index, name):
-  convzoo.check_options(index)
+  # timm normalises the map only where it pools what is normalised.
+  last = "final" if "hnf" in name else "stage4"
+  convzoo.check_options(index, lambda taps: taps[last])
+
+
+@pytest.mark.parametrize("fields", [{}, {"head_hidden_size": 12}])
+def test_final_is_the_normalised_map(fields):
+  model = models.create_model("convnext_tiny", **SMALL, **fields)
+  variables = zoo.drawn(model)
+  x = np.random.default_rng(0).normal(2, 3, (2, 3, 2, 16)).astype("float32")
+  taps = jax.jit(lambda v, x: model.apply(v, x, begin="head"))(variables, x)
+  norm = variables["params"]["neck"]["norm"]
+
+  def normalise(x):
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(var + 1e-6) * norm["scale"] + norm["bias"]
+
+  near = {"rtol": 1e-4, "atol": 1e-5}
+  np.testing.assert_allclose(taps["final"], normalise(x), **near)
+  assert taps["pooled"].shape == (2, fields.get("head_hidden_size", 16))
+  if not fields:
+    want = normalise(x.mean((1, 2)))
+    np.testing.assert_allclose(taps["pooled"], want, **near)
 
 
 def test_counts():

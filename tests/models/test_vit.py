@@ -101,10 +101,11 @@ def test_parameter_counts():
     # All blocks are alike: tracing one of them is enough.
     model = models.create_model(name)
     taps, variables = zoo.shapes(model.clone(depth=4), end="stage1")
-    last = jax.eval_shape(
-      lambda x, m=model: m.init(jax.random.key(0), x, begin="head"),
-      taps["stage1"],
-    )
+    with zoo.zeros():
+      last = jax.eval_shape(
+        lambda x, m=model: m.init(jax.random.key(0), x, begin="head"),
+        taps["stage1"],
+      )
     stem, block = (_size(variables["params"][k]) for k in ("stem", "stage1"))
     assert stem + model.depth * block + _size(last) == want, name
 
