@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -27,9 +28,7 @@ _KINDS = {
 
 def names(floor: str, symbol: str) -> list[str]:
   """Names of the modules of `kd_jax.<floor>` that define `symbol`."""
-  package = importlib.import_module(f"kd_jax.{floor}")
-  found = (info.name for info in pkgutil.iter_modules(package.__path__))
-  return sorted(n for n in found if hasattr(_module(floor, n), symbol))
+  return [n for n in _files(floor) if hasattr(_module(floor, n), symbol)]
 
 
 def symbol(floor: str, name: str, symbol: str) -> Any:
@@ -38,8 +37,8 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   Raises:
     ValueError: there is no such module, or it lacks the symbol.
   """
-  allowed = names(floor, symbol)
-  if name not in allowed:
+  if name not in _files(floor) or not hasattr(_module(floor, name), symbol):
+    allowed = names(floor, symbol)
     raise ValueError(
       f"{floor} has no {name!r}; it has {near(name, allowed)}. A new one is a "
       f"file kd_jax/{floor}/{name}.py that defines {symbol}."
@@ -112,6 +111,15 @@ def near(word: str, allowed: Iterable[str]) -> list[str]:
   allowed = sorted(allowed)
   close = difflib.get_close_matches(str(word), allowed)
   return [*close, *(name for name in allowed if name not in close)]
+
+
+@functools.cache
+def _files(floor: str) -> tuple[str, ...]:
+  """Names of the modules of `kd_jax.<floor>`; listing a folder takes long."""
+  package = importlib.import_module(f"kd_jax.{floor}")
+  return tuple(
+    sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+  )
 
 
 def _module(floor: str, name: str) -> Any:

@@ -1,5 +1,7 @@
 """Real runs of the command line on tests/configs/tiny.py."""
 
+import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -11,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kd_jax import convert
+from kd_jax import convert, main
 from kd_jax.teachers import random
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -19,6 +21,12 @@ CONFIG = ROOT / "tests" / "configs" / "tiny.py"
 # Small programs are worth caching too where start-up is all that takes time.
 ENV = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 PATIENCE = 300
+
+
+def devices(count):
+  """XLA_FLAGS of a process with so many devices, beside those of the tests."""
+  flag = f"--xla_force_host_platform_device_count={count}"
+  return f"{os.environ['XLA_FLAGS']} {flag}"
 
 
 def save_teacher(directory, channels=(8, 8, 16, 24), **overrides):
@@ -64,6 +72,15 @@ def complete(workdir, *fields, variant="", **env):
   status, error = finish(start(workdir, *fields, variant=variant, **env))
   assert status == 0, error
   return error
+
+
+def here(workdir, *fields, variant=""):
+  """As `complete`, without the seconds that a new process takes to start."""
+  error = io.StringIO()
+  with contextlib.redirect_stderr(error):
+    status = main.main(arguments(workdir, *fields, variant=variant))
+  assert status == 0, error.getvalue()
+  return error.getvalue()
 
 
 def interrupt(when, number, workdir, *fields, variant=""):

@@ -92,7 +92,7 @@ def kill(process, workdir, victim):
 def test_the_first_process_is_killed(folder, teacher):
   where = folder / "first"
   process = start(where, teacher)
-  wait_for(process, (where / "summary.json").exists)
+  wait_for(process, (where / "config.json").exists)
   assert kill(process, where, 0) == (
     "launch/local.sh: process 0 of 2 ended with status 137 (signal 9); all "
     "ended"
@@ -124,8 +124,7 @@ def test_killed_stopped_and_resumed_processes_equal_one(folder, teacher):
   assert status == 0 and f"continuing after step {step}" in error
   assert "devices                   4 x cpu" in error
 
-  flag = "--xla_force_host_platform_device_count=4"
-  runs.complete(folder / "alone", teacher, XLA_FLAGS=flag)
+  runs.complete(folder / "alone", teacher, XLA_FLAGS=runs.devices(4))
   ours, theirs = losses(where), losses(folder / "alone")
   assert list(ours) == list(theirs) == list(range(1, STEPS + 1))
   np.testing.assert_allclose(

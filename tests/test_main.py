@@ -45,6 +45,12 @@ def refused(capsys, *argv):
   return line
 
 
+@pytest.fixture
+def brief(monkeypatch):
+  """Dry runs measure how fast they read for moments instead of seconds."""
+  monkeypatch.setattr("kd_jax.tasks.bound._SECONDS", 0.1)
+
+
 def try_tiny(capsys, workdir, *fields, variant=""):
   return refused(capsys, *runs.arguments(workdir, *fields, variant=variant))
 
@@ -166,7 +172,7 @@ def test_teachers_that_are_broken_or_of_another_kind(teacher, tmp_path, capsys):
   assert "says 'resnet18', not 'resnet50'" in line
 
 
-def test_workdirs(teacher, tmp_path, capsys):
+def test_workdirs(teacher, tmp_path, capsys, brief):
   weights = f"teacher.weights={teacher}"
   assert main.main(runs.arguments(tmp_path, weights, "dry_run=True")) == 0
   said = capsys.readouterr().err
@@ -181,7 +187,7 @@ def test_workdirs(teacher, tmp_path, capsys):
   assert f"the workdir {below} cannot be written" in line
 
 
-def test_a_workdir_without_results_is_free(teacher, tmp_path, capsys):
+def test_a_workdir_without_results_is_free(teacher, tmp_path, capsys, brief):
   weights = f"teacher.weights={teacher}"
   assert "256" in try_tiny(capsys, tmp_path, weights, "batch_size=256")
   arguments = runs.arguments(tmp_path, weights, "dry_run=True")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,6 +58,7 @@ def family_of(name: str) -> str:
   return families[name]
 
 
+@functools.cache
 def _families() -> dict[str, str]:
   return {
     variant: family

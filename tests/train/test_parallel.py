@@ -19,7 +19,7 @@ CASE = pathlib.Path(__file__).with_name("parallel_case.py")
 def found(tmp_path_factory):
   path = tmp_path_factory.mktemp("parallel") / "found.npz"
   flags = {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "XLA_FLAGS": runs.devices(8),
     "JAX_ENABLE_X64": "1",
     "PYTHONPATH": str(runs.ROOT),
   }

@@ -16,7 +16,10 @@ STEPS = 12
 
 
 class Story:
-  """Runs that need each other, played in order; two stories at a time."""
+  """Runs that need each other, played in order.
+
+  What is killed, stopped or compiled afresh are processes; the rest runs here.
+  """
 
   def __init__(self, folder):
     self.folder = folder
@@ -25,14 +28,16 @@ class Story:
 
   def quiet(self):
     where = self.folder / "quiet"
-    return runs.complete(where, *self.fields)
+    return runs.here(where, *self.fields)
 
   def stopped(self):
     where = self.folder / "stopped"
     enough = lambda w: runs.lines(w) >= 2  # noqa: E731
     first = runs.interrupt(enough, signal.SIGTERM, where, *self.fields)
-    saved = runs.checkpoints(where)
-    return first, saved, runs.complete(where, *self.fields)
+    return first, runs.checkpoints(where)
+
+  def resumed(self):
+    return runs.here(self.folder / "stopped", *self.fields)
 
   def damaged(self):
     where = self.folder / "damaged"
@@ -40,19 +45,19 @@ class Story:
     newest = where / "checkpoints" / str(STEPS) / "state"
     largest = max(newest.rglob("*"), key=lambda p: p.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
-    return runs.complete(where, *self.fields)
+    return runs.here(where, *self.fields)
 
   def from_weights(self):
     where = self.folder / "from_weights"
     source = f"init_from={self.folder / 'quiet'}"
-    return runs.complete(where, *self.fields, source, "optim.lr=0.0")
+    return runs.here(where, *self.fields, source, "optim.lr=0.0")
 
   def fresh(self):
     where = self.folder / "fresh"
     return runs.complete(where, *self.fields, JAX_ENABLE_COMPILATION_CACHE="0")
 
   def average(self):
-    return runs.complete(self.folder / "average", *self.fields, variant="ema")
+    return runs.here(self.folder / "average", *self.fields, variant="ema")
 
   def killed(self):
     """Three times, at the worst moments, with a moving average."""
@@ -65,8 +70,10 @@ class Story:
     for moment in moments:
       runs.kill(moment, where, *self.fields, variant="ema")
       seen.append((runs.checkpoints(where), len(runs.unfinished(where))))
-    runs.complete(where, *self.fields, variant="ema")
     return seen
+
+  def revived(self):
+    return runs.here(self.folder / "killed", *self.fields, variant="ema")
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +81,14 @@ def story(tmp_path_factory):
   folder = tmp_path_factory.mktemp("resume")
   told = Story(folder)
 
-  def one():
-    found = {"quiet": told.quiet()}
-    for name in ("damaged", "from_weights", "stopped"):
-      found[name] = getattr(told, name)()
-    return found
+  def play(*names):
+    return {name: getattr(told, name)() for name in names}
 
-  def two():
-    return {n: getattr(told, n)() for n in ("fresh", "average", "killed")}
-
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    parts = [pool.submit(part) for part in (one, two)]
-    found = {k: v for part in parts for k, v in part.result().items()}
-  return folder, found
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    processes = pool.submit(play, "killed", "stopped", "fresh")
+    found = play("quiet", "average", "damaged", "from_weights")
+    found |= processes.result()
+  return folder, found | play("resumed", "revived")
 
 
 def student(where):
@@ -146,13 +148,13 @@ def test_three_kills_change_no_bit(story):
 
 def test_sigterm_saves_says_so_and_resumes_to_the_same_bits(story):
   folder, found = story
-  (status, error), saved, again = found["stopped"]
+  (status, error), saved = found["stopped"]
   assert status == 0
   said = [line for line in error.splitlines() if "stopped after step" in line]
   assert len(said) == 1 and "Traceback" not in error
   step = int(said[0].split()[3])
   assert 2 <= step < STEPS and step in saved
-  assert f"continuing after step {step}" in again
+  assert f"continuing after step {step}" in found["resumed"]
   assert_same_run(folder / "stopped", folder / "quiet")
 
 
