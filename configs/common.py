@@ -73,6 +73,7 @@ def base() -> ConfigDict:
       "limit": 0,  # images of each set; 0: all
       "train": {"name": ""},  # read by evals only; '': the training data
       "test": {"name": ""},
+      "judge": {"name": ""},  # chooses weights; '': the training data
     }
   )
   config.log_every = 50

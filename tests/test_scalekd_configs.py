@@ -1,6 +1,7 @@
 """Every pair of ScaleKD's configs, small: gradients, teacher, export."""
 
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -8,11 +9,12 @@ import optax
 import pytest
 
 import kd_jax
+import runs
 from kd_jax import config as config_lib
 from kd_jax import trees
 from kd_jax.methods import scalekd
 from kd_jax.tasks import pretrain
-from kd_jax.train import loop, optim
+from kd_jax.train import loop, metrics, optim
 from kd_jax.train import step as step_lib
 from kd_jax.types import Batch
 
@@ -192,3 +194,27 @@ def test_the_recipes():
   assert (
     load("swin_t").mix.smoothing == 0.1 and load("mixer_s").mix.smoothing == 0
   )
+
+
+def test_a_run_goes_on_with_its_projectors(tmp_path):
+  config = load("vit_s:smoke", "eval.evals=()", "eval.limit=8")
+  whole, cut = tmp_path / "whole", tmp_path / "cut"
+  first = pretrain.run(config, whole)
+  shutil.copytree(whole, cut)
+  shutil.rmtree(cut / "checkpoints" / "4")
+  again = pretrain.run(config, cut)
+  states = [runs.state(folder, 4) for folder in (whole, cut)]
+  assert any("batch_stats" in name and "proxy" in name for name in states[0])
+  assert any("ema" in name and "final_alt" in name for name in states[0])
+  assert set(states[0]) == set(states[1])
+  for name, value in states[0].items():
+    np.testing.assert_array_equal(value, states[1][name])
+  lines = [line for line in metrics.read(cut) if "loss/proxy" in line]
+  assert lines[-1]["loss/proxy"] == first.metrics["loss/proxy"]
+  model, variables = kd_jax.load_pretrained(
+    "vit_small_patch16_224", cut / "student"
+  )
+  for got, want in zip(
+    jax.tree.leaves(variables), jax.tree.leaves(again.variables), strict=True
+  ):
+    np.testing.assert_array_equal(got, want)
