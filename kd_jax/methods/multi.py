@@ -157,15 +157,21 @@ class Method:
     return sorted(taps - {None})
 
   def _check_phases(self) -> None:
-    phases = {name: m.phases() for name, m in self.methods.items()}
-    several = [name for name, found in phases.items() if len(found) > 1]
+    several = [
+      name
+      for name, method in self.methods.items()
+      if hasattr(method, "bind") or len(method.phases()) > 1
+    ]
     if several:
       raise ValueError(
         f"the parts {several} train in several phases; multi adds methods of "
         "one phase. Run them one after the other, with config.init_from."
       )
     for field in ("train_from", "end", "data"):
-      values = {name: getattr(p[0], field) for name, p in phases.items()}
+      values = {
+        name: getattr(method.phases()[0], field)
+        for name, method in self.methods.items()
+      }
       if len(set(values.values())) > 1:
         raise ValueError(
           f"the parts of multi run in the same steps, and their phases differ "

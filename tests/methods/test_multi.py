@@ -107,6 +107,11 @@ def test_a_basis_is_shared():
     (("a/nosuch",), PARTS, "has no loss term"),
     (("x/ce",), {"x": {"name": "nosuch"}}, "methods has no 'nosuch'"),
     (
+      ("s/stage4", "a/feature"),
+      {"a": KDEP, "s": {"name": "stagewise"}},
+      "train in several phases",
+    ),
+    (
       ("f/soft", "a/feature"),
       {"a": KDEP, "f": {"name": "fkd", "single_last": 0.5}},
       "train in several phases",
