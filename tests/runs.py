@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import pathlib
 import signal
@@ -77,8 +78,13 @@ def complete(workdir, *fields, variant="", **env):
 def here(workdir, *fields, variant=""):
   """As `complete`, without the seconds that a new process takes to start."""
   error = io.StringIO()
-  with contextlib.redirect_stderr(error):
-    status = main.main(arguments(workdir, *fields, variant=variant))
+  handler = logging.StreamHandler(error)  # absl may hold an earlier stderr
+  logging.getLogger("absl").addHandler(handler)
+  try:
+    with contextlib.redirect_stderr(error):
+      status = main.main(arguments(workdir, *fields, variant=variant))
+  finally:
+    logging.getLogger("absl").removeHandler(handler)
   assert status == 0, error.getvalue()
   return error.getvalue()
 

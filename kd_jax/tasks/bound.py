@@ -11,12 +11,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from kd_jax.align import basis as basis_lib
-from kd_jax.tasks import setup
+from kd_jax.tasks import artifacts, setup
 from kd_jax.train import loop, plan
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
-from kd_jax.types import Batch
+from kd_jax.types import Batch, Phase
 
 _SECONDS = 5.0  # of reading
 _STEPS = 3
@@ -80,7 +79,7 @@ def measure(config: ConfigDict, parts: Any) -> Rates:
   images = rows // parts.views.num_crops if batch.geometry is not None else rows
   share = images // jax.process_count()
   small = jax.tree.map(lambda x: x[:share], batch)
-  return Rates(reading, rows / _step_seconds(parts, small))
+  return Rates(reading, rows / _mean_seconds(parts, small))
 
 
 def _read(stream: Any, batch_size: int) -> tuple[Batch, float]:
@@ -101,33 +100,59 @@ def _rows(config: ConfigDict, parts: Any) -> int:
   return min(rows, config.batch_size)
 
 
-def _step_seconds(parts: Any, batch: Batch) -> float:
-  phase = parts.stretches[0].phase
-  tx = parts.optim.transform(parts.stretches[-1].stop)
-  step = step_lib.make_train_step(
-    parts.student, parts.taught.source, phase, tx, parts.settings
-  )
-  state = _state(parts, tx)
-  tap, artifact = parts.method.artifact_tap, {}
-  if tap is not None:
-    sizes = [specs[tap].shape[-1] for specs in parts.specs]
-    artifact = basis_lib.placeholder(dim=sizes[1], width=sizes[0])
-  frozen = {"teacher": parts.taught.variables, "artifact": artifact}
-  frozen = mesh_lib.place(frozen, parts.mesh)
-  placed = mesh_lib.put_batch(batch, parts.mesh)
-  state, found = step(state, frozen, placed)  # compiles
+def _mean_seconds(parts: Any, batch: Batch) -> float:
+  """Seconds per step, over all phases; those that compute the same share."""
+  measured: list[tuple[Phase, float]] = []
+  total = 0.0
+  for stretch in parts.stretches:
+    plain = dataclasses.replace(stretch.phase, name="", data=(), steps_frac=1.0)
+    known = [seconds for phase, seconds in measured if phase == plain]
+    seconds = known[0] if known else _step_seconds(parts, plain, batch)
+    measured.append((plain, seconds))
+    total += seconds * (stretch.stop - stretch.start)
+  return total / parts.stretches[-1].stop
+
+
+def _step_seconds(parts: Any, phase: Phase, batch: Batch) -> float:
+  step, state, *rest = ready(parts, phase, batch)
+  state, found = step(state, *rest)  # compiles
   jax.block_until_ready(found)
   start = time.monotonic()
   for _ in range(_STEPS):
-    state, found = step(state, frozen, placed)
+    state, found = step(state, *rest)
   jax.block_until_ready(found)
   return (time.monotonic() - start) / _STEPS
 
 
-def _state(parts: Any, tx: Any) -> Any:
+def ready(parts: Any, phase: Phase, batch: Batch) -> tuple[Any, ...]:
+  """The train step of a phase and what it takes: (step, state, frozen, batch).
+
+  Fresh parameters, and statistics of the teacher with nothing in them: for
+  timing and counting.
+
+  Args:
+    parts: `pretrain.Parts`.
+    phase: one of them.
+    batch: on the host.
+  """
+  tx = parts.optim.transform(parts.stretches[-1].stop)
+  step = step_lib.make_train_step(
+    parts.student, parts.taught.source, phase, tx, parts.settings
+  )
+  artifact = artifacts.placeholder(parts.method, parts.specs)
+  frozen = {"teacher": parts.taught.variables, "artifact": artifact}
+  return (
+    step,
+    _state(parts, phase, tx),
+    mesh_lib.place(frozen, parts.mesh),
+    mesh_lib.put_batch(batch, parts.mesh),
+  )
+
+
+def _state(parts: Any, phase: Phase, tx: Any) -> Any:
   key = jax.random.key(0)
   params, stats = plan.init_variables(
     parts.student, parts.method, key, parts.specs
   )
-  leaves = step_lib.trainable(params, parts.stretches[0].phase)
+  leaves = step_lib.trainable(params, phase)
   return loop.placed_state(params, stats, tx.init(leaves), key, parts.settings)

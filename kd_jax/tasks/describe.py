@@ -14,12 +14,17 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.tasks import memory
 from kd_jax.train import metrics
 from kd_jax.types import Specs
 
 
 def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
-  """{label: value} for people, the report and the tests."""
+  """{label: value} for people, the report and the tests.
+
+  Beside the networks' forward passes, one train step is traced for its memory;
+  nothing is compiled.
+  """
   size = config.preprocess.image_size
   devices = jax.devices()
   found = {
@@ -44,10 +49,10 @@ def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
     ),
     "student": config.student.name,
     "student_width": parts.specs[0]["feature"].shape[-1],
-    "student_parameters": count(parts.student, size),
-    "student_gflops_per_image": gflops(parts.student, size),
+    **_size("student", parts.student, size),
   }
-  return found | _teacher(config, parts)
+  needed = memory.line(memory.estimate(config, parts))
+  return found | _teacher(config, parts) | {"memory_gb_per_device": needed}
 
 
 def _teacher(config: ConfigDict, parts: Any) -> dict[str, Any]:
@@ -63,11 +68,15 @@ def _teacher(config: ConfigDict, parts: Any) -> dict[str, Any]:
   # A teacher may run outside of JAX.
   if not isinstance(teacher, nn.Module):
     return found
-  size = config.preprocess.image_size
+  return found | _size("teacher", teacher, config.preprocess.image_size)
+
+
+def _size(side: str, model: nn.Module, image_size: int) -> dict[str, Any]:
+  """Lines about parameters and operations of a network."""
+  shapes = _shapes(model, image_size)
   return {
-    **found,
-    "teacher_parameters": count(teacher, size),
-    "teacher_gflops_per_image": gflops(teacher, size),
+    f"{side}_parameters": parameter_overview.count_parameters(shapes["params"]),
+    f"{side}_gflops_per_image": gflops(model, shapes, image_size),
   }
 
 
@@ -85,19 +94,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def count(model: nn.Module, image_size: int) -> int:
-  """Number of parameters."""
-  return parameter_overview.count_parameters(
-    _shapes(model, image_size)["params"]
-  )
+def gflops(model: nn.Module, variables: Any, image_size: int) -> float:
+  """1e9 floating point operations of one forward pass of one image.
 
-
-def gflops(model: nn.Module, image_size: int) -> float:
-  """1e9 floating point operations of one forward pass of one image."""
+  Args:
+    model: a network.
+    variables: its variables, or their shapes.
+    image_size: side of the image.
+  """
   image = _image(image_size)
   lowered = jax.jit(
     lambda v, x: model.apply(v, x, train=False)["logits"]
-  ).lower(_shapes(model, image_size), image)
+  ).lower(variables, image)
   cost = lowered.cost_analysis() or {}
   return round(float(cost.get("flops", np.nan)) / 1e9, 4)
 

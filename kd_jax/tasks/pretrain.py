@@ -19,10 +19,17 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import convert, resolve, trees
-from kd_jax.align import basis as basis_lib
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.tasks import banks, bound, describe, setup
+from kd_jax.tasks import (
+  artifacts,
+  banks,
+  bound,
+  checks,
+  describe,
+  networks,
+  setup,
+)
 from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
@@ -80,7 +87,7 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   where = Path(where)
   workdir.claim(where, config.to_dict())
   parts = assemble(config, where)
-  about = describe.about(config, parts, where)
+  about = describe.about(config, parts, where) | _about_phases(parts)
   if jax.process_index() == 0:
     describe.show(about, parts.specs)
     workdir.write(where / "summary.json", json.dumps(about, default=str))
@@ -88,11 +95,12 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
     describe.say(bound.measure(config, parts))
     return None
   _write_records(parts.data, where)
+  _write_phases(parts.stretches, where)
   checkpoints = ckpt.Checkpoints(
     where / "checkpoints", keep=config.checkpoint.keep
   )
   try:
-    job = _job(config, parts, _artifact(config, parts, where))
+    job = _job(config, parts, artifacts.fitted(config, parts, where))
     state = _start(config, parts, job, checkpoints)
     state = _train(job, checkpoints, state, where)
   finally:
@@ -106,12 +114,11 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   Raises:
     ValueError: something does not exist, does not fit or cannot be reached.
   """
-  setup.check_counts(config)
+  checks.counts(config)
   mesh = mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = resolve.construct(Optim, config.optim.to_dict(), "optim")
   method = setup.method(config)
-  stretches = plan.stretches(method, config.steps)
   student = setup.student(config)
   data = setup.data(config.data)
   taught = setup.teaching(config)
@@ -121,14 +128,13 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
     banks.check(taught.bank, views, data)
     banks.check_mix(config, taught.source.codec)
   specs = _specs(config, student, taught, views)
-  for stretch in stretches:
-    plan.check_taps(stretch.phase, *specs, taught.source)
-  plan.check_method(method, specs)
-  setup.check_tap(config, specs[0])
-  _check_labels(method, data, specs[0])
-  skips, source = SkipLog(where), taught.source
+  method = _bound(method, student, taught, specs, views)
+  stretches = _planned(config, method, taught, specs, data)
+  skips = SkipLog(where)
+  judged = any(stretch.phase.judge for stretch in stretches)
+  nets = student, taught.source
   evaluate_it = setup.evaluator(
-    config, student, source, method, mesh, views=views, skips=skips
+    config, *nets, method, mesh, views=views, skips=skips, judged=judged
   )
   return Parts(
     mesh=mesh,
@@ -145,6 +151,39 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
     evaluate=evaluate_it,
     weights=_initial_weights(config),
   )
+
+
+def _planned(
+  config: ConfigDict,
+  method: Method,
+  taught: setup.Teaching,
+  specs: tuple[Specs, Specs],
+  data: DataSource,
+) -> tuple[plan.Stretch, ...]:
+  """The phases, after a check that they find what they read."""
+  found = plan.stretches(method, config.steps)
+  for stretch in found:
+    plan.check_taps(stretch.phase, *specs, taught.source)
+  plan.check_phases(found, taught.bank is None, config.ema_decay)
+  plan.check_method(method, specs)
+  checks.tap(config, specs[0])
+  checks.labels(method, data, specs[0])
+  return found
+
+
+def _bound(
+  method: Any,
+  student: nn.Module,
+  taught: setup.Teaching,
+  specs: tuple[Specs, Specs],
+  views: Preprocess,
+) -> Method:
+  """The method that runs: some depend on the networks."""
+  bind = getattr(method, "bind", None)
+  if bind is None:
+    return method
+  size = views.image_size
+  return bind(networks.networks(student, taught.model, specs, size))
 
 
 def _specs(
@@ -169,36 +208,17 @@ def _write_records(data: DataSource, where: Path) -> None:
     workdir.write(where / "records.txt", lines)
 
 
-def _check_labels(method: Method, data: DataSource, student: Specs) -> None:
-  if not getattr(method, "reads_labels", "ce" in method.terms):
-    return
-  ce = "ce" in method.terms
-  what = "the loss term ce" if ce else "the method"
-  classes = student["logits"].shape[-1]
-  if not data.num_classes or classes != data.num_classes:
-    raise ValueError(
-      f"{what} needs labels; the data has {data.num_classes} "
-      f"classes and the student {classes} outputs. Use labelled data and set "
-      f"--config.student.overrides.num_classes={data.num_classes}, or give "
-      "ce the weight 0."
-    )
+def _about_phases(parts: Parts) -> dict[str, str]:
+  """How the steps are shared out, if there are several phases."""
+  found = [f"{s.phase.name} {s.stop - s.start}" for s in parts.stretches]
+  return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
-def _artifact(
-  config: ConfigDict, parts: Parts, where: Path
-) -> Mapping[str, np.ndarray]:
-  tap = parts.method.artifact_tap
-  if tap is None:
-    return {}
-  width = parts.specs[0][tap].shape[-1]
-  if "basis" in parts.taught.variables:
-    return banks.artifact(parts.taught.variables, width)
-  found = setup.fit_basis(
-    config, parts.taught, tap, parts.data, where, parts.mesh, parts.skips
-  )
-  share = basis_lib.explained(found, width)
-  describe.say(f"{width} directions explain {share:.1%} of the {tap}")
-  return found.artifact(width)
+def _write_phases(found: tuple[plan.Stretch, ...], where: Path) -> None:
+  """Tells the report, and whoever reads the metrics, what trained when."""
+  if jax.process_index() == 0 and len(found) > 1:
+    steps = {each.phase.name: (each.start, each.stop) for each in found}
+    workdir.write(where / "phases.json", json.dumps(steps))
 
 
 def _job(
@@ -246,6 +266,7 @@ def _start(
   )
   for stretch in job.stretches:
     plan.check_trainable(stretch.phase, params)
+    job.transform(stretch)  # refuses what does not fit its length
   fresh = job.new_state(params, stats, key)
   found = loop.restore(job, saved, fresh)
   if found is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.skips import SkipLog
 from kd_jax.train.views import Cut, Mix
-from kd_jax.types import DataSource, Method, Phase, Specs, TeacherSource
+from kd_jax.types import DataSource, Method, Phase, TeacherSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,28 +126,6 @@ def cut(views: Preprocess) -> Cut:
   return Cut(views.image_size, views.train_interpolation)
 
 
-def check_counts(config: ConfigDict) -> None:
-  """Whether the numbers of a config that count something can do so.
-
-  Raises:
-    ValueError: a negative one.
-  """
-  counts = {
-    "seed": config.seed,
-    "log_every": config.log_every,
-    "eval.every": config.eval.every,
-    "eval.limit": config.eval.limit,
-    "fit.examples": config.fit.examples,
-    "checkpoint.every": config.checkpoint.every,
-    "input.workers": config.input.workers,
-    "input.threads": config.input.threads,
-    "input.prefetch": config.input.prefetch,
-  }
-  for field, count in counts.items():
-    if count < 0:
-      raise ValueError(f"config.{field} is {count}; it must be at least 0")
-
-
 def check_crops(
   config: ConfigDict, views: Preprocess, mesh: jax.sharding.Mesh
 ) -> None:
@@ -168,20 +147,6 @@ def check_crops(
     raise ValueError(
       f"batch_size is {config.batch_size}; with {', '.join(reasons)} and "
       f"accum_steps={config.accum_steps} it must be a multiple of {unit}"
-    )
-
-
-def check_tap(config: ConfigDict, student: Specs) -> None:
-  """Whether the student offers what the evals read.
-
-  Raises:
-    ValueError: no such tap, or it is no vector per image.
-  """
-  vectors = [name for name, spec in student.items() if len(spec.shape) == 2]
-  if config.eval.evals and config.eval.tap not in vectors:
-    raise ValueError(
-      f"config.eval.tap is {config.eval.tap!r}; evals read one vector per "
-      f"image, and this student has {vectors}"
     )
 
 
@@ -262,8 +227,20 @@ def evaluator(
   *,
   views: Preprocess,
   skips: SkipLog,
+  judged: bool = False,
 ) -> evaluate.Evaluator:
   """What `config.eval` asks for.
+
+  Args:
+    config: of the run.
+    net: the student.
+    source: of the teacher's taps.
+    how: the method.
+    mesh: devices.
+    views: how images are prepared.
+    skips: where images that cannot be read are listed.
+    judged: whether evaluations choose weights; then the method's metrics are
+      of images that no eval reads: config.eval.judge, or the training data.
 
   Raises:
     ValueError: evals without two sets of labelled images to compare, or of a
@@ -290,7 +267,9 @@ def evaluator(
         "has none. Use labelled data, or switch them off with "
         "--config.eval.evals=()"
       )
-  train, test = (
+  judge = config.eval.judge if config.eval.judge.name else config.data
+  sets.append(data(judge) if judged else sets[1])
+  train, test, judge = (
     functools.partial(eval_stream, config, found, views, skips.report(found))
     for found in sets
   )
@@ -301,6 +280,7 @@ def evaluator(
     mesh=mesh,
     train=train,
     test=test,
+    judge=judge,
     online=getattr(source, "bank", None) is None,
     evals=tuple(config.eval.evals),
     tap=config.eval.tap,
@@ -323,21 +303,10 @@ def fit_basis(
 ) -> Any:
   """Loads the basis of a teacher tap, or fits it in one pass over the data."""
   views = preprocess(config, taught.viewer)
-  identity = artifact.identity(
-    taught.fingerprint,
-    tap,
-    source.fingerprint,
-    views.fingerprint(),
-    repr((config.fit.augment, config.fit.examples, config.seed)),
-  )
   frozen = {"teacher": mesh_lib.place(taught.variables, mesh), "artifact": {}}
 
   def fit(fingerprint: str) -> Any:
-    on_skip = skips.report(source)
-    stream = _fit_stream(config, source, views, on_skip, taught.bank)
-    with stream:
-      count = _fit_batches(config, source, views, taught.bank)
-      batches = (next(stream) for _ in range(count))
+    with fit_batches(config, taught, source, views, skips) as batches:
       return artifact.fit(
         taught.source,
         frozen,
@@ -348,7 +317,40 @@ def fit_basis(
         cut=cut(views),
       )
 
+  identity = fit_identity(config, taught, tap, source, views)
   return artifact.load_or_fit(artifact_path(config, workdir), identity, fit)
+
+
+def fit_identity(
+  config: ConfigDict,
+  taught: Teaching,
+  tap: str,
+  source: DataSource,
+  views: Preprocess,
+) -> str:
+  """The fingerprint of the statistics of a teacher tap."""
+  return artifact.identity(
+    taught.fingerprint,
+    tap,
+    source.fingerprint,
+    views.fingerprint(),
+    repr((config.fit.augment, config.fit.examples, config.seed)),
+  )
+
+
+@contextlib.contextmanager
+def fit_batches(
+  config: ConfigDict,
+  taught: Teaching,
+  source: DataSource,
+  views: Preprocess,
+  skips: SkipLog,
+) -> Iterator[Iterator[Any]]:
+  """The batches that statistics of the teacher are fitted on."""
+  on_skip = skips.report(source)
+  with _fit_stream(config, source, views, on_skip, taught.bank) as stream:
+    count = _fit_batches(config, source, views, taught.bank)
+    yield (next(stream) for _ in range(count))
 
 
 def _fit_stream(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 
 from kd_jax.align import basis as basis_lib
+from kd_jax.align import maps
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Batch, TeacherSource
+from kd_jax.types import Array, Batch, TeacherSource
 
 
 def fit(
@@ -33,27 +36,62 @@ def fit(
   Raises:
     ValueError: no batch, too few rows, or features that are not finite.
   """
+  state = scatter(source, frozen, (tap,), batches, mesh, cut=cut)[tap]
+  return basis_lib.finish(state, fingerprint)
+
+
+def scatter(
+  source: TeacherSource,
+  frozen: Mapping[str, Any],
+  taps: tuple[str, ...],
+  batches: Iterable[Batch],
+  mesh: jax.sharding.Mesh,
+  *,
+  cut: views.Cut,
+) -> dict[str, basis_lib.ScatterState]:
+  """Sums over the rows of teacher taps, in a single pass over `batches`.
+
+  Every position of a map is a row; so is every patch among tokens.
+
+  Raises:
+    ValueError: no batch.
+  """
   # Every process reads the sums, so every one gets a copy.
   whole = mesh_lib.replicated(mesh)
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-  def update(state, frozen, batch):
+  def update(states, frozen, batch):
     seen = views.seen(batch, cut)
-    return basis_lib.update(state, source(frozen, seen).taps[tap], seen.mask)
+    found = source(frozen, seen).taps
+    return {
+      tap: basis_lib.update(state, *rows(found[tap], seen.mask))
+      for tap, state in states.items()
+    }
 
-  state = None
+  states = None
   for local in batches:
     batch = mesh_lib.put_batch(local, mesh)
-    if state is None:
+    if states is None:
       shapes = jax.eval_shape(
         lambda f, b: dict(source(f, views.seen(b, cut)).taps), frozen, batch
       )
-      width = shapes[tap].shape[-1]
-      state = mesh_lib.place(basis_lib.init(width), mesh)
-    state = update(state, frozen, batch)
-  if state is None:
+      fresh = {tap: basis_lib.init(shapes[tap].shape[-1]) for tap in taps}
+      states = mesh_lib.place(fresh, mesh)
+    states = update(states, frozen, batch)
+  if states is None:
     raise ValueError("there is no image to fit the SVD on; check config.data")
-  return basis_lib.finish(state, fingerprint)
+  return states
+
+
+def rows(
+  tap: Float[Array, "n *p d"], mask: Float[Array, " n"]
+) -> tuple[Float[Array, "m d"], Float[Array, " m"]]:
+  """The feature vectors of a tap, with the mask of each."""
+  if tap.ndim == 2:
+    return tap, mask
+  tokens = maps.as_tokens(tap)
+  count = tokens.shape[1]
+  return tokens.reshape(-1, tokens.shape[-1]), jnp.repeat(mask, count)
 
 
 def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
@@ -68,6 +106,36 @@ def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
   if jax.process_index() == 0:
     basis_lib.save(path, found)
   return found
+
+
+def load_or_fit_all(
+  paths: Mapping[str, Path],
+  fingerprints: Mapping[str, str],
+  fit_them: Callable[[tuple[str, ...]], Mapping[str, Any]],
+) -> dict[str, basis_lib.Basis]:
+  """As `load_or_fit` for several taps; the missing ones in a single pass.
+
+  Args:
+    paths: {tap: file}.
+    fingerprints: {tap: of what it has to belong to}.
+    fit_them: taps -> {tap: ScatterState}.
+
+  Raises:
+    ValueError: a file is damaged or belongs to another teacher or data.
+  """
+  there = {t: _same_everywhere(path.exists()) for t, path in paths.items()}
+  found = {
+    tap: basis_lib.load(path, fingerprints[tap])
+    for tap, path in paths.items()
+    if there[tap]
+  }
+  missing = tuple(tap for tap in paths if not there[tap])
+  states = fit_them(missing) if missing else {}
+  for tap, state in states.items():
+    found[tap] = basis_lib.finish(state, fingerprints[tap])
+    if jax.process_index() == 0:
+      basis_lib.save(paths[tap], found[tap])
+  return {tap: found[tap] for tap in paths}
 
 
 def _same_everywhere(found: bool) -> bool:

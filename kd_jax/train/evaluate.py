@@ -29,11 +29,12 @@ class Evaluator:
   Attributes:
     student: the network.
     source: where teacher taps come from.
-    method: its `metrics` are averaged over `test`.
+    method: its `metrics` are averaged over `judge`.
     mesh: devices.
     train: a fresh pass over the labelled images that vote.
     test: a fresh pass over the images that are classified.
-    online: whether the teacher can say something about `test`; otherwise
+    judge: a fresh pass over the images of the method's metrics; None: `test`.
+    online: whether the teacher can say something about `judge`; otherwise
       `method.metrics` is left out.
     evals: names of files in kd_jax/evals with `evaluate(train, test)`.
     tap: the feature that they read.
@@ -48,6 +49,7 @@ class Evaluator:
   evals: tuple[str, ...]
   tap: str = "pooled"
   online: bool = True
+  judge: Batches | None = None
 
   def __post_init__(self) -> None:
     for name in self.evals:
@@ -88,7 +90,7 @@ class Evaluator:
     sums: dict[str, np.ndarray] = {}
     if not self.online:
       return {}
-    with contextlib.closing(self.test()) as stream:
+    with contextlib.closing((self.judge or self.test)()) as stream:
       for local in stream:
         batch = mesh_lib.put_batch(local, self.mesh)
         found = self._metrics(variables, own, frozen, batch)

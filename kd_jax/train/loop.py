@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kd_jax.train import ckpt, metrics
+from kd_jax.train import best, ckpt, metrics
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -79,7 +79,11 @@ class Job:
     first = max((i for i in fresh if i <= index), default=0)
     end = min((i for i in fresh if i > index), default=len(self.stretches))
     steps = self.stretches[end - 1].stop - self.stretches[first].start
-    return self.optim.transform(steps)
+    changes = dict(stretch.phase.optim)
+    optim = (
+      dataclasses.replace(self.optim, **changes) if changes else self.optim
+    )
+    return optim.transform(steps)
 
   def stretch_at(self, step: int) -> Stretch:
     """The stretch that the state after `step` updates belongs to."""
@@ -129,6 +133,7 @@ class Run:
     self._progress = progress
     self._asked_to_stop = False
     self._timer = (0, time.monotonic())
+    self._rates: list[float] = []
 
   def fit(self, state: TrainState) -> TrainState:
     """Trains from `state` to the end of the last stretch.
@@ -148,8 +153,10 @@ class Run:
 
   def _enter(self, stretch: Stretch, state: TrainState) -> TrainState:
     """A phase that starts afresh gets a new optimizer state."""
-    at_start = int(state.step) == stretch.start != 0
-    if not at_start or not stretch.phase.fresh_opt:
+    if int(state.step) != stretch.start:
+      return state
+    state = best.start(state, stretch.phase, self.job.settings)
+    if stretch.start == 0 or not stretch.phase.fresh_opt:
       return state
     leaves = step_lib.trainable(state.params, stretch.phase)
     opt = self.job.transform(stretch).init(leaves)
@@ -167,7 +174,7 @@ class Run:
     )
     paths = list(step_lib.trainable(state.params, stretch.phase))
     had_gradient = np.zeros(len(paths), bool)
-    self._timer = (start, time.monotonic())
+    self._timer, self._rates = (start, time.monotonic()), []
     stream = job.batches(start, stretch.phase)
     before: Any = ()
     with contextlib.closing(stream):
@@ -183,21 +190,23 @@ class Run:
           had_gradient |= np.asarray(has_gradient)
         if step == min(start + GRACE, stretch.stop):
           check_gradients(dict(zip(paths, had_gradient, strict=True)))
-        self._after(step, stretch, state, found)
+        state = self._after(step, stretch, state, found)
+    self._finish(stretch)
     return state
 
   def _after(
     self, step: int, stretch: Stretch, state: TrainState, found: Any
-  ) -> None:
+  ) -> TrainState:
     """Logs, evaluates, saves and stops where it is time to."""
     job, last = self.job, step == self.job.total_steps
-    stop = self._must_stop(step)
-    save = last or stop or step == stretch.stop or _due(step, job.save_every)
-    evaluate = last or _due(step, job.eval_every)
+    stop, done = self._must_stop(step), step == stretch.stop
+    save = last or stop or done or _due(step, job.save_every)
+    judged = done and stretch.phase.judge
+    evaluate = last or judged or _due(step, job.eval_every)
     if save or evaluate or _due(step, job.log_every) or step == 1:
-      self._log(step, {k: float(v) for k, v in found.items()})
+      self._log(step, stretch, {k: float(v) for k, v in found.items()})
     if evaluate:
-      self._writer.write(step, job.evaluate(state, job.frozen))
+      state = self._evaluate(step, stretch, state)
       self._timer = (step, time.monotonic())
     if save:
       self._checkpoints.save(step, state, job.record(step))
@@ -207,15 +216,48 @@ class Run:
         f"stopped after step {step} of {job.total_steps} and saved; the same "
         "command goes on from there"
       )
+    return state
 
-  def _log(self, step: int, values: dict[str, float]) -> None:
+  def _evaluate(
+    self, step: int, stretch: Stretch, state: TrainState
+  ) -> TrainState:
+    """Writes an evaluation; at the end of a judged phase, of its result."""
+    job = self.job
+    found = job.evaluate(state, job.frozen)
+    self._writer.write(step, found)
+    state = best.keep(state, stretch.phase, found, job.settings)
+    if step < stretch.stop or not stretch.phase.judge:
+      return state
+    newest = np.float32(found[f"eval/{stretch.phase.judge}"])
+    changes = newest != np.asarray(state.best["value"])
+    state = best.hand_on(state)
+    if changes:
+      self._writer.write(step, job.evaluate(state, job.frozen))
+    return state
+
+  def _finish(self, stretch: Stretch) -> None:
+    """Tells the throughput of a phase, where there are several."""
+    if len(self.job.stretches) == 1:
+      return
+    # The first figure holds the compilation, if there is another.
+    rate = float(np.median(self._rates[1:] or self._rates))
+    self._progress.write(
+      f"phase {stretch.phase.name} ends after step {stretch.stop}: "
+      f"{rate:,.0f} images/s"
+    )
+
+  def _log(self, step: int, stretch: Stretch, values: dict[str, float]) -> None:
     check_terms(step, values)
     before, then = self._timer
     now = time.monotonic()
     rate = (step - before) * self.job.batch_size / max(now - then, 1e-9)
     self._timer = (step, now)
+    self._rates.append(rate)
     self._writer.write(step, {**values, "images_per_s": rate})
-    self._progress.update(step, _terms(values), rate)
+    phases = self.job.stretches
+    number = f"{phases.index(stretch) + 1}/{len(phases)}"
+    phase = f"{stretch.phase.name} ({number})" if len(phases) > 1 else ""
+    self._progress.update(step, _terms(values), rate, phase=phase)
 
   def _must_stop(self, step: int) -> bool:
     # Several processes have to agree on the step; Orbax asks the coordinator.
@@ -303,7 +345,9 @@ def restore(
         f"{[record.get(k) for k in changed]}, is "
         f"{[expected[k] for k in changed]}. Use another --workdir."
       )
-    stretch = job.stretch_at(step)
+    stretch, like = job.stretch_at(step), fresh
+    if stretch.start < step < stretch.stop:
+      like = best.start(fresh, stretch.phase, job.settings)
     # A phase that starts afresh at this very step still carries the old state.
     if step == stretch.start and step:
       stretch = job.stretches[job.stretches.index(stretch) - 1]
@@ -311,7 +355,7 @@ def restore(
     opt = mesh_lib.place(
       job.transform(stretch).init(leaves), job.mesh, fsdp=job.settings.fsdp
     )
-    return checkpoints.restore(step, fresh.replace(opt=opt))
+    return checkpoints.restore(step, like.replace(opt=opt))
 
   return ckpt.newest(checkpoints, read)
 

@@ -167,7 +167,12 @@ class Progress:
       )
 
   def update(
-    self, step: int, terms: Mapping[str, Any], images_per_s: float
+    self,
+    step: int,
+    terms: Mapping[str, Any],
+    images_per_s: float,
+    *,
+    phase: str = "",
   ) -> None:
     """Shows the state after `step` updates.
 
@@ -175,12 +180,14 @@ class Progress:
       step: number of finished updates.
       terms: name -> scalar, shown with four significant digits.
       images_per_s: throughput over all devices.
+      phase: shown before the terms, if there are several.
     """
     if not self._active:
       return
     now = time.monotonic()
     self._first = self._first or (step, now)
-    shown = [f"{name} {digits(value)}" for name, value in terms.items()]
+    shown = [phase] if phase else []
+    shown += [f"{name} {digits(value)}" for name, value in terms.items()]
     shown.append(f"{images_per_s:,.0f} images/s")
     shown.append(f"ETA {self._eta(step, now)}")
     if self._bar is not None:

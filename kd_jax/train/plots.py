@@ -40,11 +40,16 @@ def series(lines: Lines, wanted: Callable[[str], bool]) -> Series:
   return {k: (np.array(v).T[0], np.array(v).T[1]) for k, v in found.items()}
 
 
-def loss(lines: Lines) -> bytes | None:
-  """The terms 'loss/<term>' against step; log scale if all are positive."""
+def loss(lines: Lines, ends: Sequence[int] = ()) -> bytes | None:
+  """The terms 'loss/<term>' against step; log scale if all are positive.
+
+  Args:
+    lines: of metrics.jsonl.
+    ends: steps at which a phase ends and another begins, drawn as lines.
+  """
   found = series(lines, lambda name: name.startswith("loss/"))
   found = {name.removeprefix("loss/"): xy for name, xy in found.items()}
-  return _curves(found, "Loss terms", "loss", log_from=1.0)
+  return _curves(found, "Loss terms", "loss", log_from=1.0, ends=ends)
 
 
 def accuracy(lines: Lines) -> bytes | None:
@@ -57,12 +62,20 @@ def accuracy(lines: Lines) -> bytes | None:
   return _curves(found, "Accuracy on held-out images", "accuracy (%)")
 
 
-def feature_error(lines: Lines) -> bytes | None:
-  """'eval/feature_error', the relative error of the student's feature."""
-  found = series(lines, lambda name: name == "eval/feature_error")
-  found = {f"last {y[-1]:.4g}": (x, y) for x, y in found.values()}
+def feature_error(lines: Lines, ends: Sequence[int] = ()) -> bytes | None:
+  """'eval/<what>_error', relative errors of the student's features.
+
+  Args:
+    lines: of metrics.jsonl.
+    ends: steps at which a phase ends and another begins, drawn as lines.
+  """
+  found = series(lines, _is_error)
+  names = {name: name.removeprefix("eval/")[: -len("_error")] for name in found}
+  if len(names) == 1:
+    names = dict.fromkeys(names, "last")
+  found = {f"{names[k]} {y[-1]:.4g}": (x, y) for k, (x, y) in found.items()}
   title = "Relative feature error  ‖s − t‖² / ‖t‖²"
-  return _curves(found, title, "relative error", log_from=20.0)
+  return _curves(found, title, "relative error", log_from=20.0, ends=ends)
 
 
 def throughput(lines: Lines) -> bytes | None:
@@ -147,6 +160,10 @@ def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
   return _png(fig)
 
 
+def _is_error(name: str) -> bool:
+  return name.startswith("eval/") and name.endswith("_error")
+
+
 def _is_accuracy(name: str) -> bool:
   return name.startswith("eval/") and any(word in name for word in ACCURACIES)
 
@@ -158,6 +175,7 @@ def _curves(
   *,
   log_from: float = math.inf,
   bottom: float | None = None,
+  ends: Sequence[int] = (),
 ) -> bytes | None:
   """One panel of lines; log scale if positive and max / min >= log_from."""
   finite = [y[np.isfinite(y)] for _, y in found.values()]
@@ -170,6 +188,8 @@ def _curves(
     style = {"marker": "o", "ms": 3} if len(x) <= _DENSE else {}
     ax.plot(x, y, color=color, lw=1.4, label=label, **style)
     ax.plot(x[-1:], y[-1:], "o", color=color, ms=4.5)
+  for end in ends:
+    ax.axvline(end, color=INK, lw=0.8, ls=(0, (3, 3)), alpha=0.6)
   if values.min() > 0 and values.max() / values.min() >= log_from:
     _log(ax, values.max() / values.min())
   else:

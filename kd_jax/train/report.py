@@ -1,7 +1,8 @@
 """One page that shows how a run went: `workdir/report.html`.
 
 It is made of what the run left behind: metrics.jsonl, summary.json (label ->
-value), config.json and artifact.npz, each of which may be missing. The page
+value), config.json, phases.json (phase -> first and last step, if there are
+several) and artifact.npz, each of which may be missing. The page
 holds its images and needs neither network nor scripts; the images also lie in
 `workdir/plots` as PNG.
 
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import pathlib
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,10 +124,12 @@ def _run(root: pathlib.Path, level: int) -> str:
     )
   lines = metrics.read(root)
   summary, config = _json(root / "summary.json"), _json(root / "config.json")
-  images = _images(root, lines, summary)
+  phases = _phases(root)
+  images = _images(root, lines, summary, list(phases.values()))
   parts = [
     _headed("Summary", level, _about(summary)) if summary else "",
     _headed("Curves", level, _gallery(images)) if any(images.values()) else "",
+    _headed("Phases", level, _stretches(lines, phases)) if phases else "",
     _warnings(lines),
     _headed("Final metrics", level, _final(lines)) if lines else "",
     _details("Configuration", _config(config)) if config else "",
@@ -134,14 +138,50 @@ def _run(root: pathlib.Path, level: int) -> str:
   return "".join(parts)
 
 
+def _phases(root: pathlib.Path) -> dict[str, tuple[int, int]]:
+  """{phase: (steps before it, steps after it)}; {} if there is only one."""
+  path = root / "phases.json"
+  found = _json(path)
+  pairs = [isinstance(x, list) and len(x) == 2 for x in found.values()]
+  if not all(pairs):
+    raise ValueError(
+      f"{path} holds {found}, not a first and a last step per phase; repair or "
+      "delete it"
+    )
+  return {
+    name: (int(start), int(stop)) for name, (start, stop) in found.items()
+  }
+
+
+def _stretches(
+  lines: plots.Lines, phases: Mapping[str, tuple[int, int]]
+) -> str:
+  """A row per phase: its steps, throughput and last loss."""
+  rows = []
+  for name, (start, stop) in phases.items():
+    inside = [x for x in lines if start < x["step"] <= stop]
+    # The first figure holds the compilation, if there is another.
+    rates = [x["images_per_s"] for x in inside if "images_per_s" in x]
+    totals = [x["loss/total"] for x in inside if "loss/total" in x]
+    rate = f"{statistics.median(rates[1:] or rates):,.0f}" if rates else "-"
+    last = metrics.digits(totals[-1]) if totals else "-"
+    rows.append((name, f"{start:,} to {stop:,}", rate, last))
+  header = ("phase", "steps", "images/s (median)", "last loss")
+  return _table("Phases", header, rows)
+
+
 def _images(
-  root: pathlib.Path, lines: plots.Lines, summary: Mapping[str, Any]
+  root: pathlib.Path,
+  lines: plots.Lines,
+  summary: Mapping[str, Any],
+  phases: Sequence[tuple[int, int]],
 ) -> dict[str, bytes | None]:
   """Draws the figures and keeps them in `root/plots`; None where no data."""
+  ends = [stop for _, stop in phases[:-1]]
   images = {
-    "loss": plots.loss(lines),
+    "loss": plots.loss(lines, ends),
     "accuracy": plots.accuracy(lines),
-    "feature_error": plots.feature_error(lines),
+    "feature_error": plots.feature_error(lines, ends),
     "throughput": plots.throughput(lines),
     "spectrum": None,
   }

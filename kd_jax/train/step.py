@@ -103,8 +103,8 @@ class Objective:
     taps, updated = self.student.apply(
       {"params": params["student"], "batch_stats": stats["student"]},
       batch.image,
-      train=True,
-      train_from=self.phase.train_from,
+      train=bool(self.phase.train_from),
+      train_from=self.phase.train_from or "stem",
       end=self.phase.end,
       mutable=["batch_stats"],
       rngs={"dropout": key},
@@ -183,6 +183,7 @@ def make_train_step(
       opt=opt,
       ema=average(state.ema, params, settings.ema_decay),
       rng=state.rng,
+      best=state.best,
     )
     return pin(new, settings), metrics
 

@@ -25,14 +25,14 @@ ROTARY = {"use_rot_pos_emb": True, "ref_feat_shape": 2, "init_values": 0.5}
 PLAIN = {"class_token": False}
 # Name and fields of a network, and of the same without a prefix.
 TOKENS = {
-  "vit": (
+  "vit tokens": (
     VIT,
     {"reg_tokens": 4, "qk_norm": True, "global_pool": "map"},
     {"reg_tokens": 0, **PLAIN},
   ),
-  "eva": (EVA, {"use_rot_pos_emb": False, "use_fc_norm": False}, PLAIN),
-  "eva_rotary": (EVA, ROTARY, PLAIN),
-  "beit": (BEIT, {"init_values": 0.5}, {}),
+  "eva tokens": (EVA, {"use_rot_pos_emb": False, "use_fc_norm": False}, PLAIN),
+  "eva rotary": (EVA, ROTARY, PLAIN),
+  "beit tokens": (BEIT, {"init_values": 0.5}, {}),
 }
 MAPS = {
   SWIN: {"embed_dim": 8, "img_size": 64, "num_heads": (1, 1, 2, 2)},

@@ -15,6 +15,7 @@ from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.data.bank import Bank
 from kd_jax.tasks import setup
+from kd_jax.train import metrics
 
 STEPS = 20
 PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20")
@@ -73,10 +74,14 @@ def aligned(folder, teachers):
 
 
 def assert_same_training(ours, theirs):
+  """Up to rounding: on some CPUs a row's last bits depend on the batch."""
   mine, other = (runs.state(where, STEPS) for where in (ours, theirs))
   assert set(mine) == set(other) and len(mine) > 90
   for name, array in other.items():
-    assert np.array_equal(mine[name], array), name
+    np.testing.assert_allclose(mine[name], array, 1e-4, 1e-4, err_msg=name)
+  # Far more than that is between one step's gradient and the next one's.
+  losses = np.array([line.get("loss/total", 0) for line in metrics.read(ours)])
+  assert np.ptp(losses[losses > 0]) > 0.1
 
 
 def test_two_epochs_of_features_are_those_of_the_running_teacher(

@@ -1,0 +1,95 @@
+"""What a method may ask about the networks before its phases are set."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.extend import core
+
+from kd_jax import trees
+from kd_jax.types import STAGES, Networks, Specs
+
+
+def networks(
+  student: nn.Module,
+  teacher: nn.Module | None,
+  specs: tuple[Specs, Specs],
+  image_size: int,
+) -> Networks:
+  """The facts about a pair; see `Networks`.
+
+  Args:
+    student: the network that learns.
+    teacher: the network that teaches, None if its taps are stored.
+    specs: taps of both.
+    image_size: height and width of the images.
+  """
+  return Networks(
+    student=specs[0],
+    teacher=specs[1],
+    flops=lambda tap: flops(student, tap, image_size),
+    groups=groups(student, tuple(specs[0]), image_size),
+    same_family=type(student) is type(teacher),
+  )
+
+
+def flops(model: nn.Module, tap: str, image_size: int) -> float:
+  """Floating point operations of one image's forward pass up to `tap`."""
+  run = functools.partial(_run, model, (tap,))
+  lowered = jax.jit(run).lower(*_shapes(model, image_size))
+  return float((lowered.cost_analysis() or {}).get("flops", np.nan))
+
+
+def groups(
+  model: nn.Module, taps: tuple[str, ...], image_size: int
+) -> dict[str, frozenset[str]]:
+  """{tap: top-level groups of the parameters that it is computed from}."""
+  variables, image = _shapes(model, image_size)
+  run = functools.partial(_run, model, taps)
+  jaxpr = jax.make_jaxpr(run)(variables, image).jaxpr
+  paths = [
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables)
+  ]
+  # The image is the last input.
+  owners = dict(zip(jaxpr.invars[:-1], paths, strict=True))
+  found = {}
+  for tap, output in zip(taps, jaxpr.outvars, strict=True):
+    needed = _ancestors(jaxpr, output)
+    read = {path for var, path in owners.items() if var in needed}
+    found[tap] = frozenset(
+      path.split("/")[1] for path in read if trees.is_under(path, ("params",))
+    )
+  return found
+
+
+def _ancestors(jaxpr: core.Jaxpr, output: Any) -> set[Any]:
+  """All variables that `output` is computed from."""
+  needed = set(_variables([output]))
+  for equation in reversed(jaxpr.eqns):
+    if needed.intersection(equation.outvars):
+      needed.update(_variables(equation.invars))
+  return needed
+
+
+def _variables(atoms: Iterable[Any]) -> list[Any]:
+  return [atom for atom in atoms if not isinstance(atom, core.Literal)]
+
+
+def _run(
+  model: nn.Module, taps: tuple[str, ...], variables: Any, image: Any
+) -> list[Any]:
+  end = taps[-1] if len(taps) == 1 and taps[0] in STAGES else "head"
+  found: Mapping[str, Any] = model.apply(variables, image, train=False, end=end)
+  return [found[tap] for tap in taps]
+
+
+def _shapes(model: nn.Module, image_size: int) -> tuple[Any, Any]:
+  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+  init = functools.partial(model.init, train=False)
+  return jax.eval_shape(init, jax.random.key(0), image), image
