@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
 from kd_jax import models, trees
 from kd_jax.convert import checkpoint, rules, weights
-from kd_jax.models.backbone import Backbone
+from kd_jax.models.backbone import Backbone, variable_shapes
 
 FACTS = ("mean", "std", "interpolation", "crop_pct", "input_size")
 """Preprocessing fields of a model, named as in timm's pretrained_cfg."""
@@ -110,8 +109,7 @@ def _from_flax(
   model: Backbone, flat: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
   """The tensors of `save_flax`, nested and compared with the model."""
-  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), np.float32)
-  wanted = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), image))
+  wanted = trees.flatten(variable_shapes(model))
   if not model.num_classes:
     flat = {k: v for k, v in flat.items() if not trees.is_under(k, _HEAD)}
   wrong = sorted(

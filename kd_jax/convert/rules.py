@@ -23,17 +23,14 @@ image size; `shapes` are {timm name: shape} of the model.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import resolve, trees
-from kd_jax.models.backbone import Backbone
+from kd_jax.models.backbone import Backbone, variable_shapes
 
 HEAD = "params/head"
 
@@ -106,14 +103,13 @@ def speaks(family: str, names: Iterable[str]) -> bool:
 
 def entries(model: Backbone, end: str = "head") -> dict[str, Entry]:
   """{timm name: Entry} of every tensor up to a stage; computes shapes only."""
-  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), jnp.float32)
-  init = functools.partial(model.init, end=end)
-  shapes = jax.eval_shape(init, jax.random.key(0), image)
+  shapes = variable_shapes(model, end=end)
   rules = [(_pattern(o), t, layout) for t, o, layout in expanded(model)]
   found = {}
   for path, leaf in trees.flatten(shapes).items():
     name, layout = _translate(path, rules)
-    shape = jax.eval_shape(lambda x, how=layout: _turn(x, how), leaf).shape
+    # A view of one number: only its shape is turned.
+    shape = _turn(np.broadcast_to(np.float32(0), leaf.shape), layout).shape
     found[name] = Entry(path, layout, shape)
   return found
 

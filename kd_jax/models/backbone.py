@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -202,6 +205,25 @@ def _stages(begin: str, end: str) -> tuple[str, ...]:
   if last < first:
     raise ValueError(f"end={end!r} comes before begin={begin!r} in {STAGES}")
   return STAGES[first : last + 1]
+
+
+@functools.lru_cache(maxsize=64)
+def variable_shapes(
+  model: nn.Module, image_size: int = 0, *, end: str = "head"
+) -> Mapping[str, Any]:
+  """Shapes of a network's variables up to a stage; nothing is computed.
+
+  Kept, since tracing a network takes seconds and every start asks often.
+
+  Args:
+    model: a network.
+    image_size: side of the images; 0 takes the model's `example_size`.
+    end: last stage.
+  """
+  size = (image_size, image_size) if image_size else model.example_size
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  init = functools.partial(model.init, train=False, end=end)
+  return jax.eval_shape(init, jax.random.key(0), image)
 
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

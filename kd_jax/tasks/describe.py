@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.tasks import memory
 from kd_jax.train import metrics
 from kd_jax.types import Specs
@@ -73,10 +75,10 @@ def _teacher(config: ConfigDict, parts: Any) -> dict[str, Any]:
 
 def _size(side: str, model: nn.Module, image_size: int) -> dict[str, Any]:
   """Lines about parameters and operations of a network."""
-  shapes = _shapes(model, image_size)
+  params = variable_shapes(model, image_size)["params"]
   return {
-    f"{side}_parameters": parameter_overview.count_parameters(shapes["params"]),
-    f"{side}_gflops_per_image": gflops(model, shapes, image_size),
+    f"{side}_parameters": parameter_overview.count_parameters(params),
+    f"{side}_gflops_per_image": gflops(model, image_size),
   }
 
 
@@ -94,30 +96,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def gflops(model: nn.Module, variables: Any, image_size: int) -> float:
-  """1e9 floating point operations of one forward pass of one image.
-
-  Args:
-    model: a network.
-    variables: its variables, or their shapes.
-    image_size: side of the image.
-  """
-  image = _image(image_size)
+@functools.lru_cache(maxsize=64)
+def gflops(model: nn.Module, image_size: int) -> float:
+  """1e9 floating point operations of one forward pass of one image."""
+  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   lowered = jax.jit(
     lambda v, x: model.apply(v, x, train=False)["logits"]
-  ).lower(variables, image)
+  ).lower(variable_shapes(model, image_size), image)
   cost = lowered.cost_analysis() or {}
   return round(float(cost.get("flops", np.nan)) / 1e9, 4)
-
-
-def _shapes(model: nn.Module, image_size: int) -> Any:
-  return jax.eval_shape(
-    lambda x: model.init(jax.random.key(0), x, train=False), _image(image_size)
-  )
-
-
-def _image(size: int) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
 
 
 def _view(views: Preprocess) -> str:

@@ -13,6 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import trees
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import plan, views
 from kd_jax.train import step as step_lib
@@ -63,9 +64,7 @@ def line(estimated: Mapping[str, float]) -> str:
 def _shapes(parts: Any) -> tuple[dict[str, Any], dict[str, Any]]:
   """(params, stats) as `plan.init_variables` fills them."""
   key = jax.random.key(0)
-  shape = (1, *parts.student.example_size, 3)
-  init = functools.partial(parts.student.init, train=False)
-  student = jax.eval_shape(init, key, jax.ShapeDtypeStruct(shape, "float32"))
+  student = variable_shapes(parts.student)
   own = dict(jax.eval_shape(lambda k: parts.method.init(k, *parts.specs), key))
   params = {"student": student["params"]}
   if own.get("params"):

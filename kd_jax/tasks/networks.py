@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.extend import core
 
 from kd_jax import trees
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.types import STAGES, Networks, Specs
 
 
@@ -91,5 +92,4 @@ def _run(
 
 def _shapes(model: nn.Module, image_size: int) -> tuple[Any, Any]:
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-  init = functools.partial(model.init, train=False)
-  return jax.eval_shape(init, jax.random.key(0), image), image
+  return variable_shapes(model, image_size), image

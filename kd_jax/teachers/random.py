@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from kd_jax.models import create_model
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.teachers.online import Source
 from kd_jax.types import Variables
 
@@ -27,11 +28,11 @@ def load(
       "Set --config.teacher.source=online to use them."
     )
   model = create_model(name, **overrides)
-  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), np.float32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
   rng = np.random.default_rng(0)
   draw = jax.tree_util.tree_map_with_path
-  return Source(model), draw(lambda path, x: _leaf(path, x, rng), shapes)
+  return Source(model), draw(
+    lambda path, x: _leaf(path, x, rng), variable_shapes(model)
+  )
 
 
 def _leaf(path: Any, spec: Any, rng: np.random.Generator) -> np.ndarray:

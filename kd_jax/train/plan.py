@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kd_jax import trees
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.types import (
   HEAD,
   Array,
@@ -68,12 +70,16 @@ def image_batch(
 
 def student_specs(student: nn.Module, batch: Batch) -> Specs:
   """Tap shapes of a freshly initialised student, nothing is computed."""
+  return dict(_taps(student, batch.image))
 
-  def run(image):
-    variables = student.init(jax.random.key(0), image, train=False)
-    return student.apply(variables, image, train=False)
 
-  return jax.eval_shape(run, batch.image)
+@functools.lru_cache(maxsize=64)
+def _taps(student: nn.Module, image: jax.ShapeDtypeStruct) -> Specs:
+  return jax.eval_shape(
+    functools.partial(student.apply, train=False),
+    variable_shapes(student, image.shape[1]),
+    image,
+  )
 
 
 def teacher_specs(
