@@ -232,7 +232,7 @@ def tiny(config: ConfigDict, overrides: dict, taps: tuple[str, ...]) -> None:
   config.teacher.overrides = ConfigDict({**fields, "num_classes": 16})
   config.student.overrides.update({**overrides, "num_classes": 16})
   config.method.update({"heads": (2, 2), "resume": resume, "student": taps})
-  images = {"name": "synthetic", "size": 72, "num_classes": 16, "length": 32}
+  images = {"name": "synthetic", "size": 72, "num_classes": 16, "length": 48}
   config.data = ConfigDict(images)
   config.eval.test = ConfigDict({**images, "length": 16, "seed": 1})
   config.eval.train = ConfigDict({**images, "length": 16})

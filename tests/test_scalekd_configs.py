@@ -195,8 +195,9 @@ def test_the_recipes():
 
 
 def test_a_run_goes_on_with_its_projectors(tmp_path):
-  terms = [f"losses.{x}=0" for x in ("kd", "ce", "proxy_alt", "final_alt")]
-  config = load("r50:smoke_trad", *terms, "ema_decay=0.9", "eval.evals=()")
+  """Beside KDEP, whose basis the run goes on with, too."""
+  terms = [f"losses.scalekd/{x}=0" for x in ("proxy_alt", "final_alt")]
+  config = load("kdep_r50:smoke", *terms, "ema_decay=0.9")
   whole, cut = tmp_path / "whole", tmp_path / "cut"
   first = pretrain.run(config, whole)
   shutil.copytree(whole, cut)
@@ -208,9 +209,10 @@ def test_a_run_goes_on_with_its_projectors(tmp_path):
   assert set(states[0]) == set(states[1])
   for name, value in states[0].items():
     np.testing.assert_array_equal(value, states[1][name])
-  lines = [line for line in metrics.read(cut) if "loss/proxy" in line]
-  assert lines[-1]["loss/proxy"] == first.metrics["loss/proxy"]
-  model, variables = kd_jax.load_pretrained("resnet50", cut / "student")
+  term = "loss/scalekd/proxy"
+  lines = [line for line in metrics.read(cut) if term in line]
+  assert lines[-1][term] == first.metrics[term]
+  model, variables = kd_jax.load_pretrained("resnet50d", cut / "student")
   for got, want in zip(
     jax.tree.leaves(variables), jax.tree.leaves(again.variables), strict=True
   ):
