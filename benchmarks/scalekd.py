@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.stagewise import cost, percent, pretrained, with_steps
+from benchmarks.stagewise import cost, figures, percent, with_steps
 from configs import quickstart as recipes
 from kd_jax.tasks import pretrain, quickstart
 from kd_jax.train import metrics
@@ -104,15 +103,9 @@ def run(args: argparse.Namespace, where: Path) -> list[Sequence[Any]]:
     folder = where / name.replace(" ", "")
     operations = cost(fields, folder / "cost")
     fields = with_steps(fields, args.steps)
-    found = [
-      pretrained(fields, seed, folder / str(seed)) for seed in range(args.seeds)
-    ]
-    tuned = [
-      np.mean([transfer.run(each.variables, seed) for seed in config.seeds])
-      for each in found
-    ]
-    knn = [each.metrics["eval/knn"] for each in found]
-    rows.append((name, f"{operations / 1e6:.2f}", percent(knn), percent(tuned)))
+    folders = [folder / str(seed) for seed in range(args.seeds)]
+    found = figures(fields, folders, transfer, config.seeds)
+    rows.append((name, f"{operations / 1e6:.2f}", *found))
   return rows
 
 

@@ -28,6 +28,7 @@ from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
 from kd_jax.tasks import bound, pretrain, quickstart
 from kd_jax.train import metrics, plan
+from kd_jax.transfer.classify import Finetune
 from kd_jax.types import Batch
 
 HEADER = ("pre-training", "MFLOPs / image", "steps", "kNN", "fine-tuned")
@@ -109,18 +110,34 @@ def run(args: argparse.Namespace, where: Path) -> list[Sequence[Any]]:
   budget = args.steps * costs["KDEP"]
   for name, fields in names.items():
     steps = round(budget / costs[name])
-    found = [
-      pretrained(with_steps(fields, steps), seed, where / f"{name}-{seed}")
-      for seed in range(args.seeds)
-    ]
-    tuned = [
-      np.mean([transfer.run(each.variables, seed) for seed in config.seeds])
-      for each in found
-    ]
-    knn = [each.metrics["eval/knn"] for each in found]
+    folders = [where / f"{name}-{seed}" for seed in range(args.seeds)]
+    found = figures(with_steps(fields, steps), folders, transfer, config.seeds)
     operations = f"{costs[name] / 1e6:.2f}"
-    rows.append((name, operations, steps, percent(knn), percent(tuned)))
+    rows.append((name, operations, steps, *found))
   return rows
+
+
+def figures(
+  config: ConfigDict,
+  folders: Sequence[Path],
+  transfer: Finetune,
+  draws: Sequence[int],
+) -> tuple[str, str]:
+  """Accuracy by kNN and fine-tuned, of one pre-training per folder.
+
+  Args:
+    config: of the pre-training; the seed is the folder's place.
+    folders: one per seed.
+    transfer: to a few labelled images.
+    draws: seeds of those images.
+  """
+  found = [pretrained(config, *each) for each in enumerate(folders)]
+  tuned = [
+    np.mean([transfer.run(each.variables, seed) for seed in draws])
+    for each in found
+  ]
+  knn = [each.metrics["eval/knn"] for each in found]
+  return percent(knn), percent(tuned)
 
 
 def pretrained(config: ConfigDict, seed: int, where: Path) -> pretrain.Result:

@@ -29,12 +29,23 @@ FLAGS = ["--batch", "2", "--size", "64", "--rounds", "2", "--heads", "2", "2"]
 def test_step_and_memory(tiny, monkeypatch, capsys):
   """The step of ScaleKD itself takes too long to compile here."""
   monkeypatch.setattr(scalekd_step, "REMAT", ())
+  seen, measure = [], scalekd_step.measure
+
+  def spy(contenders, *rest):
+    seen.extend(contenders.values())
+    return measure(contenders, *rest)
+
+  monkeypatch.setattr(scalekd_step, "measure", spy)
   scalekd_step.main(FLAGS)
   first, _, line = capsys.readouterr().out.splitlines()
   assert first.startswith("swin_tiny_patch4_window7_224 -> resnet18, batch 2")
   name, milliseconds, ratio, compiled, estimated, *_ = line.split()
   assert (name, ratio) == ("KDEP", "1.00")
   assert min(map(float, (milliseconds, compiled, estimated))) >= 0
+  # Too little to be seen in the table.
+  (contender,) = seen
+  assert contender.compiled > 0 and contender.run(1) > 0
+  assert min(contender.estimated.values()) > 0
 
 
 def test_the_pair_of_the_step(tiny, tmp_path):

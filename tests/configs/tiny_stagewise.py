@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs.common import base, preprocess
+from tests.configs.tiny import digits, network
 
 TERMS = ("stage1", "stage2", "stage4", "ce")
 
@@ -34,21 +35,3 @@ def get_config(variant: str = "") -> ConfigDict:
   config.checkpoint.update({"every": 2, "keep": 20})
   config.lock()
   return config
-
-
-def network(channels: tuple[int, ...], num_classes: int) -> ConfigDict:
-  """A ResNet-18 cut down to some channels."""
-  overrides = {
-    "layers": (1, 1, 1, 1),
-    "channels": channels,
-    "stem_width": 4,
-    "stem_type": "cifar",
-    "num_classes": num_classes,
-    "input_size": (3, 8, 8),
-  }
-  return ConfigDict({"name": "resnet18", "overrides": overrides})
-
-
-def digits(split: str) -> ConfigDict:
-  """Some of scikit-learn's digits."""
-  return ConfigDict({"name": "digits", "split": split})

@@ -1,92 +1,29 @@
 """ScaleKD against numbers made by the authors' own code."""
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scalekd_goldens import (
+  NAMES,
+  affine,
+  close,
+  conv_bias,
+  dense,
+  method_variables,
+  nhwc,
+  projector,
+  read,
+)
 from scipy import fft
 
-from kd_jax import losses, trees
+from kd_jax import losses
 from kd_jax.methods import scalekd
 from kd_jax.models import create_model
 from kd_jax.models.projector import Projector
-from kd_jax.types import HEAD, Batch, Teacher
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-TOLERANCE = 2e-5
-NAMES = {"proxy": "s3", "final": "s4"}
-DENSE = {
-  "proj_pos.0": "query_proj",
-  "pos_attention.q": "q",
-  "pos_attention.k": "k",
-  "pos_attention.v": "v",
-  "pos_attention.proj": "proj",
-  "ffn.layers.0.0": "fc1",
-  "ffn.layers.1": "fc2",
-}
-NORMS = {"proj_student.1": "conv_norm", "norm": "norm"}
-
-
-def read(name):
-  with np.load(GOLDEN / f"scalekd_{name}.npz") as file:
-    return dict(file)
-
-
-def close(got, want):
-  """Largest error relative to the largest value, or to 1."""
-  assert np.any(want != 0)
-  error = np.abs(np.asarray(got) - want).max() / max(1, np.abs(want).max())
-  assert error < TOLERANCE, error
-
-
-def nhwc(x):
-  return np.moveaxis(x, 1, -1)
-
-
-def dense(golden, name):
-  kernel = golden[f"{name}.weight"]
-  kernel = kernel.reshape(kernel.shape[:2]).T
-  return {"kernel": kernel, "bias": golden[f"{name}.bias"]}
-
-
-def conv_bias(golden, prefix="w/"):
-  return golden[prefix + "proj_student.0.bias"]
-
-
-def affine(golden, name):
-  return {"scale": golden[f"{name}.weight"], "bias": golden[f"{name}.bias"]}
-
-
-def projector(golden, prefix="w/"):
-  """Variables of a projector from the authors' names."""
-  params = {to: dense(golden, prefix + of) for of, to in DENSE.items()}
-  params |= {to: affine(golden, prefix + of) for of, to in NORMS.items()}
-  kernel = golden[prefix + "proj_student.0.weight"].transpose(2, 3, 1, 0)
-  params["conv"] = {"kernel": kernel, "bias": conv_bias(golden, prefix)}
-  del params["k"]["bias"]  # softmax does not see it
-  params["pos_embed"] = nhwc(golden[prefix + "pos_embed"])[0]
-  if prefix + "query.weight" in golden:
-    params["query"] = golden[prefix + "query.weight"]
-  mean = prefix + "proj_student.1.running_mean"
-  if mean not in golden:
-    return {"params": params}
-  # Neither does a batch normalisation see the bias in front of it.
-  shift = params["conv"].pop("bias")
-  var = golden[prefix + "proj_student.1.running_var"]
-  stats = {"conv_norm": {"mean": golden[mean] - shift, "var": var}}
-  return {"params": params, "batch_stats": stats}
-
-
-def method_variables(golden, prefixes):
-  """{'params': {projector: ...}, 'batch_stats': ...}."""
-  found = {}
-  for name, prefix in prefixes.items():
-    for collection, values in projector(golden, prefix).items():
-      found.setdefault(collection, {})[name] = values
-  return found
+from kd_jax.types import Batch, Teacher
 
 
 @pytest.fixture(scope="module", params=["bn", "ln2d"])
@@ -426,82 +363,3 @@ def residuals(total, maps, remat):
   """Shapes of what the forward pass keeps for the backward pass."""
   run = functools.partial(total, remat=remat)
   return jax.eval_shape(lambda x: jax.vjp(run, x)[1], maps)
-
-
-SPECS = {
-  "student": {"stage3": (1, 4, 4, 6), "stage4": (1, 17, 8), "logits": (1, 3)},
-  "teacher": {
-    "block01": (1, 20, 12),
-    "stage4": (1, 20, 12),
-    "logits": (1, 5),
-  },
-}
-
-
-def specs(side):
-  return {
-    name: jax.ShapeDtypeStruct(shape, np.float32)
-    for name, shape in SPECS[side].items()
-  }
-
-
-def shapes(method):
-  found = jax.eval_shape(
-    lambda key: method.init(key, specs("student"), specs("teacher")),
-    jax.random.key(0),
-  )
-  return trees.flatten(found["params"])
-
-
-def test_grids_widths_and_layouts_may_differ():
-  # Maps of the student, tokens with prefixes of the teacher, and back.
-  method = scalekd.Method(target="stage4", resume="block02", heads=(2, 3))
-  found = shapes(method)
-  assert found["proxy/query"].shape == (16, 12)
-  assert found["proxy/pos_embed"].shape == (4, 4, 6)
-  assert found["final/pos_embed"].shape == (4, 4, 8)
-  assert not any(path.startswith("final/query/") for path in found)
-  assert {path.split("/")[0] for path in found} == set(scalekd.FEATURES)
-
-
-def test_without_the_tail_queries_are_learned():
-  method = scalekd.Method(
-    terms=("final",), target="stage4", resume="", heads=(2, 3)
-  )
-  assert shapes(method)["final/query"].shape == (16, 12)
-  (phase,) = method.phases()
-  assert not phase.needs.resume and phase.needs.teacher == ("stage4",)
-
-
-def test_what_no_term_reads_is_not_trained():
-  frozen = {
-    taps: scalekd.Method(student=("stage3", taps)).phases()[0].frozen
-    for taps in ("stage4", "final")
-  }
-  assert frozen["stage4"] == HEAD and frozen["final"] == HEAD[-1:]
-  labelled = scalekd.Method(terms=("final", "ce"))
-  assert labelled.phases()[0].frozen == () and labelled.reads_labels
-
-
-@pytest.mark.parametrize(
-  ("fields", "message"),
-  [
-    ({"terms": ("kd",)}, "needs one of the first four"),
-    ({"terms": ("final", "angle")}, "has the loss terms"),
-    ({"heads": (2,)}, "it holds two values"),
-    ({"remat": "some"}, "it can be"),
-    ({"kd_temperature": 0}, "must be positive"),
-    ({"resume": ""}, "method.resume is empty"),
-    ({"resume": "stem"}, "begins at one of"),
-    ({"resume": "block2"}, "such as 'block22'"),
-    ({"sharpness": 0.0}, "sharpness is 0.0"),
-    ({"norm": "group"}, "norm is 'group'"),
-    ({"heads": (5, 5)}, "do not divide the teacher's width 12"),
-    ({"terms": ("final", "kd")}, "has 3 and the teacher 5"),
-    ({"student": ("stage3", "logits")}, "tokens are"),
-  ],
-)
-def test_impossible_fields_are_refused(fields, message):
-  fields = {"target": "stage4", "resume": "block02", "heads": (2, 2), **fields}
-  with pytest.raises(ValueError, match=message):
-    shapes(scalekd.Method(**fields))

@@ -1,16 +1,16 @@
 """Phases that end with their best weights, and resuming in and between them."""
 
-import contextlib
 import shutil
 
 import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from loop_case import running
 
 from kd_jax import losses
 from kd_jax.teachers import none
-from kd_jax.train import ckpt, loop, metrics, plan
+from kd_jax.train import loop, metrics, plan
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -88,17 +88,6 @@ def fresh_state(job):
   stats = {"student": found["batch_stats"], "method": {}}
   params = {"student": found["params"]}
   return job.new_state(params, stats, jax.random.key(1))
-
-
-@contextlib.contextmanager
-def running(job, folder):
-  checkpoints = ckpt.Checkpoints(folder / "checkpoints", keep=STEPS)
-  progress = metrics.Progress(STEPS, active=False)
-  try:
-    with metrics.Writer(folder) as writer:
-      yield loop.Run(job, checkpoints, writer, progress), checkpoints
-  finally:
-    checkpoints.close()
 
 
 @pytest.fixture(scope="module")

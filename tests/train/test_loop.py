@@ -1,6 +1,5 @@
 """The loop: resuming at every step of two phases, signals, bad numbers."""
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -10,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from loop_case import running
 
 from kd_jax import losses
 from kd_jax.teachers import none
-from kd_jax.train import ckpt, loop, metrics, plan
+from kd_jax.train import ckpt, loop, plan
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -82,17 +82,6 @@ def fresh_state(job):
   params = Net().init(jax.random.key(0), np.zeros((1, 6, 6, 3)), train=False)
   stats = {"student": {}, "method": {}}
   return job.new_state({"student": params["params"]}, stats, jax.random.key(1))
-
-
-@contextlib.contextmanager
-def running(job, folder):
-  checkpoints = ckpt.Checkpoints(folder / "checkpoints", keep=STEPS)
-  progress = metrics.Progress(STEPS, active=False)
-  try:
-    with metrics.Writer(folder) as writer:
-      yield loop.Run(job, checkpoints, writer, progress), checkpoints
-  finally:
-    checkpoints.close()
 
 
 @pytest.fixture(scope="module")
