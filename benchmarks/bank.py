@@ -39,16 +39,18 @@ from configs import quickstart
 from configs.common import base
 from kd_jax.align import basis as basis_lib
 from kd_jax.align import pts, svd
+from kd_jax.build import setup
 from kd_jax.codecs import aligned, full, hard, marginal, raw
-from kd_jax.data import folder, pipeline
-from kd_jax.data.bank import Bank, Writer
-from kd_jax.data.bank_files import Header
+from kd_jax.data import pipeline
+from kd_jax.data.bank.bank import Bank, Writer
+from kd_jax.data.bank.storage import Header
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import folder
+from kd_jax.report import metrics
 from kd_jax.tasks import quickstart as quickstart_task
-from kd_jax.tasks import setup
 from kd_jax.teachers import bank as bank_source
 from kd_jax.teachers import none, random
-from kd_jax.train import loop, metrics
+from kd_jax.train import loop
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim

@@ -51,9 +51,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kd_jax.data import canvas, crops, digits, folder, synthetic, tfds, write
+from kd_jax.data.augment import canvas, crops
+from kd_jax.data.formats import tfds_write
 from kd_jax.data.pipeline import train_batches
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import digits, folder, synthetic, tfds
 from kd_jax.types import DataSource
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -160,7 +162,7 @@ def preprocess(name: str, size: int, num_crops: int) -> Preprocess:
 def sources(place: Path) -> Mapping[str, DataSource]:
   """Name of a case -> where its records come from."""
   files = folder.Source(str(place))
-  write.write({"train": files}, "photographs", str(place / ".tfds"))
+  tfds_write.write({"train": files}, "photographs", str(place / ".tfds"))
   return {
     "folder": files,
     "folder bilinear": files,

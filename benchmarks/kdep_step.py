@@ -42,10 +42,10 @@ from ml_collections import ConfigDict
 import kd_jax
 from benchmarks import torch_step
 from configs.common import base
+from kd_jax.build import setup
 from kd_jax.convert import from_timm, rules, to_timm
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import Backbone
-from kd_jax.tasks import setup
 from kd_jax.teachers import online
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib

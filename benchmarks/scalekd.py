@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.stagewise import cost, figures, percent, with_steps
 from configs import quickstart as recipes
+from kd_jax.report import metrics
 from kd_jax.tasks import pretrain, quickstart
-from kd_jax.train import metrics
 
 HEADER = ("pre-training", "MFLOPs / image", "kNN", "fine-tuned")
 TEACHER = {

@@ -30,8 +30,8 @@ from ml_collections import ConfigDict
 
 from configs.common import base
 from configs.common_scalekd import SWIN_WEIGHTS
-from kd_jax.tasks import bound, memory, pretrain
-from kd_jax.train import metrics
+from kd_jax.report import memory, metrics, throughput
+from kd_jax.tasks import pretrain
 from kd_jax.types import Batch
 
 KDEP = "KDEP"
@@ -98,7 +98,7 @@ class Contender:
       mask=np.ones(rows, np.float32),
     )
     phase = parts.stretches[0].phase
-    step, self._state, *self._rest = bound.ready(parts, phase, batch)
+    step, self._state, *self._rest = throughput.ready(parts, phase, batch)
     self._step = step.lower(self._state, *self._rest).compile()
     needs = self._step.memory_analysis()
     self.compiled = 1e-9 * (

@@ -26,8 +26,9 @@ from ml_collections import ConfigDict
 
 from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
-from kd_jax.tasks import bound, pretrain, quickstart
-from kd_jax.train import metrics, plan
+from kd_jax.report import metrics, throughput
+from kd_jax.tasks import pretrain, quickstart
+from kd_jax.train import phases
 from kd_jax.transfer.classify import Finetune
 from kd_jax.types import Batch
 
@@ -66,7 +67,7 @@ def cost(config: ConfigDict, where: Path) -> float:
 
 
 def _step_cost(
-  config: ConfigDict, parts: pretrain.Parts, stretch: plan.Stretch
+  config: ConfigDict, parts: pretrain.Parts, stretch: phases.Stretch
 ) -> float:
   """Operations of one train step of a phase, as compiled."""
   rows, size = config.batch_size, parts.views.image_size
@@ -75,7 +76,7 @@ def _step_cost(
     label=np.zeros(rows, np.int32),
     mask=np.ones(rows, np.float32),
   )
-  step, *given = bound.ready(parts, stretch.phase, batch)
+  step, *given = throughput.ready(parts, stretch.phase, batch)
   return float(step.lower(*given).compile().cost_analysis()["flops"])
 
 

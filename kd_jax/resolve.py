@@ -1,18 +1,21 @@
 """From a name in a config to the symbol in the file of that name.
 
-There is no registry: `data.name='folder'` is `kd_jax/data/folder.py`, and the
+There is no registry: `data.name='folder'` is `data/sources/folder.py`, and the
 file defines the fixed symbol of its floor (`Source`, `Method`, `Aligner`,
-`run`, ...). This is the only file that imports by name.
+`run`, ...). A floor may have packages, as `models` has one per family; a name
+is that of a file all the same. This is the only file that imports by name.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 # What an annotation allows; others are not checked.
@@ -27,23 +30,24 @@ _KINDS = {
 
 
 def names(floor: str, symbol: str) -> list[str]:
-  """Names of the modules of `kd_jax.<floor>` that define `symbol`."""
-  return [n for n in _files(floor) if hasattr(_module(floor, n), symbol)]
+  """Names of the files of `kd_jax.<floor>` that define `symbol`."""
+  return [name for name in _files(floor) if _find(floor, name, symbol)]
 
 
 def symbol(floor: str, name: str, symbol: str) -> Any:
-  """`kd_jax.<floor>.<name>.<symbol>`.
+  """What the file `name` of `kd_jax.<floor>` defines as `symbol`.
 
   Raises:
-    ValueError: there is no such module, or it lacks the symbol.
+    ValueError: there is no such file, or it lacks the symbol.
   """
-  if name not in _files(floor) or not hasattr(_module(floor, name), symbol):
-    allowed = names(floor, symbol)
+  module = _find(floor, name, symbol)
+  if module is None:
+    allowed, place = names(floor, symbol), floor.replace(".", "/")
     raise ValueError(
-      f"{floor} has no {name!r}; it has {near(name, allowed)}. A new one is a "
-      f"file kd_jax/{floor}/{name}.py that defines {symbol}."
+      f"{place} has no {name!r}; it has {near(name, allowed)}. A new one is a "
+      f"file kd_jax/{place}/{name}.py that defines {symbol}."
     )
-  return getattr(_module(floor, name), symbol)
+  return getattr(module, symbol)
 
 
 def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
@@ -56,7 +60,7 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
   fields = dict(config)
   name = fields.pop("name", "")
   cls = symbol(floor, name, symbol_name)
-  return construct(cls, fields, f"{floor} {name!r}")
+  return construct(cls, fields, f"{floor.replace('.', '/')} {name!r}")
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:
@@ -113,14 +117,18 @@ def near(word: str, allowed: Iterable[str]) -> list[str]:
   return [*close, *(name for name in allowed if name not in close)]
 
 
+def _find(floor: str, name: str, symbol: str) -> ModuleType | None:
+  """The module of that name which defines `symbol`."""
+  modules = map(importlib.import_module, _files(floor).get(name, ()))
+  return next((m for m in modules if hasattr(m, symbol)), None)
+
+
 @functools.cache
-def _files(floor: str) -> tuple[str, ...]:
-  """Names of the modules of `kd_jax.<floor>`; listing a folder takes long."""
+def _files(floor: str) -> Mapping[str, Sequence[str]]:
+  """{file name: modules} of a floor and its packages; listing takes long."""
   package = importlib.import_module(f"kd_jax.{floor}")
-  return tuple(
-    sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-  )
-
-
-def _module(floor: str, name: str) -> Any:
-  return importlib.import_module(f"kd_jax.{floor}.{name}")
+  found = collections.defaultdict(list)
+  for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    if not info.ispkg:
+      found[info.name.rpartition(".")[2]].append(info.name)
+  return dict(sorted(found.items()))

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models import depthwise
+from kd_jax.models.blocks import depthwise
 
 # Outputs of timm 1.0.31 in float64 for small members with unusual options;
 # '<case>_map' is forward_features, maps are means over channels and columns.

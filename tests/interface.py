@@ -42,7 +42,7 @@ FUNCTIONS = {
 PARTS = {
   "align": ("align", "Aligner"),
   "codec": ("codecs", "Codec"),
-  "data": ("data", "Source"),
+  "data": ("data.sources", "Source"),
   "evals": ("evals", "evaluate"),
   "method": ("methods", "Method"),
   "task": ("tasks", "run"),

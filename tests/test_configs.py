@@ -8,8 +8,8 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import main, resolve
+from kd_jax.build import setup
 from kd_jax.convert import load_pretrained
-from kd_jax.tasks import setup
 from kd_jax.train.optim import Optim
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -1,6 +1,7 @@
 """The shape of the code: imports go down only, and nothing grows too large."""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
@@ -15,6 +16,8 @@ FLOORS = (
   ("convert", "teachers", "methods"),
   ("train", "evals"),
   ("transfer",),
+  ("report",),
+  ("build",),
   ("tasks",),
   ("main",),
 )
@@ -66,6 +69,39 @@ def test_imports_go_down_only(path):
     if module == "kd_jax":
       other = "convert"  # what the public interface is made of
     assert LEVEL[other] < LEVEL[own], f"{own} imports {module}"
+
+
+def module_of(path):
+  """'kd_jax/train/step.py' -> 'kd_jax.train.step'."""
+  parts = path.relative_to(ROOT).with_suffix("").parts
+  return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def needed_modules(path, known):
+  """What a file imports of `known`, wherever in it the import stands."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names if alias.name in known)
+    elif isinstance(node, ast.ImportFrom):
+      full = [f"{node.module}.{alias.name}" for alias in node.names]
+      yield from (f if f in known else node.module for f in full)
+
+
+def test_no_file_imports_itself_by_a_detour():
+  known = {module_of(path): path for path in SOURCES}
+  graph = {
+    module: {*needed_modules(path, known)} & {*known} - {module}
+    for module, path in known.items()
+  }
+  assert sum(map(len, graph.values())) > 200
+  graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+@pytest.mark.parametrize(
+  "folder", sorted({path.parent for path in SOURCES}), ids=name_of
+)
+def test_folders_stay_small(folder):
+  assert len(list(folder.glob("*.py"))) <= 15
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)

@@ -11,7 +11,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 import runs
-from kd_jax.train import metrics
+from kd_jax.report import metrics
 
 SCRIPT = runs.ROOT / "launch" / "local.sh"
 STEPS = 12

@@ -13,8 +13,9 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import trees
 from kd_jax.methods import scalekd
+from kd_jax.report import metrics
 from kd_jax.tasks import pretrain
-from kd_jax.train import loop, metrics, optim
+from kd_jax.train import loop, optim
 from kd_jax.train import step as step_lib
 from kd_jax.types import Batch
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from kd_jax.data import visits
-from kd_jax.data.bank import Bank
+from kd_jax.data import examples
+from kd_jax.data.bank.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.types import Batch, DataSource
 
@@ -133,12 +133,12 @@ def train_batches(  # noqa: PLR0913
     )
   dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
   view_seed = seed if bank is None else bank.header.about["seed"]
-  fetch = visits.Train(visits.Decoded(source), preprocess, view_seed, bank)
+  fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
   dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(images // process_count, drop_remainder=True)
   if bank is not None:
-    dataset = dataset.map(visits.Attach(bank, preprocess.num_crops))
+    dataset = dataset.map(examples.Attach(bank, preprocess.num_crops))
   dataset = _to_iter(dataset[start_step:], num_threads, prefetch)
   if num_workers:
     _parse_flags()
@@ -176,7 +176,7 @@ def eval_batches(
     raise ValueError(f"limit={limit}; it must be at least 1, or None for all")
   count = len(source) if limit is None else min(limit, len(source))
   padded = -(-count // batch_size) * batch_size
-  fetch = visits.Eval(visits.Decoded(source), preprocess, count)
+  fetch = examples.Eval(examples.Decoded(source), preprocess, count)
   dataset = grain.MapDataset.range(padded).map(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count)
@@ -206,7 +206,7 @@ def pass_batches(
     {'image': (views, s, s, 3), 'geometry': (images, crops, 5), ...}.
   """
   images = _images(batch_size, preprocess.num_crops)
-  fetch = visits.Train(visits.Decoded(source), preprocess, seed)
+  fetch = examples.Train(examples.Decoded(source), preprocess, seed)
   padded = -(-len(rows) // images) * images
 
   def visit(place: int) -> Mapping[str, Any]:

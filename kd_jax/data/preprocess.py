@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from kd_jax.data import canvas, crops, randaugment
-from kd_jax.data.decode import decode
+from kd_jax.data.augment import canvas, crops, randaugment
+from kd_jax.data.formats.decode import decode
 from kd_jax.types import Record
 
 Pixels = UInt8[np.ndarray, "s s 3"]

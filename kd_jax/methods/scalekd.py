@@ -32,7 +32,7 @@ from jaxtyping import Float
 
 from kd_jax import losses
 from kd_jax.align import maps
-from kd_jax.models.projector import Projector
+from kd_jax.models.blocks.projector import Projector
 from kd_jax.types import (
   HEAD,
   STAGES,

@@ -1,4 +1,4 @@
-"""Model families: one file each, found by the names in its `VARIANTS`."""
+"""Model families: a package each; `VARIANTS` in its files name the models."""
 
 from __future__ import annotations
 

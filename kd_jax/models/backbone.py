@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from kd_jax.models import layers
+from kd_jax.models.blocks import layers
 from kd_jax.types import STAGES, Taps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -25,8 +25,9 @@ from jax import export
 from ml_collections import ConfigDict
 
 from kd_jax import convert
-from kd_jax.tasks import card, describe, setup
-from kd_jax.train import ckpt, workdir
+from kd_jax.build import setup
+from kd_jax.report import model_card, summary
+from kd_jax.train import checkpoints, workdir
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -71,14 +72,14 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     program = stablehlo(model, variables, size)
     (target / "stablehlo" / "model.bin").write_bytes(program)
     options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
-    text = card.text(model, name, recipe, about, options)
+    text = model_card.text(model, name, recipe, about, options)
     workdir.write(target / "README.md", text)
   except OSError as error:
     raise ValueError(
       f"the folder {target} cannot be written ({error.strerror}); give another "
       "one with --config.output"
     ) from error
-  describe.say(f"{name} of {source} -> {target}")
+  summary.say(f"{name} of {source} -> {target}")
   return target
 
 
@@ -142,13 +143,13 @@ def _student(
   finished = source / "student"
   if finished.is_dir():
     return convert.load_pretrained(recipe["student"]["name"], finished)
-  state = ckpt.read_newest(source / "checkpoints")
+  state = checkpoints.read_newest(source / "checkpoints")
   if state is None:
     raise ValueError(
       f"{source} has neither a student nor a checkpoint yet; the first one "
       f"comes after {recipe['checkpoint']['every']} steps"
     )
-  describe.say(f"the run is not finished: weights of step {state['step']}")
+  summary.say(f"the run is not finished: weights of step {state['step']}")
   params = (state["ema"] or state["params"])["student"]
   stats = state["stats"]["student"]
   collections = {"params": params, "batch_stats": stats}

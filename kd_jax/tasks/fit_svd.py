@@ -12,10 +12,10 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax.align import basis as basis_lib
-from kd_jax.tasks import setup
+from kd_jax.build import setup
+from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import workdir
-from kd_jax.train.skips import SkipLog
 
 
 def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kd_jax.data import write
-from kd_jax.tasks import setup
+from kd_jax.build import setup
+from kd_jax.data.formats import tfds_write
 
 
 def run(config: ConfigDict, where: str | Path) -> Path:
@@ -17,14 +17,14 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     The directory of the data set; nothing is written to `where`.
 
   Raises:
-    ValueError: no source, or anything `write.write` refuses.
+    ValueError: no source, or anything `tfds_write.write` refuses.
   """
   del where  # other runs read the result, from `data_dir`
   parts = {split: config[split] for split in ("train", "test")}
   sources = {
     split: setup.data(part) for split, part in parts.items() if part.name
   }
-  place = write.write(
+  place = tfds_write.write(
     sources,
     config.dataset,
     config.data_dir,

@@ -2,7 +2,7 @@
 
 config -> data -> teacher -> aligned targets -> train -> checkpoint -> export.
 The workdir ends with checkpoints/, student/ (timm weights), metrics.jsonl,
-TensorBoard files, artifact.npz and report.html.
+TensorBoard files, artifact.npz and page.html.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import convert, resolve, trees
+from kd_jax.build import artifacts, bank_checks, checks, network_facts, setup
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.tasks import (
-  artifacts,
-  banks,
-  bound,
-  checks,
-  describe,
-  networks,
-  setup,
-)
-from kd_jax.train import ckpt, evaluate, loop, metrics, plan, report, workdir
+from kd_jax.report import metrics, page, summary, throughput
+from kd_jax.report.skipped_images import SkipLog
+from kd_jax.train import checkpoints as checkpoints_lib
+from kd_jax.train import evaluate, loop, phases, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
-from kd_jax.train.skips import SkipLog
 from kd_jax.types import DataSource, Method, Specs, TrainState
 
 
@@ -67,7 +61,7 @@ class Parts:
   method: Method
   taught: setup.Teaching
   specs: tuple[Specs, Specs]
-  stretches: tuple[plan.Stretch, ...]
+  stretches: tuple[phases.Stretch, ...]
   settings: step_lib.Settings
   optim: Optim
   evaluate: evaluate.Evaluator
@@ -87,16 +81,16 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   where = Path(where)
   workdir.claim(where, config.to_dict())
   parts = assemble(config, where)
-  about = describe.about(config, parts, where) | _about_phases(parts)
+  about = summary.about(config, parts, where) | _about_phases(parts)
   if jax.process_index() == 0:
-    describe.show(about, parts.specs)
+    summary.show(about, parts.specs)
     workdir.write(where / "summary.json", json.dumps(about, default=str))
   if config.dry_run:
-    describe.say(bound.measure(config, parts))
+    summary.say(throughput.measure(config, parts))
     return None
   _write_records(parts.data, where)
   _write_phases(parts.stretches, where)
-  checkpoints = ckpt.Checkpoints(
+  checkpoints = checkpoints_lib.Checkpoints(
     where / "checkpoints", keep=config.checkpoint.keep
   )
   try:
@@ -125,8 +119,8 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
   views = setup.preprocess(config, taught.viewer)
   setup.check_crops(config, views, mesh)
   if taught.bank is not None:
-    banks.check(taught.bank, views, data)
-    banks.check_mix(config, taught.source.codec)
+    bank_checks.check(taught.bank, views, data)
+    bank_checks.check_mix(config, taught.source.codec)
   specs = _specs(config, student, taught, views)
   method = _bound(method, student, taught, specs, views)
   stretches = _planned(config, method, taught, specs, data)
@@ -159,13 +153,13 @@ def _planned(
   taught: setup.Teaching,
   specs: tuple[Specs, Specs],
   data: DataSource,
-) -> tuple[plan.Stretch, ...]:
+) -> tuple[phases.Stretch, ...]:
   """The phases, after a check that they find what they read."""
-  found = plan.stretches(method, config.steps)
+  found = phases.stretches(method, config.steps)
   for stretch in found:
-    plan.check_taps(stretch.phase, *specs, taught.source)
-  plan.check_phases(found, taught.bank is None, config.ema_decay)
-  plan.check_method(method, specs)
+    phases.check_taps(stretch.phase, *specs, taught.source)
+  phases.check_phases(found, taught.bank is None, config.ema_decay)
+  phases.check_method(method, specs)
   checks.tap(config, specs[0])
   checks.labels(method, data, specs[0])
   return found
@@ -183,7 +177,7 @@ def _bound(
   if bind is None:
     return method
   size = views.image_size
-  return bind(networks.networks(student, taught.model, specs, size))
+  return bind(network_facts.networks(student, taught.model, specs, size))
 
 
 def _specs(
@@ -193,11 +187,11 @@ def _specs(
   views: Preprocess,
 ) -> tuple[Specs, Specs]:
   """Tap shapes of student and teacher."""
-  batch = plan.image_batch(config.batch_size, views.image_size, taught.source)
+  batch = phases.image_batch(config.batch_size, views.image_size, taught.source)
   frozen = {"teacher": taught.variables, "artifact": {}}
   return (
-    plan.student_specs(student, batch),
-    plan.teacher_specs(taught.source, frozen, batch),
+    phases.student_specs(student, batch),
+    phases.teacher_specs(taught.source, frozen, batch),
   )
 
 
@@ -214,7 +208,7 @@ def _about_phases(parts: Parts) -> dict[str, str]:
   return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
-def _write_phases(found: tuple[plan.Stretch, ...], where: Path) -> None:
+def _write_phases(found: tuple[phases.Stretch, ...], where: Path) -> None:
   """Tells the report, and whoever reads the metrics, what trained when."""
   if jax.process_index() == 0 and len(found) > 1:
     steps = {each.phase.name: (each.start, each.stop) for each in found}
@@ -257,20 +251,23 @@ def _job(
 
 
 def _start(
-  config: ConfigDict, parts: Parts, job: loop.Job, saved: ckpt.Checkpoints
+  config: ConfigDict,
+  parts: Parts,
+  job: loop.Job,
+  saved: checkpoints_lib.Checkpoints,
 ) -> TrainState:
   """The newest checkpoint; without one fresh weights, or `init_from`."""
   key, init_key = jax.random.split(jax.random.key(config.seed))
-  params, stats = plan.init_variables(
+  params, stats = phases.init_variables(
     parts.student, parts.method, init_key, parts.specs
   )
   for stretch in job.stretches:
-    plan.check_trainable(stretch.phase, params)
+    phases.check_trainable(stretch.phase, params)
     job.transform(stretch)  # refuses what does not fit its length
   fresh = job.new_state(params, stats, key)
   found = loop.restore(job, saved, fresh)
   if found is not None:
-    describe.say(f"continuing after step {int(found.step)}")
+    summary.say(f"continuing after step {int(found.step)}")
     return found
   if not parts.weights:
     return fresh
@@ -303,7 +300,10 @@ def _initial_weights(config: ConfigDict) -> Mapping[str, Any]:
 
 
 def _train(
-  job: loop.Job, checkpoints: ckpt.Checkpoints, state: TrainState, where: Path
+  job: loop.Job,
+  checkpoints: checkpoints_lib.Checkpoints,
+  state: TrainState,
+  where: Path,
 ) -> TrainState:
   first, active = int(state.step), jax.process_index() == 0
   progress = metrics.Progress(
@@ -339,7 +339,7 @@ def _finish(
     convert.save_timm(
       student, variables, where / "student", name=config.student.name
     )
-    report.write_report(where)
+    page.write_report(where)
     for line in metrics.read(where):
       last |= line
   return Result(parts.student, variables, last, where)

@@ -20,11 +20,14 @@ from ml_collections import ConfigDict
 
 import kd_jax
 from kd_jax import resolve
+from kd_jax.build import setup
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.tasks import pretrain, setup
+from kd_jax.report import metrics
+from kd_jax.report import page as page_lib
+from kd_jax.tasks import pretrain
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import metrics, report, workdir
+from kd_jax.train import workdir
 from kd_jax.train.optim import Optim
 from kd_jax.transfer.classify import Finetune
 from kd_jax.types import DataSource
@@ -34,7 +37,7 @@ TITLE = "Accuracy on new classes after fine-tuning on few labels"
 
 
 def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
-  """Runs the story, prints its table and writes report.html.
+  """Runs the story, prints its table and writes page.html.
 
   Returns:
     {kind of pre-training: accuracy of every seed}.
@@ -137,7 +140,7 @@ def _show(
 ) -> None:
   table = metrics.columns([HEADER, *rows])
   print(f"\n{TITLE}\n\n{table}\n\n{note}", flush=True)
-  page = report.write_report(
+  page = page_lib.write_report(
     where,
     title="kd_jax quickstart",
     tables={TITLE: (HEADER, rows)},

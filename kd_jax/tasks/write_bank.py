@@ -20,13 +20,14 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from kd_jax import resolve
-from kd_jax.data import bank as bank_lib
+from kd_jax.build import bank_checks, setup
 from kd_jax.data import pipeline
+from kd_jax.data.bank import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.tasks import banks, describe, setup
+from kd_jax.report import summary
+from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import plan, views, workdir
-from kd_jax.train.skips import SkipLog
+from kd_jax.train import phases, views, workdir
 from kd_jax.types import Batch, DataSource
 
 _GEOMETRY = ((7,), "int16")
@@ -150,9 +151,11 @@ def assemble(config: ConfigDict, where: Path) -> Job:
 def _widths(job: Job) -> dict[str, tuple[int, ...]]:
   """Shapes of what the codec stores, per crop."""
   source = job.taught.source
-  batch = plan.image_batch(job.config.batch_size, job.views.image_size, source)
+  batch = phases.image_batch(
+    job.config.batch_size, job.views.image_size, source
+  )
   frozen = {"teacher": job.taught.variables, "artifact": {}}
-  offered = plan.teacher_specs(source, frozen, batch)
+  offered = phases.teacher_specs(source, frozen, batch)
   missing = sorted(set(job.codec.taps) - set(offered))
   if missing:
     raise ValueError(
@@ -186,15 +189,15 @@ def _prepare(
       "teacher": job.taught.fingerprint,
       "teacher_name": config.teacher.name,
       "images": job.data.fingerprint,
-      "views": banks.settings(job.views),
-      "seen": banks.seen(job.views),
+      "views": bank_checks.settings(job.views),
+      "seen": bank_checks.seen(job.views),
       "seed": config.seed,
       "per_image": job.codec.per_image,
       "codec": config.bank.codec.to_dict(),
       "widths": {tap: list(width) for tap, width in widths.items()},
     },
   )
-  describe.say(_price(config, header, rate, place))
+  summary.say(_price(config, header, rate, place))
   return header, constants
 
 
@@ -324,7 +327,7 @@ def _verify(place: str) -> str:
   bank = bank_lib.Bank(place)
   found = list(bank.damaged())
   for line in found:
-    describe.say(line)
+    summary.say(line)
   if found:
     raise ValueError(
       f"the bank {place} is damaged in {len(found)} places, listed above"

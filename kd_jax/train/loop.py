@@ -13,11 +13,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kd_jax.train import best, ckpt, metrics
+from kd_jax.report import metrics
+from kd_jax.train import best_weights, checkpoints
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
-from kd_jax.train.plan import Stretch
+from kd_jax.train.phases import Stretch
 from kd_jax.types import Phase, TeacherSource, TrainState
 
 # Steps after which every trainable parameter must have had a gradient.
@@ -123,7 +124,7 @@ class Run:
   def __init__(
     self,
     job: Job,
-    checkpoints: ckpt.Checkpoints,
+    checkpoints: checkpoints.Checkpoints,
     writer: metrics.Writer,
     progress: metrics.Progress,
   ) -> None:
@@ -155,7 +156,7 @@ class Run:
     """A phase that starts afresh gets a new optimizer state."""
     if int(state.step) != stretch.start:
       return state
-    state = best.start(state, stretch.phase, self.job.settings)
+    state = best_weights.start(state, stretch.phase, self.job.settings)
     if stretch.start == 0 or not stretch.phase.fresh_opt:
       return state
     leaves = step_lib.trainable(state.params, stretch.phase)
@@ -225,12 +226,12 @@ class Run:
     job = self.job
     found = job.evaluate(state, job.frozen)
     self._writer.write(step, found)
-    state = best.keep(state, stretch.phase, found, job.settings)
+    state = best_weights.keep(state, stretch.phase, found, job.settings)
     if step < stretch.stop or not stretch.phase.judge:
       return state
     newest = np.float32(found[f"eval/{stretch.phase.judge}"])
     changes = newest != np.asarray(state.best["value"])
-    state = best.hand_on(state)
+    state = best_weights.hand_on(state)
     if changes:
       self._writer.write(step, job.evaluate(state, job.frozen))
     return state
@@ -326,7 +327,7 @@ def check_gradients(had_gradient: Mapping[str, bool]) -> None:
 
 
 def restore(
-  job: Job, checkpoints: ckpt.Checkpoints, fresh: TrainState
+  job: Job, checkpoints: checkpoints.Checkpoints, fresh: TrainState
 ) -> TrainState | None:
   """The newest usable checkpoint of this job, None if there is none.
 
@@ -340,14 +341,14 @@ def restore(
     record, expected = checkpoints.record(step), dict(job.record(step))
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
-      raise ckpt.MismatchError(
+      raise checkpoints.MismatchError(
         f"what checkpoint {step} was trained on has changed: {changed} was "
         f"{[record.get(k) for k in changed]}, is "
         f"{[expected[k] for k in changed]}. Use another --workdir."
       )
     stretch, like = job.stretch_at(step), fresh
     if stretch.start < step < stretch.stop:
-      like = best.start(fresh, stretch.phase, job.settings)
+      like = best_weights.start(fresh, stretch.phase, job.settings)
     # A phase that starts afresh at this very step still carries the old state.
     if step == stretch.start and step:
       stretch = job.stretches[job.stretches.index(stretch) - 1]
@@ -357,7 +358,7 @@ def restore(
     )
     return checkpoints.restore(step, like.replace(opt=opt))
 
-  return ckpt.newest(checkpoints, read)
+  return checkpoints.newest(checkpoints, read)
 
 
 def _due(step: int, every: int) -> bool:

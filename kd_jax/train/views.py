@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kd_jax.data import canvas
+from kd_jax.data.augment import canvas
 from kd_jax.types import Batch
 
 

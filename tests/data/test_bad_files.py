@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from kd_jax.data import decode as decode_lib
-from kd_jax.data import folder
-from kd_jax.data.decode import decode
+from kd_jax.data.formats import decode as decode_lib
+from kd_jax.data.formats.decode import decode
+from kd_jax.data.sources import folder
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((48, 32))
 RGB = np.asarray(PHOTO)

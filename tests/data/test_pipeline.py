@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from kd_jax.data import digits, folder, pipeline, synthetic
+from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import digits, folder, synthetic
 
 SOURCE = digits.Source(split="train[:100]")
 PREPROCESS = Preprocess(image_size=12, crop_pct=1.0, augment="shift", shift=2)

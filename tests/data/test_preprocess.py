@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from kd_jax.data import crops, digits
+from kd_jax.data.augment import crops
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import digits
 from kd_jax.train import views
 from kd_jax.types import Batch
 

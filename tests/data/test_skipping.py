@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.data import digits, pipeline
+from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import digits
 
 SOURCE = digits.Source(split="train[:100]")
 PREPROCESS = Preprocess(image_size=12, crop_pct=1.0, augment="shift", shift=2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_jax import convert, trees
-from kd_jax.models import patches
+from kd_jax.models.blocks import patches
 from kd_jax.teachers import timm as timm_teacher
 
 CONV = 64

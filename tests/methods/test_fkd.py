@@ -10,7 +10,7 @@ import pytest
 
 from kd_jax import resolve
 from kd_jax.methods import ferkd, fkd, fkd_ssl
-from kd_jax.train import plan
+from kd_jax.train import phases
 from kd_jax.types import Batch, Teacher
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -103,7 +103,7 @@ def test_figures_of_an_evaluation():
 
 def test_phases_of_a_recipe():
   method = fkd.Method(single_first=5 / 300, single_last=3 / 300)
-  found = plan.stretches(method, 3000)
+  found = phases.stretches(method, 3000)
   assert [(s.start, s.stop) for s in found] == [
     (0, 50),
     (50, 2970),
@@ -115,7 +115,7 @@ def test_phases_of_a_recipe():
     (("num_crops", 1),),
   ]
   assert not any(s.phase.fresh_opt for s in found)
-  (only,) = plan.stretches(fkd.Method(), 10)
+  (only,) = phases.stretches(fkd.Method(), 10)
   assert (only.phase.name, only.phase.needs.teacher) == (
     "fkd/crops",
     ("logits",),

@@ -8,7 +8,7 @@ import pytest
 from kd_jax import resolve
 from kd_jax.align import basis as basis_lib
 from kd_jax.methods import kdep, supervised
-from kd_jax.train import plan
+from kd_jax.train import phases
 from kd_jax.types import Batch, Teacher
 
 ROWS, D, WIDTH, CLASSES = 12, 10, 6, 5
@@ -158,20 +158,20 @@ def test_supervised_has_one_term(data):
 
 
 def test_steps_are_split_over_phases():
-  (only,) = plan.stretches(kdep.Method(), 10)
+  (only,) = phases.stretches(kdep.Method(), 10)
   assert (only.start, only.stop) == (0, 10)
   with pytest.raises(ValueError, match="steps=0 leaves no step"):
-    plan.stretches(kdep.Method(), 0)
+    phases.stretches(kdep.Method(), 0)
 
 
 def test_taps_and_parameters_are_checked_before_step_0():
   (phase,) = kdep.Method(terms=("fsp",)).phases()
   have = specs({name: np.zeros(1) for name in kdep.STAGES})
   with pytest.raises(ValueError, match=r"teacher taps \['stage2', 'stage4'\]"):
-    plan.check_taps(
+    phases.check_taps(
       phase, have, {k: have[k] for k in ("stage1", "stage3")}, None
     )
   params = {"student": {"stage1": {"kernel": 1}}}
   typo = phase.__class__("x", None, phase.needs, trainable=("student/stag1",))
   with pytest.raises(ValueError, match="'student/stag1', which names no"):
-    plan.check_trainable(typo, params)
+    phases.check_trainable(typo, params)

@@ -22,7 +22,7 @@ from scipy import fft
 from kd_jax import losses
 from kd_jax.methods import scalekd
 from kd_jax.models import create_model
-from kd_jax.models.projector import Projector
+from kd_jax.models.blocks.projector import Projector
 from kd_jax.types import Batch, Teacher
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import kd_jax
+from kd_jax.build import network_facts
 from kd_jax.methods import stagewise
-from kd_jax.tasks import networks
 from kd_jax.teachers import random
-from kd_jax.train import plan
+from kd_jax.train import phases
 from kd_jax.types import Batch, Networks, Phase, Teacher
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -38,17 +38,17 @@ def pair(student, teacher="resnet18", size=32, **classes):
   net = kd_jax.create_model(student, num_classes=5, **NETS[student])
   fields = {"num_classes": 0, **NETS[teacher], **classes}
   source, variables = random.load(teacher, "", fields)
-  batch = plan.image_batch(2, size, source)
+  batch = phases.image_batch(2, size, source)
   frozen = {"teacher": variables, "artifact": {}}
   specs = (
-    plan.student_specs(net, batch),
-    plan.teacher_specs(source, frozen, batch),
+    phases.student_specs(net, batch),
+    phases.teacher_specs(source, frozen, batch),
   )
   return (
     net,
     source,
     variables,
-    networks.networks(net, source.model, specs, size),
+    network_facts.networks(net, source.model, specs, size),
   )
 
 
@@ -288,7 +288,7 @@ def test_networks_that_do_not_fit_are_named():
   *_, found = pair("resnet18", channels=(8, 8, 8, 8))
   with pytest.raises(ValueError, match="4 channels and the teacher's 8"):
     method = stagewise.Method(TERMS, adapter="none").bind(found)
-    plan.check_method(method, (found.student, found.teacher))
+    phases.check_method(method, (found.student, found.teacher))
   vectors = {"feature": found.teacher["feature"]}
   bank = Networks(**{**vars(found), "teacher": vectors})
   with pytest.raises(ValueError, match="the map 'stage1' of the teacher"):

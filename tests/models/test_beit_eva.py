@@ -13,7 +13,8 @@ import zoo
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models import beit, patches, rotary
+from kd_jax.models.blocks import patches, rotary
+from kd_jax.models.eva import beit
 
 COUNTS = {
   "beit": {

@@ -11,7 +11,7 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models import clip_resnet, clip_resnet_blocks
+from kd_jax.models.resnet import clip_base, clip_resnet
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -49,7 +49,7 @@ def test_options_match_timm_in_float64(index, name):
 
 
 def test_counts():
-  block = clip_resnet_blocks.Block
+  block = clip_base.Block
   convzoo.check_counts("clip_resnet", PARAMS, block)
   convzoo.check_counts("clip_resnet_gap", GAP_PARAMS, block)
 

@@ -12,7 +12,7 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models import convnext_blocks
+from kd_jax.models.convnext import blocks
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -97,7 +97,7 @@ def test_final_is_the_normalised_map(fields):
 
 
 def test_counts():
-  convzoo.check_counts("convnext", PARAMS, convnext_blocks.Block)
+  convzoo.check_counts("convnext", PARAMS, blocks.Block)
 
 
 def test_preprocessing():
@@ -123,7 +123,7 @@ def test_layer_scale():
 
 
 def test_response_norm():
-  norm = convnext_blocks.ResponseNorm(None)
+  norm = blocks.ResponseNorm(None)
   x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
   x[..., 2] = 0
   params = {"scale": np.float32([1, 2, 3, 4, 5]), "bias": np.ones(5, "f4")}

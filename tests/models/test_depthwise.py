@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models import depthwise
+from kd_jax.models.blocks import depthwise
 
 SHAPE = (3, 11, 14, 8)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models import layers
+from kd_jax.models.blocks import layers
 
 
 def _normalise(x, train, **stats):

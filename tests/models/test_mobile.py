@@ -15,7 +15,7 @@ import zoo
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models import mbconv
+from kd_jax.models.mobile import mbconv
 
 # Of timm 1.0.31.
 COUNTS = {

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from kd_jax import models, resolve, trees
-from kd_jax.models import layers
+from kd_jax.models.blocks import layers
 from kd_jax.types import STAGES
 
 FOLDER = pathlib.Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models import regnet
+from kd_jax.models.regnet import regnet
 
 # Of timm 1.0.31.
 PARAMS = {

@@ -7,7 +7,7 @@ import pytest
 import zoo
 
 from kd_jax import models
-from kd_jax.models import resnet_blocks
+from kd_jax.models.resnet import blocks
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -82,7 +82,7 @@ def test_options_match_timm_in_float64(index, name):
 
 
 def test_counts():
-  convzoo.check_counts("resnet", PARAMS, resnet_blocks.Block)
+  convzoo.check_counts("resnet", PARAMS, blocks.Block)
 
 
 def test_preprocessing():

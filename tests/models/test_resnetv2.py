@@ -8,7 +8,7 @@ import pytest
 import zoo
 
 from kd_jax import models
-from kd_jax.models import resnetv2
+from kd_jax.models.resnet import resnetv2
 
 # Of timm 1.0.31.
 PARAMS = {

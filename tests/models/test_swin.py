@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models import layers, window_files, windows
+from kd_jax.models.blocks import layers, window_checkpoints, windows
 
 COUNTS = {
   "swin": {
@@ -240,13 +240,13 @@ def test_blocked_pairs_were_no_neighbours():
 
 def test_tables_of_other_windows():
   table = np.random.default_rng(0).normal(size=(25, 2)).astype("float32")
-  wide = window_files.resize_table(table, 81)
+  wide = window_checkpoints.resize_table(table, 81)
   # The place of a pixel relative to itself, and the corners, stay.
   np.testing.assert_allclose(wide[40], table[12], rtol=1e-6)
   np.testing.assert_allclose(wide[[0, -1]], table[[0, -1]], rtol=1e-4)
   message = r"25 relative positions cannot become one of 15: only square"
   with pytest.raises(ValueError, match=message):
-    window_files.resize_table(table, 15)
+    window_checkpoints.resize_table(table, 15)
 
 
 @pytest.mark.parametrize(

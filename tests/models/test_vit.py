@@ -16,7 +16,8 @@ from flax import linen as nn
 
 from kd_jax import convert, models, trees
 from kd_jax.convert import rules
-from kd_jax.models import layers, patches, transformer, vit
+from kd_jax.models.blocks import layers, patches, transformer
+from kd_jax.models.vit import vit
 
 CASES = (
   "vit_tiny_patch16_224",

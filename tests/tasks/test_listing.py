@@ -10,7 +10,8 @@ import pytest
 
 import runs
 from kd_jax import main
-from kd_jax.models import create_model, depthwise
+from kd_jax.models import create_model
+from kd_jax.models.blocks import depthwise
 from kd_jax.tasks import models
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4}

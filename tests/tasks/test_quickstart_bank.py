@@ -5,8 +5,8 @@ import numpy as np
 import runs
 from benchmarks import bank as benchmark
 from kd_jax import main
-from kd_jax.data.bank import Bank
-from kd_jax.train import metrics
+from kd_jax.data.bank.bank import Bank
+from kd_jax.report import metrics
 
 
 def test_a_student_learns_from_eight_bits_per_direction(tmp_path, capsys):

@@ -13,9 +13,9 @@ from safetensors import numpy as safetensors_numpy
 import runs
 from kd_jax import config as config_lib
 from kd_jax import main
-from kd_jax.data.bank import Bank
-from kd_jax.tasks import setup
-from kd_jax.train import metrics
+from kd_jax.build import setup
+from kd_jax.data.bank.bank import Bank
+from kd_jax.report import metrics
 
 STEPS = 20
 PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20")

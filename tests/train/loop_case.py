@@ -2,12 +2,16 @@
 
 import contextlib
 
-from kd_jax.train import ckpt, loop, metrics
+from kd_jax.report import metrics
+from kd_jax.train import checkpoints as checkpoints_lib
+from kd_jax.train import loop
 
 
 @contextlib.contextmanager
 def running(job, folder):
-  checkpoints = ckpt.Checkpoints(folder / "checkpoints", keep=job.total_steps)
+  checkpoints = checkpoints_lib.Checkpoints(
+    folder / "checkpoints", keep=job.total_steps
+  )
   progress = metrics.Progress(job.total_steps, active=False)
   try:
     with metrics.Writer(folder) as writer:

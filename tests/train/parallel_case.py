@@ -11,7 +11,8 @@ import numpy as np
 
 from kd_jax.methods import kdep
 from kd_jax.teachers import online, random
-from kd_jax.train import artifact, ckpt, evaluate, loop, plan, views
+from kd_jax.train import checkpoints as checkpoints_lib
+from kd_jax.train import evaluate, loop, phases, statistics, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -60,7 +61,7 @@ def fit_basis(mesh):
   # As at the end of a data set: padding that must not count.
   batches[-1].mask[10:] = 0
   batches[-1].image[10:] = np.nan
-  return artifact.fit(
+  return statistics.fit(
     online.Source(TEACHER),
     frozen,
     "feature",
@@ -75,7 +76,7 @@ def new_state(mesh, settings, dtype):
   job = loop.Job(
     student=STUDENT,
     source=online.Source(TEACHER),
-    stretches=plan.stretches(METHOD, STEPS),
+    stretches=phases.stretches(METHOD, STEPS),
     settings=settings,
     optim=OPTIM,
     frozen={},
@@ -123,7 +124,7 @@ def train(mesh, basis, *, fsdp=False, accum_steps=1, dtype=np.float64):
 def restored(mesh, state, folder, *, fsdp):
   """`state` through a checkpoint, onto another mesh."""
   settings = step_lib.Settings({}, mesh=mesh, fsdp=fsdp)
-  checkpoints = ckpt.Checkpoints(folder)
+  checkpoints = checkpoints_lib.Checkpoints(folder)
   checkpoints.save(STEPS, state, {})
   checkpoints.wait()
   like = new_state(mesh, settings, np.float64)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 import runs
 from kd_jax import main
-from kd_jax.data import folder
+from kd_jax.data.sources import folder
 
 CROP = (
   "preprocess.augment=crop",
@@ -131,7 +131,7 @@ def test_refused(fields, message, teacher, tmp_path, capsys):
 def test_a_dry_run_says_what_will_bound_the_run(
   teacher, tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr("kd_jax.tasks.bound._SECONDS", 0.2)
+  monkeypatch.setattr("kd_jax.report.throughput._SECONDS", 0.2)
   fields = (f"teacher.weights={teacher}", "dry_run=True")
   assert main.main(runs.arguments(tmp_path, *fields)) == 0
   said = capsys.readouterr().err

@@ -13,10 +13,12 @@ from loop_case import running
 
 from kd_jax import losses
 from kd_jax.teachers import none
-from kd_jax.train import ckpt, loop, plan
+from kd_jax.train import checkpoints as checkpoints_lib
+from kd_jax.train import loop
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
+from kd_jax.train.phases import Stretch
 from kd_jax.types import Batch, Needs, Phase
 
 STEPS = 6
@@ -55,9 +57,7 @@ def batches(start, phase):
 
 
 def new_job(**changes):
-  stretches = [
-    plan.Stretch(p, 3 * i, 3 * i + 3) for i, p in enumerate(phases())
-  ]
+  stretches = [Stretch(p, 3 * i, 3 * i + 3) for i, p in enumerate(phases())]
   fields = {
     "student": Net(),
     "source": none.Source(),
@@ -99,7 +99,7 @@ def test_only_the_phase_s_parameters_move(whole):
   after = state.params["student"]
   for part in ("stage1", "head"):
     assert not np.array_equal(before[part]["kernel"], after[part]["kernel"])
-  middle = ckpt.Checkpoints(folder / "checkpoints", keep=STEPS)
+  middle = checkpoints_lib.Checkpoints(folder / "checkpoints", keep=STEPS)
   job = new_job()
   found = loop.restore(job, middle, fresh_state(job))
   middle.close()
@@ -128,9 +128,9 @@ def test_resuming_after_any_step_gives_the_same_bits(whole, step, tmp_path):
 def test_a_checkpoint_of_other_data_is_refused(whole):
   folder, _ = whole
   job = new_job(record=lambda step: {"records": 9 * step})
-  checkpoints = ckpt.Checkpoints(folder / "checkpoints", keep=STEPS)
+  checkpoints = checkpoints_lib.Checkpoints(folder / "checkpoints", keep=STEPS)
   with pytest.raises(
-    ckpt.MismatchError, match=r"\['records'\] was \[48\], is \[54\]"
+    checkpoints_lib.MismatchError, match=r"\['records'\] was \[48\], is \[54\]"
   ):
     loop.restore(job, checkpoints, fresh_state(job))
   checkpoints.close()
@@ -169,7 +169,7 @@ def test_phases_that_keep_the_optimizer_share_its_schedule():
     Phase(str(i), classify, Needs(), fresh_opt=fresh)
     for i, fresh in enumerate((True, False, True))
   ]
-  parts = [plan.Stretch(p, 10 * i, 10 * i + 10) for i, p in enumerate(three)]
+  parts = [Stretch(p, 10 * i, 10 * i + 10) for i, p in enumerate(three)]
   asked = []
 
   class Recorder:

@@ -6,10 +6,10 @@ import pytest
 
 import kd_jax
 from kd_jax import trees
+from kd_jax.build import network_facts
 from kd_jax.methods import stagewise
-from kd_jax.tasks import networks
 from kd_jax.teachers import random
-from kd_jax.train import plan
+from kd_jax.train import phases
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.types import Batch, TrainState
@@ -34,13 +34,15 @@ class Pair:
     self.student = kd_jax.create_model("resnet18", **fields)
     deep = {**NET, "layers": (2, 2, 2, 2)}
     self.source, teacher = random.load("resnet18", "", deep)
-    batch = plan.image_batch(ROWS, SIZE, self.source)
+    batch = phases.image_batch(ROWS, SIZE, self.source)
     self.frozen = {"teacher": teacher, "artifact": {}}
     self.specs = (
-      plan.student_specs(self.student, batch),
-      plan.teacher_specs(self.source, self.frozen, batch),
+      phases.student_specs(self.student, batch),
+      phases.teacher_specs(self.source, self.frozen, batch),
     )
-    found = networks.networks(self.student, self.source.model, self.specs, SIZE)
+    found = network_facts.networks(
+      self.student, self.source.model, self.specs, SIZE
+    )
     self.method = stagewise.Method((*STAGES, "ce"), budget="equal").bind(found)
     self.batch = batch
     self.variables = jax.eval_shape(

@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors_numpy
 import kd_jax
 import runs
 from kd_jax.convert import rules
-from kd_jax.train import metrics
+from kd_jax.report import metrics
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "tiny_stagewise.py"
 # The phases of that config: where they end, what they train.

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from kd_jax import losses, trees
 from kd_jax.convert import rules
-from kd_jax.models import resnet
+from kd_jax.models.resnet import resnet
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.types import Batch, Needs, Phase, Teacher, TrainState

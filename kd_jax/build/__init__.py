@@ -1,0 +1,1 @@
+"""From a config to an `Experiment`; below this door nobody sees a config."""

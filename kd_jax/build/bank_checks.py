@@ -1,0 +1,110 @@
+"""What writing a bank and training from it have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kd_jax.data.bank import bank as bank_lib
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.types import DataSource
+
+# The student may see the stored crops larger, smaller or otherwise resized.
+_OWN = ("image_size", "interpolation", "crop_pct", "train_interpolation")
+
+
+def settings(views: Preprocess) -> dict[str, Any]:
+  """The settings that decide what a crop shows, as JSON values."""
+  fields = dataclasses.asdict(views)
+  plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+  return {
+    k: v for k, v in plain.items() if k not in (*_own(views), "num_crops")
+  }
+
+
+def seen(views: Preprocess) -> dict[str, Any]:
+  """How the teacher saw the crops."""
+  return {name: getattr(views, name) for name in _OWN}
+
+
+def _own(views: Preprocess) -> tuple[str, ...]:
+  """What the student's views may differ in."""
+  shared = set()
+  if views.augment != "crop":  # cut out of the evaluation view
+    shared.add("crop_pct")
+  if views.shift or views.erase_prob:  # drawn in pixels of the view
+    shared.add("image_size")
+  return tuple(name for name in _OWN if name not in shared)
+
+
+def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
+  """Whether a bank belongs to these images and these views.
+
+  Raises:
+    ValueError: it was written for others.
+  """
+  header = bank.header
+  plain = {} if bank.per_image else settings(views)
+  stored = {} if bank.per_image else header.about["views"]
+  ours = {
+    "images": data.fingerprint,
+    "records": len(data),
+    **{f"preprocess.{k}": v for k, v in plain.items()},
+  }
+  theirs = {
+    "images": header.about["images"],
+    "records": header.records,
+    **{f"preprocess.{k}": v for k, v in stored.items()},
+  }
+  wrong = bank_lib.difference(ours, theirs)
+  if wrong:
+    raise ValueError(
+      f"the bank {bank.place} belongs to other crops: {wrong}. Train on what "
+      "it was written for, or write another one."
+    )
+  if not bank.per_image and header.crops % views.num_crops:
+    raise ValueError(
+      f"preprocess.num_crops is {views.num_crops}; the bank {bank.place} "
+      f"stores {header.crops} crops of an image per pass, which it must divide"
+    )
+
+
+def check_mix(config: ConfigDict, codec: Any) -> None:
+  """Whether the taps of a bank can follow the mixing of images.
+
+  Raises:
+    ValueError: they are no class probabilities.
+  """
+  if max(config.mix.mixup, config.mix.cutmix) > 0 and not codec.mixes:
+    raise ValueError(
+      "mixing images needs what the teacher says about mixtures; the bank "
+      "stores features of single crops. Set --config.mix.mixup=0 and "
+      "--config.mix.cutmix=0, or --config.teacher.source=online"
+    )
+
+
+def artifact(
+  constants: Mapping[str, np.ndarray], width: int
+) -> dict[str, np.ndarray]:
+  """The bank's basis, for a student of `width` channels.
+
+  Raises:
+    ValueError: the bank keeps fewer directions.
+  """
+  dim, stored = constants["basis"].shape
+  kept = min(width, dim)
+  if stored < kept:
+    raise ValueError(
+      f"the bank keeps {stored} directions of the teacher's {dim}, and the "
+      f"student has {width} channels; write one with codec.width={kept}"
+    )
+  return {
+    "mean": constants["mean"],
+    "basis": np.ascontiguousarray(constants["basis"][:, :kept]),
+    "singular_values": constants["singular_values"][:kept],
+    "channel_variance": constants["channel_variance"],
+  }

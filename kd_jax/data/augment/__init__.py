@@ -1,0 +1,1 @@
+"""Crops, colours and geometry, on the host and on the device."""

@@ -1,0 +1,1 @@
+"""The teacher bank: what a teacher said about every crop, on disk."""

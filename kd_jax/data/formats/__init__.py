@@ -1,0 +1,1 @@
+"""Files that images and labels come in: folders, CSV, TFDS, encodings."""

@@ -1,0 +1,185 @@
+"""A tree of image files; class names are its first directories, or a CSV's."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kd_jax.data.formats import csv_labels
+from kd_jax.data.formats import folder_listing as index_lib
+from kd_jax.data.sources import splits, subset
+from kd_jax.types import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Image files below `dir`, sorted by path, as encoded bytes.
+
+  There are labels if every file lies in one of two or more directories of
+  `dir`: dir/cat/1.jpg, dir/dog/a/b.png. Names that start with a dot are
+  skipped, links are followed, capitals in extensions do not matter. The
+  listing is cached, see `index`.
+
+  Attributes:
+    dir: the directory.
+    split: 'all', or a part of the sorted files such as 'all[:50%]'.
+    labels: False hides the labels (-1) and makes `num_classes` 0.
+    csv: a CSV file with the labels, instead of the directories. Its header
+      names the columns path (relative to `dir`, or absolute) and label; it has
+      one line per image. Labels are class names, numbered as sorted: as
+      numbers if all are integers.
+    per_class: keep so many files of every class, drawn with `seed`, before
+      the split is sliced; 0 keeps all. KDEP's 10 % of ImageNet is 128.
+    percent: keep this share of all files instead, with or without labels,
+      drawn with `seed`; 100 keeps all.
+    seed: of the draw.
+    skip_corrupt: a file that cannot be decoded is replaced by another one,
+      instead of an error.
+    exif_rotation: turn photos upright as their EXIF tag says; False for what
+      timm and torchvision see, ImageNet for instance.
+
+  Raises:
+    ValueError: no such directory, no image below it, a bad split or share, a
+      CSV that does not name exactly these files, or `per_class` where there
+      are no classes or too few files.
+  """
+
+  dir: str
+  split: str = "all"
+  labels: bool = True
+  csv: str = ""
+  per_class: int = 0
+  percent: float = 100.0
+  seed: int = 0
+  skip_corrupt: bool = False
+  exif_rotation: bool = True
+
+  def __post_init__(self):
+    if self.csv:
+      _ = self._named
+    _ = self._rows
+
+  @property
+  def _place(self) -> str:
+    return os.path.expanduser(self.dir)
+
+  @functools.cached_property
+  def _index(self) -> index_lib.Index:
+    return index_lib.find(self._place)
+
+  @functools.cached_property
+  def _named(self) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names and (n,) labels of the whole tree, hidden or not."""
+    if self.csv:
+      return csv_labels.read(self.csv, self._place, self._index)
+    tops, names = self._index.tops, self._index.top_names
+    if len(names) < 2 or (tops < 0).any():
+      return (), np.broadcast_to(np.int32(-1), len(tops))
+    order = np.argsort(np.array(names, object))
+    rank = np.argsort(order).astype(np.int32)
+    return tuple(names[i] for i in order), rank[tops]
+
+  @functools.cached_property
+  def _rows(self) -> range | np.ndarray:
+    """Positions in the listing of the files that are kept."""
+    kept: range | np.ndarray = range(len(self._index))
+    if self.drawn:
+      names, labels = self._named if self.per_class else ((), None)
+      kept = self._draw(names, labels)
+    _, start, stop = splits.parse(self.split, {"all": len(kept)})
+    return kept[start:stop]
+
+  def _draw(
+    self, names: tuple[str, ...], labels: np.ndarray | None
+  ) -> np.ndarray:
+    if self.per_class > 0 and not names:
+      raise ValueError(
+        f"per_class={self.per_class} needs classes, and dir={self.dir!r} has "
+        "none: its files must lie in two or more directories, one per class; "
+        "or set csv"
+      )
+    try:
+      return subset.draw(
+        len(self._index),
+        labels=labels,
+        per_class=self.per_class,
+        percent=self.percent,
+        seed=self.seed,
+        class_names=names,
+      )
+    except ValueError as error:
+      raise ValueError(f"dir={self.dir!r}: {error}") from error
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Names of the labels, of the whole tree; empty if it has none."""
+    return self._named[0] if self.labels else ()
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes, or 0 where there are no labels."""
+    return len(self.class_names)
+
+  @property
+  def drawn(self) -> bool:
+    """Whether only a draw of the files is kept."""
+    return self.per_class != 0 or self.percent != 100
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """16 hex digits of the relative paths and sizes, in order."""
+    if len(self) == len(self._index):
+      return self._index.fingerprint
+    return self._index.digest(self._rows)
+
+  def ids(self) -> Iterator[str]:
+    """Paths of all records in order, relative to `dir`, with slashes."""
+    return (os.fsdecode(path) for path, _ in self._index.items(self._rows))
+
+  def describe(self, index: int) -> str:
+    """The path of a record, for error messages."""
+    return os.path.join(self._place, self._index.path(self._rows[index]))
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> Record:
+    row = self._rows[index]
+    label = int(self._named[1][row]) if self.labels else -1
+    data = _read(self.describe(index), self._index, row)
+    return {"image": data, "label": label, "id": index % len(self)}
+
+  def __getstate__(self) -> dict[str, Any]:
+    # The listing pickles as its place: workers see the one of this process.
+    kept = {field.name for field in dataclasses.fields(self)} | {"_index"}
+    return {name: value for name, value in vars(self).items() if name in kept}
+
+
+def _read(path: str, listing: index_lib.Index, row: int) -> bytes:
+  size = int(listing.sizes[row])
+  if size < 0 and not os.path.isfile(path):
+    what = "a link to nothing" if os.path.islink(path) else "not a file"
+    raise ValueError(f"{path}: {what}. Remove or replace it.")
+  try:
+    with open(path, "rb") as file:
+      data = file.read()
+  except FileNotFoundError as error:
+    raise ValueError(
+      f"{path}: gone since it was listed. Put it back, or start again."
+    ) from error
+  except OSError as error:
+    raise ValueError(
+      f"{path}: cannot be read, {error.strerror}. Allow it, or remove it."
+    ) from error
+  if len(data) != size:
+    raise ValueError(
+      f"{path}: it changed since it was listed, from {size} to {len(data)} "
+      f"bytes. Touch its directory, or delete {os.path.dirname(listing.place)}"
+      ", and start again."
+    )
+  return data

@@ -1,0 +1,227 @@
+"""Layers with PyTorch's conventions, in NHWC.
+
+Padding is explicit and symmetric, max pooling pads with -inf, batch
+normalisation has eps 1e-5, momentum 0.1 and an unbiased running variance.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import dtypes
+from jax.nn import initializers
+from jaxtyping import Array, Float
+
+from kd_jax.models.blocks import depthwise
+
+Dtype = jnp.dtype | type | str | None
+
+POOLS = ("avg", "max", "avgmax", "catavgmax")
+"""Global poolings, named as in timm."""
+
+kaiming_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
+"""N(0, 2 / (k k c_out)), He et al. 2015 (arXiv:1502.01852), eq. 14."""
+
+
+def torch_linear_init(fan_in: int) -> initializers.Initializer:
+  """PyTorch's default for linear layers: U(-1, 1) / sqrt(fan_in)."""
+
+  def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32):
+    bound = 1.0 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+class Conv(nn.Module):
+  """Square convolution; pads so that stride 1 keeps the size.
+
+  Attributes:
+    features: number of output channels.
+    size: width of the window, odd.
+    stride: step in pixels.
+    dilation: distance of neighbouring weights.
+    groups: number of channel groups.
+    dtype: compute dtype; None promotes input and parameters.
+    same: TensorFlow's padding, whose extra zeros depend on the size of the
+      input and lie below and to the right; else symmetric.
+    use_bias: add a bias.
+    kernel_init: initialiser of the kernel.
+    bias_init: initialiser of the bias.
+  """
+
+  features: int
+  size: int = 1
+  stride: int = 1
+  dilation: int = 1
+  groups: int = 1
+  dtype: Dtype = None
+  same: bool = False
+  use_bias: bool = False
+  kernel_init: initializers.Initializer = kaiming_fan_out
+  bias_init: initializers.Initializer = initializers.zeros
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
+    """Applies the convolution."""
+    shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    padding = self.dilation * (self.size - 1) // 2
+    if self.same:
+      x, padding = same_pad(x, self.size, self.stride, self.dilation), 0
+    window = depthwise.Window(self.stride, self.dilation, padding)
+    y = depthwise.conv(x, kernel, window)
+    if not self.use_bias:
+      return y
+    bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+    return y + bias.astype(y.dtype)
+
+
+def same_pad(
+  x: Float[Array, "n h w c"], size: int, stride: int, dilation: int = 1
+) -> Float[Array, "n y x c"]:
+  """Zeros for a window without padding to act as TensorFlow's 'SAME'."""
+  pads = []
+  for length in x.shape[1:3]:
+    reach = (-(-length // stride) - 1) * stride + (size - 1) * dilation + 1
+    total = max(reach - length, 0)
+    pads.append((total // 2, total - total // 2))
+  return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+
+class SqueezeExcite(nn.Module):
+  """Channel gates from the average over the pixels (arXiv:1709.01507).
+
+  Attributes:
+    width: number of hidden channels.
+    dtype: compute dtype.
+    activation: of the hidden channels.
+    gate: of the output.
+  """
+
+  width: int
+  dtype: Dtype = None
+  activation: Callable[[Array], Array] = nn.relu
+  gate: Callable[[Array], Array] = nn.sigmoid
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Scales the channels; parameters `reduce` and `expand`."""
+    conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
+    y = x.mean((1, 2), keepdims=True)
+    y = self.activation(conv(self.width, name="reduce")(y))
+    return x * self.gate(conv(x.shape[-1], name="expand")(y))
+
+
+def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+  """Layer normalisation over the last axis, variance in two passes."""
+  return nn.LayerNorm(
+    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+  )
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over all axes but the last, as `nn.BatchNorm2d`.
+
+  Under `jit` with a sharded batch the means are global ones. Statistics are
+  float32, or float64 if the input is.
+
+  Attributes:
+    dtype: dtype of the output; None promotes input and parameters.
+    scale_init: initialiser of the scale.
+    momentum: weight of the new batch in the running statistics.
+    eps: added to the variance.
+  """
+
+  dtype: Dtype = None
+  scale_init: initializers.Initializer = initializers.ones
+  momentum: float = 0.1
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "*b c"], *, train: bool
+  ) -> Float[Array, "*b c"]:
+    """Normalises by the batch (`train`) or by the running statistics.
+
+    Raises:
+      ValueError: `train` with a single value per channel.
+    """
+    width = (x.shape[-1],)
+    scale = self.param("scale", self.scale_init, width, jnp.float32)
+    bias = self.param("bias", initializers.zeros, width, jnp.float32)
+    old_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
+    old_var = self.variable("batch_stats", "var", jnp.ones, width)
+    out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if train:
+      mean, var = _moments(x)
+      if not self.is_initializing():
+        self._update(old_mean, mean)
+        count = x.size // x.shape[-1]
+        self._update(old_var, var * (count / (count - 1)))
+    else:
+      mean, var = old_mean.value, old_var.value
+    y = (x - mean) * (jax.lax.rsqrt(var + self.eps) * scale) + bias
+    return y.astype(out_dtype)
+
+  def _update(self, running: nn.Variable, new: Array) -> None:
+    old = running.value
+    running.value = old + self.momentum * (new - old).astype(old.dtype)
+
+
+def _moments(x: Array) -> tuple[Array, Array]:
+  axes = tuple(range(x.ndim - 1))
+  if x.size == x.shape[-1]:
+    raise ValueError(
+      f"batch normalisation in training mode got the shape {x.shape}: one "
+      "value per channel has no variance. Use a larger batch or larger images."
+    )
+  mean = x.mean(axes)
+  return mean, jnp.square(x - mean).mean(axes)
+
+
+class DropPath(nn.Module):
+  """Stochastic depth per example (arXiv:1603.09382), scaled by 1 / keep.
+
+  Attributes:
+    rate: probability that an example loses the branch.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n ..."], *, train: bool
+  ) -> Float[Array, "n ..."]:
+    """Drops in training only; reads the rng collection 'dropout'."""
+    layer = nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)))
+    return layer(x, deterministic=not train)
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
+  """3x3 max pooling of stride 2; the padding of 1 never wins."""
+  return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def global_pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n d"]:
+  """One of `POOLS` over the pixels; 'catavgmax' doubles the channels."""
+  average, largest = x.mean((1, 2)), x.max((1, 2))
+  pooled = {
+    "avg": average,
+    "max": largest,
+    "avgmax": (average + largest) / 2,
+    "catavgmax": jnp.concatenate([average, largest], -1),
+  }
+  return pooled[kind]
+
+
+def pool_factor(kind: str) -> int:
+  """Channels that `global_pool` emits per channel."""
+  return 2 if kind == "catavgmax" else 1

@@ -1,0 +1,1 @@
+"""EVA, EVA-02 and BEiT."""

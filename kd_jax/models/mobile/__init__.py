@@ -1,0 +1,1 @@
+"""Mobile networks: MobileNet V1-V3, EfficientNet, MnasNet, FBNet."""

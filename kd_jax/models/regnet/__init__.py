@@ -1,0 +1,1 @@
+"""RegNetX and RegNetY."""

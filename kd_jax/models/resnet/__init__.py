@@ -1,0 +1,1 @@
+"""ResNets: the family, CLIP's towers, Big Transfer."""
