@@ -39,13 +39,14 @@ from configs import quickstart
 from configs.common import base
 from kd_jax.align import basis as basis_lib
 from kd_jax.align import pts, svd
-from kd_jax.build import setup
+from kd_jax.build import training
 from kd_jax.codecs import aligned, full, hard, marginal, raw
 from kd_jax.data import pipeline
 from kd_jax.data.bank.bank import Bank, Writer
 from kd_jax.data.bank.storage import Header
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import folder
+from kd_jax.interfaces import TeacherSource
 from kd_jax.report import metrics
 from kd_jax.tasks import quickstart as quickstart_task
 from kd_jax.teachers import bank as bank_source
@@ -55,7 +56,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.views import as_unit
-from kd_jax.types import Batch, TeacherSource
+from kd_jax.types import Batch
 
 PARTS = ("step", "codec", "store", "input", "quickstart")
 GEOMETRY = {"geometry": ((7,), "int16")}
@@ -141,10 +142,10 @@ def train(
   config, mesh = base(), mesh_lib.make_mesh()
   config.method = ConfigDict({"name": one.method})
   config.losses = ConfigDict(dict(one.losses))
-  phase = setup.method(config).phases()[0]
+  phase = training.method(config).phases()[0]
   tx = Optim(name="sgd", lr=0.01).transform(1000)
   source, variables = random.load(student, "", {})
-  settings = setup.settings(config, mesh, Preprocess())
+  settings = training.settings(config, mesh, Preprocess())
   step = step_lib.make_train_step(source.model, one.source, phase, tx, settings)
   params = {"student": variables["params"]}
   stats = {"student": variables.get("batch_stats", {}), "method": {}}

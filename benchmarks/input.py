@@ -56,7 +56,7 @@ from kd_jax.data.formats import tfds_write
 from kd_jax.data.pipeline import train_batches
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import digits, folder, synthetic, tfds
-from kd_jax.types import DataSource
+from kd_jax.interfaces import DataSource
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 CROPS = (1, 4, 8)

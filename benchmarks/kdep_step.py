@@ -42,7 +42,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from benchmarks import torch_step
 from configs.common import base
-from kd_jax.build import setup
+from kd_jax.build import networks, training
 from kd_jax.convert import from_timm, rules, to_timm
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import Backbone
@@ -111,7 +111,7 @@ def prepare(args: argparse.Namespace) -> Work:
   config.dtype, config.batch_size = args.dtype, args.batch
   config.teacher.name, config.student.name = args.teacher, args.student
   config.optim.update({"lr": 0.05, "weight_decay": 5e-4})
-  student = setup.student(config)
+  student = networks.student(config)
   weights = {
     "teacher": random_weights(kd_jax.create_model(args.teacher)),
     "student": random_weights(student),
@@ -152,14 +152,14 @@ def random_weights(model: Backbone) -> dict[str, np.ndarray]:
 def train(work: Work, config: ConfigDict) -> tuple[Run, Weights]:
   """The package's own train step for `config`, and what it has learned."""
   mesh = mesh_lib.make_mesh()
-  phase = setup.method(config).phases()[0]
+  phase = training.method(config).phases()[0]
   tx = Optim(**config.optim).transform(config.steps)
   step = step_lib.make_train_step(
     work.student,
     work.source,
     phase,
     tx,
-    setup.settings(config, mesh, Preprocess()),
+    training.settings(config, mesh, Preprocess()),
   )
   variables = from_timm(work.student, work.weights["student"])
   params = {"student": variables["params"]}

@@ -30,8 +30,8 @@ from ml_collections import ConfigDict
 
 from configs.common import base
 from configs.common_scalekd import SWIN_WEIGHTS
+from kd_jax.build.experiment import experiment
 from kd_jax.report import memory, metrics, throughput
-from kd_jax.tasks import pretrain
 from kd_jax.types import Batch
 
 KDEP = "KDEP"
@@ -89,7 +89,7 @@ class Contender:
   """
 
   def __init__(self, config: ConfigDict, where: Path) -> None:
-    parts = pretrain.assemble(config, where)
+    parts = experiment(config, where)
     rows, size = config.batch_size, config.preprocess.image_size
     rng = np.random.default_rng(0)
     batch = Batch(
@@ -107,7 +107,7 @@ class Contender:
       - needs.alias_size_in_bytes
       + needs.temp_size_in_bytes
     )
-    self.estimated = memory.estimate(config, parts)
+    self.estimated = memory.estimate(parts)
 
   def run(self, steps: int) -> float:
     """Seconds per step."""

@@ -26,9 +26,11 @@ from ml_collections import ConfigDict
 
 from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
+from kd_jax.build.experiment import experiment
 from kd_jax.report import metrics, throughput
 from kd_jax.tasks import pretrain, quickstart
 from kd_jax.train import phases
+from kd_jax.train.experiment import Experiment
 from kd_jax.transfer.classify import Finetune
 from kd_jax.types import Batch
 
@@ -58,7 +60,7 @@ def contenders(steps: int) -> dict[str, ConfigDict]:
 
 def cost(config: ConfigDict, where: Path) -> float:
   """Operations per image of a run, the mean over its steps."""
-  parts = pretrain.assemble(config, where)
+  parts = experiment(config, where)
   total = 0.0
   for stretch in parts.stretches:
     share = (stretch.stop - stretch.start) / config.steps
@@ -67,10 +69,10 @@ def cost(config: ConfigDict, where: Path) -> float:
 
 
 def _step_cost(
-  config: ConfigDict, parts: pretrain.Parts, stretch: phases.Stretch
+  config: ConfigDict, parts: Experiment, stretch: phases.Stretch
 ) -> float:
   """Operations of one train step of a phase, as compiled."""
-  rows, size = config.batch_size, parts.views.image_size
+  rows, size = config.batch_size, parts.inputs.views.image_size
   batch = Batch(
     image=np.zeros((rows, size, size, 3), np.uint8),
     label=np.zeros(rows, np.int32),

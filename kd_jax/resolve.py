@@ -42,10 +42,11 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   """
   module = _find(floor, name, symbol)
   if module is None:
-    allowed, place = names(floor, symbol), floor.replace(".", "/")
+    part, *_ = path = floor.split(".")
     raise ValueError(
-      f"{place} has no {name!r}; it has {near(name, allowed)}. A new one is a "
-      f"file kd_jax/{place}/{name}.py that defines {symbol}."
+      f"{part} has no {name!r}; it has {near(name, names(floor, symbol))}. A "
+      f"new one is a file {'/'.join(('kd_jax', *path, name))}.py that defines "
+      f"{symbol}."
     )
   return getattr(module, symbol)
 
@@ -60,7 +61,7 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
   fields = dict(config)
   name = fields.pop("name", "")
   cls = symbol(floor, name, symbol_name)
-  return construct(cls, fields, f"{floor.replace('.', '/')} {name!r}")
+  return construct(cls, fields, f"{floor.partition('.')[0]} {name!r}")
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:

@@ -1,4 +1,4 @@
-"""The pytrees and protocols that every other file speaks.
+"""The pytrees that every other file speaks; `interfaces` has what is called.
 
 Data flows config -> data -> Batch -> (student Taps, Teacher) -> losses ->
 TrainState. Nothing here imports another file of the package.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -26,6 +26,9 @@ Specs = Mapping[str, jax.ShapeDtypeStruct]
 Variables = Mapping[str, Any]
 """What a loss may read: 'params', 'artifact' and the method's statistics."""
 
+PyTree: TypeAlias = Any
+"""Nested containers of arrays, whatever their shape."""
+
 Stats = Mapping[str, Any]
 """Non-trained method state (its BatchNorm statistics, for instance)."""
 
@@ -34,6 +37,10 @@ STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 
 HEAD = ("student/pool", "student/neck", "student/head")
 """Where the parameters of the student's stage 'head' are, if it has them."""
+
+
+Artifact = Mapping[str, Any]
+"""Statistics of a teacher tap ('mean', 'basis', ...), or {tap: those}."""
 
 
 @struct.dataclass
@@ -179,66 +186,6 @@ class Networks:
   flops: Callable[[str], float]
   groups: Mapping[str, frozenset[str]]
   same_family: bool
-
-
-class Method(Protocol):
-  """A frozen dataclass whose fields are its configuration.
-
-  Two more are optional: `artifact_taps`, teacher taps whose statistics the
-  losses read as `variables['artifact'][tap]`, and `bind(networks)`, for a
-  method whose phases depend on the networks: it returns the method that runs.
-
-  Attributes:
-    terms: names of the loss terms with a weight; only they are computed.
-    artifact_tap: teacher tap whose mean and principal directions the losses
-      read as `variables['artifact']`; None if they read none.
-  """
-
-  terms: tuple[str, ...]
-
-  @property
-  def artifact_tap(self) -> str | None:
-    """See above."""
-    ...
-
-  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
-    """Variables of the method itself: {'params': ..., other stats: ...}."""
-    ...
-
-  def phases(self) -> tuple[Phase, ...]:
-    """The phases, in order; their `steps_frac` sum to 1."""
-    ...
-
-  def metrics(
-    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
-  ) -> Mapping[str, tuple[Array, Array]]:
-    """Evaluation figures {name: (numerator (n,), denominator (n,))}."""
-    ...
-
-
-class TeacherSource(Protocol):
-  """Yields teacher taps, from a network that runs or from storage."""
-
-  can_resume: bool
-
-  def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
-    """Taps of `batch`; `frozen` is {'teacher': ..., 'artifact': ...}."""
-    ...
-
-
-class DataSource(Protocol):
-  """Random access to records; a frozen dataclass, `Source` in its file.
-
-  A record is {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int
-  (-1 if unknown), 'id': int}.
-  """
-
-  num_classes: int
-  fingerprint: str
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 Record = Mapping[str, np.ndarray | bytes | int]

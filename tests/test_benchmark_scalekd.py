@@ -7,7 +7,7 @@ import pytest
 from benchmarks import scalekd, scalekd_step
 from configs.common_scalekd import TINY_SWIN
 from configs.scalekd_r50 import TINY
-from kd_jax.tasks import pretrain
+from kd_jax.build.experiment import experiment
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_pair_of_the_step(tiny, tmp_path):
   args = scalekd_step.arguments(FLAGS)
   for remat in scalekd_step.REMAT:
     config = scalekd_step.scalekd(args, remat)
-    parts = pretrain.assemble(config, tmp_path)
+    parts = experiment(config, tmp_path)
     assert parts.method.remat == remat
     assert set(parts.method.terms) == set(scalekd.WEIGHTS)
     assert [config.losses[k] for k in scalekd.WEIGHTS] == [
@@ -67,7 +67,7 @@ def test_contenders_share_networks_data_and_steps(tmp_path):
     config.teacher.source = "random"
     config.teacher.weights = ""
     config.teacher.overrides.num_classes = 5
-    parts = pretrain.assemble(config, tmp_path)
+    parts = experiment(config, tmp_path)
     terms[name] = set(parts.method.terms)
     assert [stretch.stop for stretch in parts.stretches] == [8]
   features = set(scalekd.WEIGHTS)

@@ -8,7 +8,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import main, resolve
-from kd_jax.build import setup
+from kd_jax.build import images
 from kd_jax.convert import load_pretrained
 from kd_jax.train.optim import Optim
 
@@ -39,7 +39,7 @@ def test_the_papers_recipe():
   rate = Optim(**config.optim.to_dict()).rate(config.steps)
   rates = [float(rate(step)) for step in (0, 7499, 7500, 15000, 22499)]
   np.testing.assert_allclose(rates, [0.3, 0.3, 0.03, 0.003, 0.003], rtol=1e-5)
-  views = setup.preprocess(config)
+  views = images.preprocess(config.preprocess.to_dict())
   assert (views.train_interpolation, views.crop_pct) == ("bilinear", 0.875)
   whole = config_lib.load(str(ROOT / "configs" / "kdep_mnv2.py:100pct_9"))
   assert whole.data.per_class == 0 and whole.optim.lr == 0.1

@@ -8,7 +8,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import main
-from kd_jax.build import setup
+from kd_jax.build import training
 from kd_jax.train import phases
 from kd_jax.train.optim import Optim
 
@@ -35,7 +35,10 @@ def test_the_papers_recipe(name, kind):
     want = float(golden[f"{kind}_lr"][i])
     assert float(rate(step)) == pytest.approx(want, rel=2e-3)
   # Every pass has the number of crops of the authors' code.
-  found = phases.stretches(setup.method(config), config.steps)
+  found = phases.stretches(
+    training.method(config),
+    config.steps,
+  )
   for stretch in found:
     inside = (first * epoch >= stretch.start) & (first * epoch < stretch.stop)
     views = {"num_crops": 4, **dict(stretch.phase.data)}

@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
   ("types", "trees", "resolve"),
-  ("config",),
+  ("interfaces",),
+  ("config", "workdir"),
   ("models", "losses", "align", "data"),
   ("codecs",),
   ("convert", "teachers", "methods"),

@@ -79,8 +79,8 @@ def test_command_line(argv, message, capsys, monkeypatch):
     ("fsdp=maybe", "config.fsdp='maybe' is no bool"),
     ("optim=sgd", "config.optim holds the fields"),
     ("task=pretrian", "tasks has no 'pretrian'.*'pretrain'"),
-    ("data.name=imagenet", "data/sources has no 'imagenet'.*'folder'"),
-    ("data.splt=x", r"data/sources 'digits' has no field 'splt'.*'split'"),
+    ("data.name=imagenet", "data has no 'imagenet'.*'folder'"),
+    ("data.splt=x", r"data 'digits' has no field 'splt'.*'split'"),
     ("data.split=trane", "trane.*train"),
     ("method.name=kdeep", "methods has no 'kdeep'.*'kdep'"),
     ("method.align.name=svdd", "align has no 'svdd'.*'svd'"),
@@ -288,7 +288,7 @@ def test_ends_that_are_nobody_s_mistake(
   def fail(*_):
     raise error
 
-  monkeypatch.setattr("kd_jax.build.setup.method", fail)
+  monkeypatch.setattr("kd_jax.build.training.method", fail)
   assert main.main(runs.arguments(tmp_path)) == status
   said = capsys.readouterr().err
   assert said.startswith(message) and said.count("\n") == 1
@@ -298,7 +298,7 @@ def test_a_bug_keeps_its_traceback(teacher, tmp_path, capsys, monkeypatch):
   def broken(*_, **__):
     return np.zeros(3).reshape(2, 2)
 
-  monkeypatch.setattr("kd_jax.build.setup.method", broken)
+  monkeypatch.setattr("kd_jax.build.training.method", broken)
   assert main.main(runs.arguments(tmp_path, f"teacher.weights={teacher}")) == 1
   said = capsys.readouterr().err
   assert "broken" in said and "cannot reshape" in said

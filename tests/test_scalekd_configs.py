@@ -12,6 +12,7 @@ import kd_jax
 import runs
 from kd_jax import config as config_lib
 from kd_jax import trees
+from kd_jax.build.experiment import experiment
 from kd_jax.methods import scalekd
 from kd_jax.report import metrics
 from kd_jax.tasks import pretrain
@@ -59,8 +60,8 @@ class Trained:
 
   def __init__(self, pair, folder):
     config = load(pair)
-    self.parts = parts = pretrain.assemble(config, folder)
-    self.teacher = trees.fingerprint(parts.taught.variables)
+    self.parts = parts = experiment(config, folder)
+    self.teacher = trees.fingerprint(parts.teaching.variables)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     key = jax.random.key(0)
     student = drawn(jax.eval_shape(parts.student.init, key, image))
@@ -78,11 +79,11 @@ class Trained:
       params, stats, tx.init(leaves), key, parts.settings
     )
     self.frozen = {
-      "teacher": parts.taught.variables,
+      "teacher": parts.teaching.variables,
       "artifact": artifact(parts),
     }
     step = step_lib.make_train_step(
-      parts.student, parts.taught.source, phase, tx, parts.settings
+      parts.student, parts.teaching.source, phase, tx, parts.settings
     )
     # In the order of the leaves, as `has_grad` has them.
     self.paths = list(step_lib.trainable(state.params, phase))

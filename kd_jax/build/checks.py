@@ -1,44 +1,107 @@
-"""What can be refused as soon as config, data and networks are known."""
+"""What can be refused as soon as fields, data and networks are known."""
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
+from collections.abc import Mapping
 
-from kd_jax.types import DataSource, Method, Specs
+import numpy as np
+
+from kd_jax.data.bank import compatibility
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.interfaces import DataSource, Method
+from kd_jax.train import phases
+from kd_jax.train.inputs import Inputs
+from kd_jax.train.step import Settings
+from kd_jax.train.teaching import Teaching
+from kd_jax.train.views import Mix
+from kd_jax.types import Specs
 
 
-def counts(config: ConfigDict) -> None:
-  """Whether the numbers of a config that count something can do so.
+def counts(fields: Mapping[str, int]) -> None:
+  """Whether fields of a config that count something can do so.
 
   Raises:
     ValueError: a negative one.
   """
-  counts = {
-    "seed": config.seed,
-    "log_every": config.log_every,
-    "eval.every": config.eval.every,
-    "eval.limit": config.eval.limit,
-    "fit.examples": config.fit.examples,
-    "checkpoint.every": config.checkpoint.every,
-    "input.workers": config.input.workers,
-    "input.threads": config.input.threads,
-    "input.prefetch": config.input.prefetch,
-  }
-  for field, count in counts.items():
+  for field, count in fields.items():
     if count < 0:
       raise ValueError(f"config.{field} is {count}; it must be at least 0")
 
 
-def tap(config: ConfigDict, student: Specs) -> None:
+def inputs(found: Inputs, settings: Settings, teaching: Teaching) -> None:
+  """Whether batches can be shared out and mixed, and belong to a bank.
+
+  Raises:
+    ValueError: they cannot, or the bank is of other images or views.
+  """
+  crops(found.batch_size, found.views, settings)
+  if teaching.bank is not None:
+    compatibility.check(teaching.bank, found.views, found.source)
+  if _mixing(settings.mix) and not teaching.source.can_mix:
+    raise ValueError(
+      "mixing images needs what the teacher says about mixtures; the bank "
+      "stores features of single crops. Set --config.mix.mixup=0 and "
+      "--config.mix.cutmix=0, or --config.teacher.source=online"
+    )
+
+
+def crops(batch_size: int, views: Preprocess, settings: Settings) -> None:
+  """Whether the images of a batch can be shared out and mixed.
+
+  Raises:
+    ValueError: `batch_size` does not fit `num_crops`, the devices that crop,
+      or the mixing of pairs.
+  """
+  unit, accum_steps = views.num_crops, settings.accum_steps
+  reasons = [f"{unit} crops of an image"]
+  if views.canvas:
+    assert settings.mesh is not None
+    unit *= settings.mesh.size * accum_steps
+    reasons.append(f"cropping on {settings.mesh.size} devices")
+  if _mixing(settings.mix):
+    unit = np.lcm(unit, 2 * views.num_crops * accum_steps)
+    reasons.append("mixing pairs of images")
+  if batch_size % unit:
+    raise ValueError(
+      f"batch_size is {batch_size}; with {', '.join(reasons)} and "
+      f"accum_steps={accum_steps} it must be a multiple of {unit}"
+    )
+
+
+def _mixing(mix: Mix) -> bool:
+  return max(mix.mixup, mix.cutmix) > 0
+
+
+def stretches(
+  method: Method,
+  steps: int,
+  specs: tuple[Specs, Specs],
+  teaching: Teaching,
+  ema_decay: float,
+) -> tuple[phases.Stretch, ...]:
+  """The phases, after a check that they find what they read.
+
+  Raises:
+    ValueError: they do not.
+  """
+  found = phases.stretches(method, steps)
+  for stretch in found:
+    phases.check_taps(stretch.phase, *specs, teaching.source)
+  phases.check_phases(found, teaching.bank is None, ema_decay)
+  phases.check_method(method, specs)
+  return found
+
+
+def eval_tap(evals: tuple[str, ...], tap: str, student: Specs) -> None:
   """Whether the student offers what the evals read.
 
   Raises:
     ValueError: no such tap, or it is no vector per image.
   """
   vectors = [name for name, spec in student.items() if len(spec.shape) == 2]
-  if config.eval.evals and config.eval.tap not in vectors:
+  if evals and tap not in vectors:
     raise ValueError(
-      f"config.eval.tap is {config.eval.tap!r}; evals read one vector per "
+      f"config.eval.tap is {tap!r}; evals read one vector per "
       f"image, and this student has {vectors}"
     )
 
@@ -49,10 +112,9 @@ def labels(method: Method, data: DataSource, student: Specs) -> None:
   Raises:
     ValueError: the data has none, or other classes than the student.
   """
-  if not getattr(method, "reads_labels", "ce" in method.terms):
+  if not method.reads_labels:
     return
-  ce = "ce" in method.terms
-  what = "the loss term ce" if ce else "the method"
+  what = "the loss term ce" if "ce" in method.terms else "the method"
   classes = student["logits"].shape[-1]
   if not data.num_classes or classes != data.num_classes:
     raise ValueError(

@@ -33,6 +33,7 @@ class CodecLike(Protocol):
 
   Attributes:
     needs_basis: whether `constants` reads the basis of the tap 'feature'.
+    width: how many directions of that basis it reads.
     mixes: whether `mixed` gives the taps of mixed crops.
     per_image: whether entries belong to whole images, not to crops; `decode`
       then finds the crops' 'corners' among the stored arrays, (n, 4), top,
@@ -40,6 +41,7 @@ class CodecLike(Protocol):
   """
 
   needs_basis: ClassVar[bool]
+  width: int
   per_image: ClassVar[bool]
   mixes: ClassVar[bool]
 
@@ -87,6 +89,7 @@ class CodecBase:
 
   mixes: ClassVar[bool] = False
   needs_basis: ClassVar[bool] = False
+  width: int = 0
   per_image: ClassVar[bool] = False
   taps: tuple[str, ...] = ()
 

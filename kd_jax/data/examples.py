@@ -11,7 +11,8 @@ import numpy as np
 from kd_jax.data.bank.bank import Bank
 from kd_jax.data.formats.decode import decode
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.types import DataSource, Record
+from kd_jax.interfaces import DataSource
+from kd_jax.types import Record
 
 # So many unreadable records in a row are no accident.
 _TRIES = 100
@@ -34,14 +35,16 @@ class Decoded:
     record = self.source[index]
     if not isinstance(record["image"], bytes):
       return record
-    describe = getattr(self.source, "describe", "record {}".format)
-    upright = getattr(self.source, "exif_rotation", False)
-    image = decode(record["image"], describe(index), exif_rotation=upright)
+    image = decode(
+      record["image"],
+      self.source.describe(index),
+      exif_rotation=self.source.exif_rotation,
+    )
     return {**record, "image": image}
 
   def readable(self, index: int) -> Record | None:
     """The record; None if it cannot be decoded and may be skipped."""
-    if not getattr(self.source, "skip_corrupt", False):
+    if not self.source.skip_corrupt:
       return self[index]
     try:
       return self[index]

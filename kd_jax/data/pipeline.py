@@ -18,7 +18,8 @@ from absl import flags
 from kd_jax.data import examples
 from kd_jax.data.bank.bank import Bank
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.types import Batch, DataSource
+from kd_jax.interfaces import DataSource
+from kd_jax.types import Batch
 
 Report = Callable[[Sequence[int]], None]
 """Is told the indices of records that could not be read and were skipped."""

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from kd_jax import losses
+from kd_jax import interfaces, losses
 from kd_jax.types import (
   Array,
   Batch,
@@ -36,7 +36,7 @@ _SINGLE = (("num_crops", 1),)
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """Soft cross-entropy with the teacher's probabilities.
 
   Attributes:
@@ -81,16 +81,6 @@ class Method:
         f"method.single_first={shares[0]} and single_last={shares[1]} are "
         "shares of the steps; both at least 0, together below 1"
       )
-
-  @property
-  def artifact_tap(self) -> None:
-    """Reads no basis."""
-    return None
-
-  @property
-  def reads_labels(self) -> bool:
-    """Whether training needs labelled images."""
-    return "ce" in self.terms
 
   def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
     """No variables of its own.

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from kd_jax import losses, resolve
+from kd_jax import interfaces, losses, resolve
 from kd_jax.align import pts
 from kd_jax.types import (
   Array,
@@ -45,7 +45,7 @@ TAPS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """Feature regression plus the optional terms that the paper compares.
 
   Attributes:

@@ -20,12 +20,12 @@ from typing import Any
 
 import jax
 
-from kd_jax import resolve, types
+from kd_jax import interfaces, resolve, types
 from kd_jax.types import Array, Batch, Needs, Phase, Specs, Taps, Teacher
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """The sum of the parts' terms.
 
   Attributes:
@@ -57,7 +57,7 @@ class Method:
       )
 
   @functools.cached_property
-  def methods(self) -> dict[str, types.Method]:
+  def methods(self) -> dict[str, interfaces.Method]:
     """The parts that have a term, built."""
     found = {}
     for name, fields in self.parts.items():
@@ -79,10 +79,7 @@ class Method:
   @property
   def reads_labels(self) -> bool:
     """Whether one part does."""
-    return any(
-      getattr(method, "reads_labels", "ce" in method.terms)
-      for method in self.methods.values()
-    )
+    return any(method.reads_labels for method in self.methods.values())
 
   def init(self, key: Array, student: Specs, teacher: Specs) -> types.Variables:
     """{'params': {part: ...}, part: its other variables}."""
@@ -160,7 +157,7 @@ class Method:
     several = [
       name
       for name, method in self.methods.items()
-      if hasattr(method, "bind") or len(method.phases()) > 1
+      if method.needs_networks or len(method.phases()) > 1
     ]
     if several:
       raise ValueError(

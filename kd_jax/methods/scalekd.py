@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from kd_jax import losses
+from kd_jax import interfaces, losses
 from kd_jax.align import maps
 from kd_jax.models.blocks.projector import Projector
 from kd_jax.types import (
@@ -64,7 +64,7 @@ computed again."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """Dual-view feature mimicking through projectors and the teacher's tail.
 
   Attributes:
@@ -123,11 +123,6 @@ class Method:
       )
     if self.resume:
       before(self.resume)
-
-  @property
-  def artifact_tap(self) -> None:
-    """Reads no basis."""
-    return None
 
   @property
   def reads_labels(self) -> bool:

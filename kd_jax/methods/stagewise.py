@@ -18,11 +18,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses
+from kd_jax import interfaces, losses
 from kd_jax.methods import stage_maps
 from kd_jax.types import (
   STAGES,
@@ -51,7 +52,7 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """What the stages of the student learn, and for how long.
 
   Attributes:
@@ -79,6 +80,8 @@ class Method:
   Raises:
     ValueError: a value that is not allowed.
   """
+
+  needs_networks: ClassVar[bool] = True
 
   terms: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4", "ce")
   adapter: str = "auto"
@@ -111,11 +114,6 @@ class Method:
         "is a share between 0 and 1, the second at least 0. Without a head, "
         "give ce the weight 0."
       )
-
-  @property
-  def artifact_tap(self) -> None:
-    """What it reads of the teacher is in `Bound.artifact_taps`."""
-    return None
 
   def bind(self, networks: Networks) -> Bound:
     """The phases between these networks.
@@ -244,7 +242,7 @@ class Cut:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
+class Bound(interfaces.Method):
   """Stage-wise distillation between two networks.
 
   Attributes:
@@ -263,11 +261,6 @@ class Bound:
   def terms(self) -> tuple[str, ...]:
     """Names of the loss terms."""
     return self.method.terms
-
-  @property
-  def artifact_tap(self) -> None:
-    """Statistics are of several taps, see `artifact_taps`."""
-    return None
 
   @property
   def artifact_taps(self) -> tuple[str, ...]:

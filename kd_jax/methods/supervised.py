@@ -7,13 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses
+from kd_jax import interfaces, losses
 from kd_jax.types import (
   Array,
   Batch,
   Needs,
   Phase,
-  Specs,
   Stats,
   Taps,
   Teacher,
@@ -22,7 +21,7 @@ from kd_jax.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(interfaces.Method):
   """Cross-entropy on the labels of the batch.
 
   Attributes:
@@ -37,16 +36,6 @@ class Method:
         f"supervised has the one loss term ce; got {self.terms}. Give every "
         "other term of config.losses the weight 0."
       )
-
-  @property
-  def artifact_tap(self) -> None:
-    """Reads nothing of a teacher."""
-    return None
-
-  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
-    """No variables of its own."""
-    del key, student, teacher
-    return {}
 
   def phases(self) -> tuple[Phase, ...]:
     """One phase over all parameters of the student."""

@@ -5,25 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from flax import linen as nn
-from ml_collections import ConfigDict
 
 from kd_jax import trees
 from kd_jax.models.backbone import variable_shapes
+from kd_jax.train import artifact, phases, views
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import phases, views
 from kd_jax.train import step as step_lib
-from kd_jax.types import TrainState
+from kd_jax.train.experiment import Experiment
+from kd_jax.types import Array, PyTree, TrainState
+
+Shapes = dict[str, Any]
+"""Nested dicts of `jax.ShapeDtypeStruct`."""
 
 _GB = 1e9
 _OWNERS = {"student": "student", "method": "projectors"}
 
 
-def estimate(config: ConfigDict, parts: Any) -> dict[str, float]:
+def estimate(experiment: Experiment) -> dict[str, float]:
   """Gigabytes (1e9 bytes) that the first phase needs on each device.
 
   'student' and 'projectors' (whatever the method trains itself) are parameters,
@@ -37,21 +39,20 @@ def estimate(config: ConfigDict, parts: Any) -> dict[str, float]:
   Only shapes are computed, by tracing the loss of one microbatch once.
 
   Args:
-    config: of the run.
-    parts: `pretrain.Parts`.
+    experiment: that is about to run.
 
   Returns:
     No 'projectors' for methods without parameters; no 'teacher' if no JAX
     network runs.
   """
-  params, stats = _shapes(parts)
+  params, stats = _shapes(experiment)
   found = {}
   for owner, name in _OWNERS.items():
     if params.get(owner):
-      found[name] = _state_bytes(config, parts, params, stats, owner)
-  if isinstance(parts.taught.model, nn.Module):
-    found["teacher"] = _bytes(parts.taught.variables)
-  found["activations"] = _activation_bytes(config, parts, params, stats)
+      found[name] = _state_bytes(experiment, params, stats, owner)
+  if experiment.teaching.network is not None:
+    found["teacher"] = _bytes(experiment.teaching.variables)
+  found["activations"] = _activation_bytes(experiment, params, stats)
   return {name: size / _GB for name, size in found.items()}
 
 
@@ -61,11 +62,12 @@ def line(estimated: Mapping[str, float]) -> str:
   return f"{sizes} (estimated)"
 
 
-def _shapes(parts: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shapes(experiment: Experiment) -> tuple[Shapes, Shapes]:
   """(params, stats) as `phases.init_variables` fills them."""
   key = jax.random.key(0)
-  student = variable_shapes(parts.student)
-  own = dict(jax.eval_shape(lambda k: parts.method.init(k, *parts.specs), key))
+  student = variable_shapes(experiment.student)
+  init = experiment.method.init
+  own = dict(jax.eval_shape(lambda k: init(k, *experiment.specs), key))
   params = {"student": student["params"]}
   if own.get("params"):
     params["method"] = own["params"]
@@ -74,21 +76,21 @@ def _shapes(parts: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _state_bytes(
-  config: ConfigDict, parts: Any, params: Any, stats: Any, owner: str
+  experiment: Experiment, params: Shapes, stats: Shapes, owner: str
 ) -> int:
   """What the train state holds of the student or of the method."""
-  phase = parts.stretches[0].phase
+  phase, settings = experiment.stretches[0].phase, experiment.settings
   leaves = step_lib.trainable(params, phase)
   leaves = {k: x for k, x in leaves.items() if trees.is_under(k, (owner,))}
-  optim = dataclasses.replace(parts.optim, **dict(phase.optim))
-  tx = optim.transform(parts.stretches[-1].stop)
+  optim = dataclasses.replace(experiment.optim, **dict(phase.optim))
+  tx = optim.transform(experiment.stretches[-1].stop)
   kept = [params[owner], leaves, jax.eval_shape(tx.init, leaves), stats[owner]]
-  if config.ema_decay:
+  if settings.ema_decay:
     kept.append(params[owner])
   if phase.judge:
     kept += [leaves, stats[owner]]
   layout = functools.partial(
-    mesh_lib.leaf_sharding, mesh=parts.mesh, fsdp=config.fsdp
+    mesh_lib.leaf_sharding, mesh=experiment.mesh, fsdp=settings.fsdp
   )
   return _bytes(
     jax.tree.map(
@@ -99,34 +101,40 @@ def _state_bytes(
 
 
 def _activation_bytes(
-  config: ConfigDict, parts: Any, params: Any, stats: Any
+  experiment: Experiment, params: Shapes, stats: Shapes
 ) -> int:
   """What the backward pass of a microbatch reads, on one device."""
-  # `describe`, which artifacts import, imports this file.
-  from kd_jax.build import artifacts
-
-  rows = config.batch_size // config.accum_steps // parts.mesh.size
-  source, phase = parts.taught.source, parts.stretches[0].phase
+  batch_size = experiment.schedule.batch_size
+  accum_steps = experiment.settings.accum_steps
+  source, phase = experiment.teaching.source, experiment.stretches[0].phase
   # Mixing keeps nothing, and one device may hold half a pair.
-  settings = dataclasses.replace(parts.settings, mix=views.Mix())
-  objective = step_lib.Objective(parts.student, source, phase, settings)
+  settings = dataclasses.replace(experiment.settings, mix=views.Mix())
+  objective = step_lib.Objective(experiment.student, source, phase, settings)
   state = TrainState(None, params, stats, opt={}, ema={}, rng=None)
-  artifact = artifacts.placeholder(parts.method, parts.specs)
   given = (
     state,
     stats,
-    {"teacher": parts.taught.variables, "artifact": artifact},
-    phases.image_batch(rows, parts.views.image_size, source),
+    {
+      "teacher": experiment.teaching.variables,
+      "artifact": artifact.placeholder(experiment.method, experiment.specs),
+    },
+    phases.image_batch(
+      batch_size // accum_steps // experiment.mesh.size,
+      experiment.inputs.views.image_size,
+      source,
+    ),
     jax.random.key(0),
   )
   leaves = step_lib.trainable(params, phase)
   return _bytes(jax.eval_shape(_residuals(objective.loss), leaves, *given))
 
 
-def _residuals(loss: Any) -> Any:
+def _residuals(
+  loss: Callable[..., tuple[Array, Any]],
+) -> Callable[..., list[Array]]:
   """(leaves, *given) -> what the gradient needs beside its arguments."""
 
-  def run(leaves: Mapping[str, Any], *given: Any) -> list[Any]:
+  def run(leaves: Shapes, *given: PyTree) -> list[Array]:
     _, back, _ = jax.vjp(lambda x: loss(x, *given), leaves, has_aux=True)
     known = {id(x) for x in jax.tree.leaves((leaves, given))}
     kept = {id(x): x for x in jax.tree.leaves(back)}
@@ -135,7 +143,7 @@ def _residuals(loss: Any) -> Any:
   return run
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree) -> int:
   """Of all arrays, or shapes of arrays, in a tree."""
   return sum(
     math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)

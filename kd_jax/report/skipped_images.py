@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import logging
 
 from kd_jax.data.pipeline import Report
+from kd_jax.interfaces import DataSource
 
 
 class SkipLog:
@@ -30,7 +30,7 @@ class SkipLog:
   def __len__(self) -> int:
     return len(self._known)
 
-  def report(self, source: Any) -> Report:
+  def report(self, source: DataSource) -> Report:
     """What the batches of `source` call."""
 
     def note(indices: Sequence[int]) -> None:
@@ -51,12 +51,10 @@ class SkipLog:
     return note
 
 
-def _line(source: Any) -> Any:
-  describe = getattr(source, "describe", "record {}".format)
-
+def _line(source: DataSource) -> Callable[[int], str]:
   def text(index: int) -> str:
     # File names may be any bytes; a line has to be text.
-    name = describe(index).encode("utf-8", "backslashreplace").decode()
+    name = source.describe(index).encode("utf-8", "backslashreplace").decode()
     return name.replace("\n", "\\n").replace("\r", "\\r")
 
   return text

@@ -12,64 +12,71 @@ import jax
 import numpy as np
 from clu import parameter_overview
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.report import memory, metrics
+from kd_jax.train.experiment import Experiment
+from kd_jax.train.phases import Stretch
 from kd_jax.types import Specs
 
 
-def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
+def about(experiment: Experiment, where: Path) -> dict[str, Any]:
   """{label: value} for people, the report and the tests.
 
   Beside the networks' forward passes, one train step is traced for its memory;
   nothing is compiled.
+
+  Args:
+    experiment: that is about to run.
+    where: the workdir.
   """
-  size = config.preprocess.image_size
-  devices = jax.devices()
-  found = {
+  names, views = experiment.names, experiment.inputs.views
+  devices, images = jax.devices(), len(experiment.inputs.source)
+  steps, batch_size = experiment.schedule.steps, experiment.schedule.batch_size
+  return {
     "workdir": str(where),
-    "task": f"{config.method.name}: {_terms(config)}",
+    "task": f"{names.method}: {_terms(experiment.settings.weights)}",
     "devices": f"{len(devices)} x {devices[0].device_kind}",
     "processes": jax.process_count(),
-    "global_batch": config.batch_size,
-    "microbatches": config.accum_steps,
-    "images": len(parts.data),
-    "image_size": size,
-    "evaluation_view": _view(parts.views),
-    "interpolation": parts.views.interpolation,
-    "crop_pct": parts.views.crop_pct,
-    "steps": config.steps,
-    "epochs": round(
-      config.steps
-      * config.batch_size
-      / parts.views.num_crops
-      / len(parts.data),
-      2,
-    ),
-    "student": config.student.name,
-    "student_width": parts.specs[0]["feature"].shape[-1],
-    **_size("student", parts.student, size),
+    "global_batch": batch_size,
+    "microbatches": experiment.settings.accum_steps,
+    "images": images,
+    "image_size": views.image_size,
+    "evaluation_view": _view(views),
+    "interpolation": views.interpolation,
+    "crop_pct": views.crop_pct,
+    "steps": steps,
+    "epochs": round(steps * batch_size / views.num_crops / images, 2),
+    "student": names.student,
+    "student_width": experiment.specs[0]["feature"].shape[-1],
+    **_size("student", experiment.student, views.image_size),
+    **_teacher(experiment),
+    "memory_gb_per_device": memory.line(memory.estimate(experiment)),
+    **_phases(experiment.stretches),
   }
-  needed = memory.line(memory.estimate(config, parts))
-  return found | _teacher(config, parts) | {"memory_gb_per_device": needed}
 
 
-def _teacher(config: ConfigDict, parts: Any) -> dict[str, Any]:
-  """The lines about the teacher; none without one."""
-  teacher = getattr(parts.taught.source, "model", None)
-  if teacher is None:
+def _teacher(experiment: Experiment) -> dict[str, Any]:
+  """The lines about the teacher; none where none runs."""
+  teaching, taps = experiment.teaching, experiment.specs[1]
+  if not taps or teaching.bank is not None:
     return {}
   found = {
-    "teacher": config.teacher.name,
-    "teacher_weights": config.teacher.weights,
-    "teacher_width": parts.specs[1]["feature"].shape[-1],
+    "teacher": experiment.names.teacher,
+    "teacher_weights": experiment.names.teacher_weights,
+    "teacher_width": taps["feature"].shape[-1],
   }
-  # A teacher may run outside of JAX.
-  if not isinstance(teacher, nn.Module):
+  if teaching.network is None:  # it runs outside of JAX
     return found
-  return found | _size("teacher", teacher, config.preprocess.image_size)
+  size = experiment.inputs.views.image_size
+  return found | _size("teacher", teaching.network, size)
+
+
+def _phases(stretches: tuple[Stretch, ...]) -> dict[str, str]:
+  """How the steps are shared out, if there are several phases."""
+  found = [f"{s.phase.name} {s.stop - s.start}" for s in stretches]
+  return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
 def _size(side: str, model: nn.Module, image_size: int) -> dict[str, Any]:
@@ -111,6 +118,6 @@ def _view(views: Preprocess) -> str:
   return f"{views.interpolation}, {short} -> {views.image_size}"
 
 
-def _terms(config: ConfigDict) -> str:
-  weights = {k: v for k, v in config.losses.items() if v}
-  return " + ".join(f"{v:g} {k}" for k, v in weights.items())
+def _terms(weights: Mapping[str, float]) -> str:
+  found = {term: weight for term, weight in weights.items() if weight}
+  return " + ".join(f"{weight:g} {term}" for term, weight in found.items())

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+import optax
 
-from kd_jax.build import artifacts, setup
+from kd_jax.data.pipeline import Batches
+from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
-from kd_jax.types import Batch, Phase
+from kd_jax.train.experiment import Experiment
+from kd_jax.types import Batch, Phase, TrainState
 
 _SECONDS = 5.0  # of reading
 _STEPS = 3
@@ -54,35 +56,25 @@ class Rates:
     )
 
 
-def measure(config: ConfigDict, parts: Any) -> Rates:
+def measure(experiment: Experiment) -> Rates:
   """Reads for a few seconds, then takes a few steps with made-up weights.
 
   On CPUs the steps take small batches, for whole ones last minutes.
-
-  Args:
-    config: of the run.
-    parts: `pretrain.Parts`.
   """
-  phase = parts.stretches[0].phase
-  stream = setup.train_stream(
-    config,
-    parts.data,
-    parts.views,
-    0,
-    phase=phase,
-    on_skip=parts.skips.report(parts.data),
-    bank=parts.taught.bank,
+  inputs = experiment.inputs
+  stream = inputs.batches(phase=experiment.stretches[0].phase)
+  with stream:
+    batch, reading = _read(stream, inputs.batch_size)
+  rows = _rows(experiment)
+  images = (
+    rows // inputs.views.num_crops if batch.geometry is not None else rows
   )
-  with contextlib.closing(stream):
-    batch, reading = _read(stream, config.batch_size)
-  rows = _rows(config, parts)
-  images = rows // parts.views.num_crops if batch.geometry is not None else rows
   share = images // jax.process_count()
   small = jax.tree.map(lambda x: x[:share], batch)
-  return Rates(reading, rows / _mean_seconds(parts, small))
+  return Rates(reading, rows / _mean_seconds(experiment, small))
 
 
-def _read(stream: Any, batch_size: int) -> tuple[Batch, float]:
+def _read(stream: Batches, batch_size: int) -> tuple[Batch, float]:
   first = next(stream)  # starts threads and workers
   start, count = time.monotonic(), 0
   while time.monotonic() - start < _SECONDS:
@@ -91,30 +83,32 @@ def _read(stream: Any, batch_size: int) -> tuple[Batch, float]:
   return first, count * batch_size / (time.monotonic() - start)
 
 
-def _rows(config: ConfigDict, parts: Any) -> int:
+def _rows(experiment: Experiment) -> int:
   """Views per step: all, or on CPUs at least 8 per device."""
+  batch_size = experiment.schedule.batch_size
   if jax.default_backend() != "cpu":
-    return config.batch_size
-  unit = 2 * parts.views.num_crops * parts.mesh.size * config.accum_steps
-  rows = -(-8 * parts.mesh.size // unit) * unit
-  return min(rows, config.batch_size)
+    return batch_size
+  devices, views = experiment.mesh.size, experiment.inputs.views
+  unit = 2 * views.num_crops * devices * experiment.settings.accum_steps
+  rows = -(-8 * devices // unit) * unit
+  return min(rows, batch_size)
 
 
-def _mean_seconds(parts: Any, batch: Batch) -> float:
+def _mean_seconds(experiment: Experiment, batch: Batch) -> float:
   """Seconds per step, over all phases; those that compute the same share."""
   measured: list[tuple[Phase, float]] = []
   total = 0.0
-  for stretch in parts.stretches:
+  for stretch in experiment.stretches:
     plain = dataclasses.replace(stretch.phase, name="", data=(), steps_frac=1.0)
     known = [seconds for phase, seconds in measured if phase == plain]
-    seconds = known[0] if known else _step_seconds(parts, plain, batch)
+    seconds = known[0] if known else _step_seconds(experiment, plain, batch)
     measured.append((plain, seconds))
     total += seconds * (stretch.stop - stretch.start)
-  return total / parts.stretches[-1].stop
+  return total / experiment.stretches[-1].stop
 
 
-def _step_seconds(parts: Any, phase: Phase, batch: Batch) -> float:
-  step, state, *rest = ready(parts, phase, batch)
+def _step_seconds(experiment: Experiment, phase: Phase, batch: Batch) -> float:
+  step, state, *rest = ready(experiment, phase, batch)
   state, found = step(state, *rest)  # compiles
   jax.block_until_ready(found)
   start = time.monotonic()
@@ -124,35 +118,45 @@ def _step_seconds(parts: Any, phase: Phase, batch: Batch) -> float:
   return (time.monotonic() - start) / _STEPS
 
 
-def ready(parts: Any, phase: Phase, batch: Batch) -> tuple[Any, ...]:
+def ready(
+  experiment: Experiment, phase: Phase, batch: Batch
+) -> tuple[step_lib.Step, TrainState, Mapping[str, Any], Batch]:
   """The train step of a phase and what it takes: (step, state, frozen, batch).
 
   Fresh parameters, and statistics of the teacher with nothing in them: for
   timing and counting.
 
   Args:
-    parts: `pretrain.Parts`.
+    experiment: whose step it is.
     phase: one of them.
     batch: on the host.
   """
-  tx = parts.optim.transform(parts.stretches[-1].stop)
+  tx = experiment.optim.transform(experiment.stretches[-1].stop)
   step = step_lib.make_train_step(
-    parts.student, parts.taught.source, phase, tx, parts.settings
+    experiment.student,
+    experiment.teaching.source,
+    phase,
+    tx,
+    experiment.settings,
   )
-  artifact = artifacts.placeholder(parts.method, parts.specs)
-  frozen = {"teacher": parts.taught.variables, "artifact": artifact}
+  artifact = artifact_lib.placeholder(experiment.method, experiment.specs)
+  frozen = {"teacher": experiment.teaching.variables, "artifact": artifact}
   return (
     step,
-    _state(parts, phase, tx),
-    mesh_lib.place(frozen, parts.mesh),
-    mesh_lib.put_batch(batch, parts.mesh),
+    _state(experiment, phase, tx),
+    mesh_lib.place(frozen, experiment.mesh),
+    mesh_lib.put_batch(batch, experiment.mesh),
   )
 
 
-def _state(parts: Any, phase: Phase, tx: Any) -> Any:
+def _state(
+  experiment: Experiment, phase: Phase, tx: optax.GradientTransformation
+) -> TrainState:
   key = jax.random.key(0)
   params, stats = phases.init_variables(
-    parts.student, parts.method, key, parts.specs
+    experiment.student, experiment.method, key, experiment.specs
   )
   leaves = step_lib.trainable(params, phase)
-  return loop.placed_state(params, stats, tx.init(leaves), key, parts.settings)
+  return loop.placed_state(
+    params, stats, tx.init(leaves), key, experiment.settings
+  )

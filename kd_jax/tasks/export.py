@@ -24,10 +24,10 @@ from flax import linen as nn
 from jax import export
 from ml_collections import ConfigDict
 
-from kd_jax import convert
-from kd_jax.build import setup
+from kd_jax import convert, workdir
+from kd_jax.build import networks
 from kd_jax.report import model_card, summary
-from kd_jax.train import checkpoints, workdir
+from kd_jax.train import checkpoints
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -153,5 +153,5 @@ def _student(
   params = (state["ema"] or state["params"])["student"]
   stats = state["stats"]["student"]
   collections = {"params": params, "batch_stats": stats}
-  model = setup.student(ConfigDict(recipe))
+  model = networks.student(ConfigDict(recipe))
   return model, {k: v for k, v in collections.items() if v}

@@ -11,11 +11,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from kd_jax import workdir
 from kd_jax.align import basis as basis_lib
-from kd_jax.build import setup
+from kd_jax.build import images, networks, training
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import workdir
 
 
 def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
@@ -26,7 +26,7 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
   """
   where = Path(where)
   workdir.claim(where, config.to_dict())
-  method = setup.method(config)
+  method = training.method(config)
   if method.artifact_tap is None:
     raise ValueError(
       f"method {config.method.name!r} with this aligner and these losses "
@@ -34,15 +34,15 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
     )
   mesh = mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh)
-  data = setup.data(config.data)
-  taught = setup.teaching(config)
-  tap = method.artifact_tap
-  skips = SkipLog(where)
-  found = setup.fit_basis(config, taught, tap, data, where, mesh, skips)
-  if jax.process_index() != 0:
-    return found
-  print(f"{found.count} images -> {setup.artifact_path(config, where)}")
-  for width in (2**k for k in range(4, found.mean.size.bit_length())):
-    share = basis_lib.explained(found, width)
-    print(f"  {width:5d} of {found.mean.size} directions: {share:.1%}")
+  data = images.source(config.data.to_dict())
+  teaching = networks.teaching(config)
+  inputs = images.inputs(config, data, teaching)
+  inputs = inputs.reporting(SkipLog(where).report(data))
+  fit = images.fit(config.fit.to_dict(), teaching, inputs, mesh, where)
+  found = fit.basis(method.artifact_tap)
+  if jax.process_index() == 0:
+    print(f"{found.count} images -> {fit.path}")
+    for width in (2**k for k in range(4, found.mean.size.bit_length())):
+      share = basis_lib.explained(found, width)
+      print(f"  {width:5d} of {found.mean.size} directions: {share:.1%}")
   return found

@@ -22,9 +22,8 @@ import numpy as np
 from jax.extend import core
 from ml_collections import ConfigDict
 
-from kd_jax import models
+from kd_jax import models, workdir
 from kd_jax.models.backbone import Backbone
-from kd_jax.train import workdir
 
 CHECKED = frozenset(
   (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from kd_jax.build import setup
+from kd_jax.build import images
 from kd_jax.data.formats import tfds_write
 
 
@@ -22,7 +22,9 @@ def run(config: ConfigDict, where: str | Path) -> Path:
   del where  # other runs read the result, from `data_dir`
   parts = {split: config[split] for split in ("train", "test")}
   sources = {
-    split: setup.data(part) for split, part in parts.items() if part.name
+    split: images.source(part.to_dict())
+    for split, part in parts.items()
+    if part.name
   }
   place = tfds_write.write(
     sources,

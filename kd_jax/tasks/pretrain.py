@@ -2,7 +2,7 @@
 
 config -> data -> teacher -> aligned targets -> train -> checkpoint -> export.
 The workdir ends with checkpoints/, student/ (timm weights), metrics.jsonl,
-TensorBoard files, artifact.npz and page.html.
+TensorBoard files, artifact.npz and report.html.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from kd_jax import convert, resolve, trees
-from kd_jax.build import artifacts, bank_checks, checks, network_facts, setup
-from kd_jax.data import pipeline
-from kd_jax.data.preprocess import Preprocess
+from kd_jax import convert, trees, workdir
+from kd_jax.build.experiment import experiment as build_experiment
+from kd_jax.interfaces import DataSource
 from kd_jax.report import metrics, page, summary, throughput
-from kd_jax.report.skipped_images import SkipLog
+from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import checkpoints as checkpoints_lib
-from kd_jax.train import evaluate, loop, phases, workdir
+from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import step as step_lib
-from kd_jax.train.optim import Optim
-from kd_jax.types import DataSource, Method, Specs, TrainState
+from kd_jax.train.experiment import Experiment
+from kd_jax.types import Artifact, TrainState, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,25 +47,6 @@ class Result:
   workdir: Path
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """The objects that a config stands for, checked against each other."""
-
-  mesh: jax.sharding.Mesh
-  data: DataSource
-  views: Preprocess
-  skips: SkipLog
-  student: nn.Module
-  method: Method
-  taught: setup.Teaching
-  specs: tuple[Specs, Specs]
-  stretches: tuple[phases.Stretch, ...]
-  settings: step_lib.Settings
-  optim: Optim
-  evaluate: evaluate.Evaluator
-  weights: Mapping[str, Any]
-
-
 def run(config: ConfigDict, where: str | Path) -> Result | None:
   """Runs or continues the pre-training of `config` in the folder `where`.
 
@@ -80,132 +59,48 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   """
   where = Path(where)
   workdir.claim(where, config.to_dict())
-  parts = assemble(config, where)
-  about = summary.about(config, parts, where) | _about_phases(parts)
+  experiment = build_experiment(config, where)
+  about = summary.about(experiment, where)
   if jax.process_index() == 0:
-    summary.show(about, parts.specs)
+    summary.show(about, experiment.specs)
     workdir.write(where / "summary.json", json.dumps(about, default=str))
   if config.dry_run:
-    summary.say(throughput.measure(config, parts))
+    summary.say(str(throughput.measure(experiment)))
     return None
-  _write_records(parts.data, where)
-  _write_phases(parts.stretches, where)
+  return train(experiment, where)
+
+
+def train(experiment: Experiment, where: Path) -> Result:
+  """Runs or continues an experiment in the folder `where`.
+
+  Raises:
+    ValueError: what only shows once images are read.
+    Stopped: SIGTERM; the state is saved.
+  """
+  _write_records(experiment.inputs.source, where)
+  _write_phases(experiment.stretches, where)
   checkpoints = checkpoints_lib.Checkpoints(
-    where / "checkpoints", keep=config.checkpoint.keep
+    where / "checkpoints", keep=experiment.schedule.keep
   )
   try:
-    job = _job(config, parts, artifacts.fitted(config, parts, where))
-    state = _start(config, parts, job, checkpoints)
+    artifact, line = artifact_lib.fitted(
+      experiment.method, experiment.specs, experiment.fit
+    )
+    if line:
+      summary.say(line)
+    job = _job(experiment, artifact)
+    state = _start(experiment, job, checkpoints)
     state = _train(job, checkpoints, state, where)
   finally:
     checkpoints.close()
-  return _finish(config, parts, state, where)
-
-
-def assemble(config: ConfigDict, where: Path) -> Parts:
-  """Builds what the config names and checks that it fits together.
-
-  Raises:
-    ValueError: something does not exist, does not fit or cannot be reached.
-  """
-  checks.counts(config)
-  mesh = mesh_lib.make_mesh()
-  mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
-  optim = resolve.construct(Optim, config.optim.to_dict(), "optim")
-  method = setup.method(config)
-  student = setup.student(config)
-  data = setup.data(config.data)
-  taught = setup.teaching(config)
-  views = setup.preprocess(config, taught.viewer)
-  setup.check_crops(config, views, mesh)
-  if taught.bank is not None:
-    bank_checks.check(taught.bank, views, data)
-    bank_checks.check_mix(config, taught.source.codec)
-  specs = _specs(config, student, taught, views)
-  method = _bound(method, student, taught, specs, views)
-  stretches = _planned(config, method, taught, specs, data)
-  skips = SkipLog(where)
-  judged = any(stretch.phase.judge for stretch in stretches)
-  nets = student, taught.source
-  evaluate_it = setup.evaluator(
-    config, *nets, method, mesh, views=views, skips=skips, judged=judged
-  )
-  return Parts(
-    mesh=mesh,
-    data=data,
-    views=views,
-    skips=skips,
-    student=student,
-    method=method,
-    taught=taught,
-    specs=specs,
-    stretches=stretches,
-    settings=setup.settings(config, mesh, views, data.num_classes),
-    optim=optim,
-    evaluate=evaluate_it,
-    weights=_initial_weights(config),
-  )
-
-
-def _planned(
-  config: ConfigDict,
-  method: Method,
-  taught: setup.Teaching,
-  specs: tuple[Specs, Specs],
-  data: DataSource,
-) -> tuple[phases.Stretch, ...]:
-  """The phases, after a check that they find what they read."""
-  found = phases.stretches(method, config.steps)
-  for stretch in found:
-    phases.check_taps(stretch.phase, *specs, taught.source)
-  phases.check_phases(found, taught.bank is None, config.ema_decay)
-  phases.check_method(method, specs)
-  checks.tap(config, specs[0])
-  checks.labels(method, data, specs[0])
-  return found
-
-
-def _bound(
-  method: Any,
-  student: nn.Module,
-  taught: setup.Teaching,
-  specs: tuple[Specs, Specs],
-  views: Preprocess,
-) -> Method:
-  """The method that runs: some depend on the networks."""
-  bind = getattr(method, "bind", None)
-  if bind is None:
-    return method
-  size = views.image_size
-  return bind(network_facts.networks(student, taught.model, specs, size))
-
-
-def _specs(
-  config: ConfigDict,
-  student: nn.Module,
-  taught: setup.Teaching,
-  views: Preprocess,
-) -> tuple[Specs, Specs]:
-  """Tap shapes of student and teacher."""
-  batch = phases.image_batch(config.batch_size, views.image_size, taught.source)
-  frozen = {"teacher": taught.variables, "artifact": {}}
-  return (
-    phases.student_specs(student, batch),
-    phases.teacher_specs(taught.source, frozen, batch),
-  )
+  return _finish(experiment, state, where)
 
 
 def _write_records(data: DataSource, where: Path) -> None:
   """Lists the records of a source that was drawn from a larger one."""
-  if jax.process_index() == 0 and getattr(data, "drawn", False):
+  if jax.process_index() == 0 and data.drawn:
     lines = "".join(f"{name}\n" for name in data.ids())
     workdir.write(where / "records.txt", lines)
-
-
-def _about_phases(parts: Parts) -> dict[str, str]:
-  """How the steps are shared out, if there are several phases."""
-  found = [f"{s.phase.name} {s.stop - s.start}" for s in parts.stretches]
-  return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
 def _write_phases(found: tuple[phases.Stretch, ...], where: Path) -> None:
@@ -215,51 +110,36 @@ def _write_phases(found: tuple[phases.Stretch, ...], where: Path) -> None:
     workdir.write(where / "phases.json", json.dumps(steps))
 
 
-def _job(
-  config: ConfigDict,
-  parts: Parts,
-  artifact: Mapping[str, np.ndarray],
-) -> loop.Job:
-  frozen = {"teacher": parts.taught.variables, "artifact": artifact}
-  images = config.batch_size // parts.views.num_crops
+def _job(experiment: Experiment, artifact: Artifact) -> loop.Job:
+  teaching, inputs = experiment.teaching, experiment.inputs
+  frozen = {"teacher": teaching.variables, "artifact": artifact}
   return loop.Job(
-    student=parts.student,
-    source=parts.taught.source,
-    stretches=parts.stretches,
-    settings=parts.settings,
-    optim=parts.optim,
-    frozen=mesh_lib.place(frozen, parts.mesh),
-    batches=lambda step, phase: setup.train_stream(
-      config,
-      parts.data,
-      parts.views,
-      step,
-      phase=phase,
-      on_skip=parts.skips.report(parts.data),
-      bank=parts.taught.bank,
-    ),
+    student=experiment.student,
+    source=teaching.source,
+    stretches=experiment.stretches,
+    settings=experiment.settings,
+    optim=experiment.optim,
+    frozen=mesh_lib.place(frozen, experiment.mesh),
+    batches=inputs.batches,
     record=lambda step: {
-      **pipeline.position(step, images, source=parts.data, seed=config.seed),
-      "teacher": parts.taught.fingerprint,
+      **inputs.position(step),
+      "teacher": teaching.fingerprint,
     },
-    evaluate=parts.evaluate,
-    batch_size=config.batch_size,
-    log_every=config.log_every,
-    eval_every=config.eval.every,
-    save_every=config.checkpoint.every,
+    evaluate=experiment.evaluate,
+    batch_size=experiment.schedule.batch_size,
+    log_every=experiment.schedule.log_every,
+    eval_every=experiment.schedule.eval_every,
+    save_every=experiment.schedule.save_every,
   )
 
 
 def _start(
-  config: ConfigDict,
-  parts: Parts,
-  job: loop.Job,
-  saved: checkpoints_lib.Checkpoints,
+  experiment: Experiment, job: loop.Job, saved: checkpoints_lib.Checkpoints
 ) -> TrainState:
   """The newest checkpoint; without one fresh weights, or `init_from`."""
-  key, init_key = jax.random.split(jax.random.key(config.seed))
+  key, init_key = jax.random.split(jax.random.key(experiment.schedule.seed))
   params, stats = phases.init_variables(
-    parts.student, parts.method, init_key, parts.specs
+    experiment.student, experiment.method, init_key, experiment.specs
   )
   for stretch in job.stretches:
     phases.check_trainable(stretch.phase, params)
@@ -269,15 +149,15 @@ def _start(
   if found is not None:
     summary.say(f"continuing after step {int(found.step)}")
     return found
-  if not parts.weights:
+  if not experiment.initial:
     return fresh
-  params, stats = load_weights(parts.weights, params, stats)
+  params, stats = load_weights(experiment.initial, params, stats)
   return job.new_state(params, stats, key)
 
 
 def load_weights(
-  weights: Mapping[str, Any], params: Any, stats: Any
-) -> tuple[Any, Any]:
+  weights: Variables, params: Variables, stats: Variables
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Replaces the student's backbone by `weights`.
 
   The classifier stays as it is: weights come from another task.
@@ -285,18 +165,6 @@ def load_weights(
   student = trees.merge(params["student"], weights["params"])
   batch_stats = trees.merge(stats["student"], weights["batch_stats"])
   return {**params, "student": student}, {**stats, "student": batch_stats}
-
-
-def _initial_weights(config: ConfigDict) -> Mapping[str, Any]:
-  if not config.init_from:
-    return {}
-  source = Path(config.init_from) / "student"
-  overrides = {**setup.model_fields(config.student.overrides), "num_classes": 0}
-  return convert.load_pretrained(
-    config.student.name,
-    source if source.is_dir() else config.init_from,
-    **overrides,
-  )[1]
 
 
 def _train(
@@ -316,30 +184,28 @@ def _train(
       progress.close()
 
 
-def _finish(
-  config: ConfigDict, parts: Parts, state: TrainState, where: Path
-) -> Result:
+def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
   """Exports the student and writes the report."""
   params = state.ema or state.params
   variables = {
     "params": params["student"],
     "batch_stats": state.stats["student"],
   }
-  replicated = mesh_lib.replicated(parts.mesh)
+  replicated = mesh_lib.replicated(experiment.mesh)
   gather = jax.jit(lambda tree: tree, out_shardings=replicated)
   variables = jax.tree.map(np.asarray, gather(variables))
   last: dict[str, float] = {}
   if jax.process_index() == 0:
-    size = parts.views.image_size
-    student = parts.student.clone(
-      interpolation=parts.views.interpolation,
-      crop_pct=parts.views.crop_pct,
-      input_size=(3, size, size),
+    views = experiment.inputs.views
+    student = experiment.student.clone(
+      interpolation=views.interpolation,
+      crop_pct=views.crop_pct,
+      input_size=(3, views.image_size, views.image_size),
     )
     convert.save_timm(
-      student, variables, where / "student", name=config.student.name
+      student, variables, where / "student", name=experiment.names.student
     )
     page.write_report(where)
     for line in metrics.read(where):
       last |= line
-  return Result(parts.student, variables, last, where)
+  return Result(experiment.student, variables, last, where)

@@ -18,26 +18,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import kd_jax
-from kd_jax import resolve
-from kd_jax.build import setup
-from kd_jax.data import pipeline
-from kd_jax.data.preprocess import Preprocess
+from kd_jax import resolve, workdir
+from kd_jax.build.transfer import finetune
 from kd_jax.report import metrics
 from kd_jax.report import page as page_lib
 from kd_jax.tasks import pretrain
-from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import workdir
-from kd_jax.train.optim import Optim
-from kd_jax.transfer.classify import Finetune
-from kd_jax.types import DataSource
 
 HEADER = ("pre-training of the student", "labels", "accuracy", "seconds")
 TITLE = "Accuracy on new classes after fine-tuning on few labels"
 
 
 def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
-  """Runs the story, prints its table and writes page.html.
+  """Runs the story, prints its table and writes report.html.
 
   Returns:
     {kind of pre-training: accuracy of every seed}.
@@ -75,7 +67,10 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
     kind: [transfer.run(backbone, seed) for seed in config.seeds]
     for kind, backbone in kinds.items()
   }
-  rows = [_row(config, kind, accuracy[kind], seconds) for kind in accuracy]
+  titles = config.titles.to_dict()
+  rows = [
+    _row(titles[kind], accuracy[kind], seconds[kind]) for kind in accuracy
+  ]
   note = (
     f"The teacher, which all students could share, took "
     f"{seconds['teacher']:.0f} seconds; "
@@ -86,49 +81,17 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
   return accuracy
 
 
-def finetune(config: ConfigDict) -> Finetune:
-  """The transfer protocol; every seed has labelled images of its own."""
-  test = setup.data(config.test)
-  views = Preprocess(**config.preprocess.to_dict())
-  model = kd_jax.create_model(
-    config.student.name, **setup.model_fields(config.student.overrides)
-  )
-  return Finetune(
-    model=model,
-    optim=Optim(**config.optim.to_dict()),
-    steps=config.steps,
-    train=lambda seed: pipeline.train_batches(
-      labelled(config, seed), views, batch_size=config.batch_size, seed=seed
-    ),
-    test=lambda: pipeline.eval_batches(
-      test, views, batch_size=config.eval_batch_size
-    ),
-    mesh=mesh_lib.make_mesh(jax.devices()[:1]),
-  )
-
-
-def labelled(config: ConfigDict, seed: int) -> DataSource:
-  """The `config.labels` images that belong to a seed."""
-  first = config.labels * seed
-  split = f"{config.train.split}[{first}:{first + config.labels}]"
-  return setup.data(ConfigDict({**config.train.to_dict(), "split": split}))
-
-
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
   start = time.monotonic()
   return work(), time.monotonic() - start
 
 
 def _row(
-  config: ConfigDict,
-  kind: str,
-  accuracy: list[float],
-  seconds: Mapping[str, float],
+  title: tuple[str, str], accuracy: list[float], seconds: float
 ) -> tuple[str, str, str, str]:
   mean, std = 100 * np.mean(accuracy), 100 * np.std(accuracy, ddof=1)
-  title, labels = config.titles[kind]
   accuracy_text = f"{mean:.1f} ± {std:.1f} % ({len(accuracy)} seeds)"
-  return title, labels, accuracy_text, f"{seconds[kind]:.0f}"
+  return *title, accuracy_text, f"{seconds:.0f}"
 
 
 def _show(

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpy as np
 
-from kd_jax import resolve
+from kd_jax import interfaces, resolve
+from kd_jax.codecs.base import CodecLike
 from kd_jax.data.bank.bank import Bank
 from kd_jax.types import Batch, Teacher, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.TeacherSource):
   """Decodes what a batch brought from the bank; no network runs.
 
   Attributes:
@@ -28,9 +29,8 @@ class Source:
   """
 
   bank: Bank
-  codec: Any
+  codec: CodecLike
   widths: tuple[tuple[str, tuple[int, ...]], ...]
-  can_resume: ClassVar[bool] = False
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
     """The stored taps of the batch's own crops."""
@@ -41,7 +41,7 @@ class Source:
       taps = self.codec.mixed(taps, batch.partner, batch.share)
     return Teacher(jax.lax.stop_gradient(taps), None)
 
-  def stored(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+  def stored_specs(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What `Batch.teacher` holds for so many rows."""
     arrays = dict(self.bank.header.arrays)
     arrays.pop("geometry")
@@ -53,19 +53,25 @@ class Source:
     }
 
   @property
+  def stored(self) -> Bank:
+    """The bank."""
+    return self.bank
+
+  @property
+  def can_mix(self) -> bool:
+    """If the codec stores class probabilities."""
+    return self.codec.mixes
+
+  @property
   def fingerprint(self) -> str:
     """That of the bank: of teacher, images, crops and codec."""
     return self.bank.fingerprint
 
   @property
-  def interpolation(self) -> str:
-    """As the teacher's images were resized for evaluation."""
-    return self.bank.header.about["seen"]["interpolation"]
-
-  @property
-  def crop_pct(self) -> float:
-    """As the teacher's images were cut for evaluation."""
-    return self.bank.header.about["seen"]["crop_pct"]
+  def evaluation_view(self) -> interfaces.EvaluationView:
+    """As the teacher's images were prepared for evaluation."""
+    seen = self.bank.header.about["seen"]
+    return interfaces.EvaluationView(seen["interpolation"], seen["crop_pct"])
 
 
 def load(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
+from kd_jax import interfaces
 from kd_jax.types import Batch, Teacher, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.TeacherSource):
   """Offers no taps; a phase that needs one is refused before step 0."""
-
-  can_resume: ClassVar[bool] = False
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
     """An empty teacher."""

@@ -8,18 +8,31 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from kd_jax import interfaces
 from kd_jax.convert import load_pretrained
+from kd_jax.models.backbone import Backbone
 from kd_jax.types import Array, Batch, Taps, Teacher, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.TeacherSource):
   """Runs `model` with the frozen variables on the student's own images."""
 
-  model: nn.Module
+  model: Backbone
   can_resume: ClassVar[bool] = True
+
+  @property
+  def network(self) -> Backbone:
+    """The network."""
+    return self.model
+
+  @property
+  def evaluation_view(self) -> interfaces.EvaluationView:
+    """As the weights were evaluated."""
+    return interfaces.EvaluationView(
+      self.model.interpolation, self.model.crop_pct
+    )
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
     """Taps of the batch; what nobody reads, XLA does not compute."""

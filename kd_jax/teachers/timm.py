@@ -22,12 +22,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpy as np
 
-from kd_jax import resolve, trees
+from kd_jax import interfaces, resolve, trees
 from kd_jax.convert import read_checkpoint
 from kd_jax.convert.pretrained import FACTS
 from kd_jax.types import STAGES, Array, Batch, Teacher, Variables
@@ -147,7 +147,7 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.TeacherSource):
   """Runs a timm model on the student's own images.
 
   Attributes:
@@ -161,7 +161,13 @@ class Source:
   digest: str
   model: Facts
   network: Network = dataclasses.field(repr=False, compare=False)
-  can_resume: ClassVar[bool] = False
+
+  @property
+  def evaluation_view(self) -> interfaces.EvaluationView:
+    """As the weights were evaluated."""
+    return interfaces.EvaluationView(
+      self.model.interpolation, self.model.crop_pct
+    )
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
     """Taps of the batch; a call that nobody reads is not made."""

@@ -15,9 +15,10 @@ from flax import linen as nn
 
 from kd_jax import resolve
 from kd_jax.evals import features
+from kd_jax.interfaces import Method, TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
-from kd_jax.types import Batch, Method, Taps, TeacherSource, TrainState
+from kd_jax.types import Batch, Taps, TrainState
 
 Batches = Callable[[], Any]  # a fresh, closeable pass over Batch
 

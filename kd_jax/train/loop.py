@@ -7,19 +7,20 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from kd_jax.report import metrics
-from kd_jax.train import best_weights, checkpoints
+from kd_jax.interfaces import TeacherSource
+from kd_jax.train import best_weights
+from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
-from kd_jax.types import Phase, TeacherSource, TrainState
+from kd_jax.types import Phase, TrainState
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
@@ -118,15 +119,37 @@ def placed_state(
   return mesh_lib.place(state, settings.mesh, fsdp=settings.fsdp)
 
 
+class MetricsWriter(Protocol):
+  """Where figures go, such as `report.metrics.Writer`."""
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes the figures of a step."""
+    ...
+
+
+class ProgressLine(Protocol):
+  """What tells a person, such as `report.metrics.Progress`."""
+
+  def update(
+    self, step: int, losses: Mapping[str, float], rate: float, *, phase: str
+  ) -> None:
+    """Shows a step, with its loss terms and images per second."""
+    ...
+
+  def write(self, text: str) -> None:
+    """Prints a line of its own."""
+    ...
+
+
 class Run:
   """One run of a job: what it writes, and when it has to stop."""
 
   def __init__(
     self,
     job: Job,
-    checkpoints: checkpoints.Checkpoints,
-    writer: metrics.Writer,
-    progress: metrics.Progress,
+    checkpoints: checkpoints_lib.Checkpoints,
+    writer: MetricsWriter,
+    progress: ProgressLine,
   ) -> None:
     self.job = job
     self._checkpoints = checkpoints
@@ -327,7 +350,7 @@ def check_gradients(had_gradient: Mapping[str, bool]) -> None:
 
 
 def restore(
-  job: Job, checkpoints: checkpoints.Checkpoints, fresh: TrainState
+  job: Job, checkpoints: checkpoints_lib.Checkpoints, fresh: TrainState
 ) -> TrainState | None:
   """The newest usable checkpoint of this job, None if there is none.
 
@@ -341,7 +364,7 @@ def restore(
     record, expected = checkpoints.record(step), dict(job.record(step))
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
-      raise checkpoints.MismatchError(
+      raise checkpoints_lib.MismatchError(
         f"what checkpoint {step} was trained on has changed: {changed} was "
         f"{[record.get(k) for k in changed]}, is "
         f"{[expected[k] for k in changed]}. Use another --workdir."
@@ -358,7 +381,7 @@ def restore(
     )
     return checkpoints.restore(step, like.replace(opt=opt))
 
-  return checkpoints.newest(checkpoints, read)
+  return checkpoints_lib.newest(checkpoints, read)
 
 
 def _due(step: int, every: int) -> bool:

@@ -12,16 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kd_jax import trees
+from kd_jax.interfaces import Method, TeacherSource
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.types import (
-  HEAD,
-  Array,
-  Batch,
-  Method,
-  Phase,
-  Specs,
-  TeacherSource,
-)
+from kd_jax.types import HEAD, Array, Batch, Phase, Specs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +51,12 @@ def image_batch(
   batch_size: int, image_size: int, source: TeacherSource
 ) -> Batch:
   """The shapes of a batch as the step sees it."""
-  stored = getattr(source, "stored", None)
   shape = (batch_size, image_size, image_size, 3)
   return Batch(
     image=jax.ShapeDtypeStruct(shape, jnp.float32),
     label=jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
-    teacher=stored(batch_size) if stored else {},
+    teacher=source.stored_specs(batch_size),
   )
 
 

@@ -16,28 +16,10 @@ from jaxtyping import Float
 
 from kd_jax.align import basis as basis_lib
 from kd_jax.align import maps
+from kd_jax.interfaces import TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Array, Batch, TeacherSource
-
-
-def fit(
-  source: TeacherSource,
-  frozen: Mapping[str, Any],
-  tap: str,
-  batches: Iterable[Batch],
-  mesh: jax.sharding.Mesh,
-  *,
-  fingerprint: str,
-  cut: views.Cut,
-) -> basis_lib.Basis:
-  """Fits the basis of one teacher tap in a single pass over `batches`.
-
-  Raises:
-    ValueError: no batch, too few rows, or features that are not finite.
-  """
-  state = scatter(source, frozen, (tap,), batches, mesh, cut=cut)[tap]
-  return basis_lib.finish(state, fingerprint)
+from kd_jax.types import Array, Batch
 
 
 def scatter(
@@ -94,7 +76,9 @@ def rows(
   return tokens.reshape(-1, tokens.shape[-1]), jnp.repeat(mask, count)
 
 
-def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
+def load_or_fit(
+  path: Path, fingerprint: str, fit_it: Callable[[str], basis_lib.Basis]
+) -> basis_lib.Basis:
   """The basis at `path` if there is one, else a new one, saved there.
 
   Raises:

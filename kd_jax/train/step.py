@@ -17,9 +17,10 @@ import optax
 from flax import linen as nn
 
 from kd_jax import trees
+from kd_jax.interfaces import TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Array, Batch, Phase, TeacherSource, TrainState
+from kd_jax.types import Array, Batch, Phase, TrainState
 
 Step = Callable[
   [TrainState, Mapping[str, Any], Batch], tuple[TrainState, dict[str, Any]]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kd_jax.data.augment import canvas
+from kd_jax.data.preprocess import Preprocess
 from kd_jax.types import Batch
 
 
@@ -70,6 +71,11 @@ class Mix:
   def mixes(self) -> bool:
     """Whether images are mixed at all."""
     return self.prob > 0 and max(self.mixup, self.cutmix) > 0
+
+
+def cut_of(views: Preprocess) -> Cut:
+  """How the step cuts what `views` leaves to it."""
+  return Cut(views.image_size, views.train_interpolation)
 
 
 def as_unit(image: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import main
-from kd_jax.build import setup
+from kd_jax.build import training
 from kd_jax.convert import load_pretrained
 from kd_jax.methods import stagewise
 from kd_jax.train.optim import Optim
@@ -34,7 +34,7 @@ def test_the_recipes(name, batch, rate, decay, epochs, head):
   assert (config.batch_size, config.optim.lr) == (batch, rate)
   images = {1024: 1_281_167, 64: 50_000}[batch]
   assert config.steps == (epochs + head) * (images // batch)
-  method = setup.method(config)
+  method = training.method(config)
   # What the config spells out are the method's own defaults.
   assert method == stagewise.Method(
     terms=("ce", "stage1", "stage2", "stage3", "stage4"),
@@ -49,7 +49,7 @@ def test_the_recipes(name, batch, rate, decay, epochs, head):
   curve = optim.rate(1000)
   assert float(curve(50)) == pytest.approx(rate)
   assert float(curve(1000)) == pytest.approx(0, abs=1e-6)
-  assert setup.method(load(f"{name}.py:joint")).joint
+  assert training.method(load(f"{name}.py:joint")).joint
   # No test image decides which weights are handed on.
   judge = config.eval.judge if config.eval.judge.name else config.data
   assert judge.split == "train" != config.eval.test.split
@@ -58,7 +58,7 @@ def test_the_recipes(name, batch, rate, decay, epochs, head):
 def test_the_teacher_of_cifar_learns_from_labels():
   config = load("stagewise_cifar.py:teacher")
   assert (config.student.name, config.method.name) == ("resnet34", "supervised")
-  assert setup.method(config).terms == ("ce",)
+  assert training.method(config).terms == ("ce",)
 
 
 def smoke(spec, where, *fields):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import dataclasses
 
 import jax
 import numpy as np
@@ -11,9 +11,8 @@ import pytest
 import runs
 from kd_jax import config as config_lib
 from kd_jax import trees
-from kd_jax.build import setup
+from kd_jax.build.experiment import experiment
 from kd_jax.report import memory, throughput
-from kd_jax.tasks import pretrain
 from kd_jax.train import phases
 from kd_jax.types import Batch
 
@@ -26,7 +25,7 @@ def parts_of(folder, *fields, path=runs.CONFIG, variant=""):
   config = config_lib.load(
     f"{path}:{variant}" if variant else str(path), fields
   )
-  return config, pretrain.assemble(config, folder)
+  return config, experiment(config, folder)
 
 
 def size(tree):
@@ -45,12 +44,12 @@ def test_the_train_state_is_counted_exactly(tmp_path, fields, copies, more):
   config, parts = parts_of(tmp_path, *RANDOM, *fields)
   image = np.zeros((1, 8, 8, 3), np.float32)
   variables = parts.student.init(jax.random.key(0), image, train=False)
-  found = memory.estimate(config, parts)
+  found = memory.estimate(parts)
   wanted = copies * size(variables["params"]) + size(variables["batch_stats"])
   apart = round(found["student"] * 1e9) - wanted
   # The schedule counts its steps, too.
   assert apart in (more, more + 4), apart
-  teacher = size(trees.flatten(parts.taught.variables))
+  teacher = size(trees.flatten(parts.teaching.variables))
   assert round(found["teacher"] * 1e9) == teacher > 40_000
   assert set(found) == NAMES - {"projectors"}
 
@@ -61,20 +60,26 @@ def test_activations_grow_with_the_microbatch_and_shrink_by_remat(tmp_path):
     tmp_path, *one, path=PAIR, variant="smoke_unlabelled"
   )
 
-  def sizes(**changes):
-    with config.unlocked():
-      config.update_from_flattened_dict(changes)
-    method = setup.method(config)
-    stretches = phases.stretches(method, config.steps)
-    changed = {**vars(parts), "method": method, "stretches": stretches}
-    return memory.estimate(config, types.SimpleNamespace(**changed))
+  def sizes(batch_size=8, accum_steps=1, **method):
+    settings = dataclasses.replace(parts.settings, accum_steps=accum_steps)
+    schedule = dataclasses.replace(parts.schedule, batch_size=batch_size)
+    changed = dataclasses.replace(parts.method, **method)
+    return memory.estimate(
+      dataclasses.replace(
+        parts,
+        schedule=schedule,
+        settings=settings,
+        method=changed,
+        stretches=phases.stretches(changed, config.steps),
+      )
+    )
 
   found = {
     "plain": sizes(),
-    "dots": sizes(**{"method.remat": "dots"}),
-    "full": sizes(**{"method.remat": "full"}),
-    "twice": sizes(batch_size=16),
-    "halves": sizes(accum_steps=2),
+    "dots": sizes(remat="dots"),
+    "full": sizes(remat="full"),
+    "twice": sizes(remat="full", batch_size=16),
+    "halves": sizes(remat="full", batch_size=16, accum_steps=2),
   }
   kept = {name: each.pop("activations") for name, each in found.items()}
   assert kept["full"] < kept["dots"] < kept["plain"]
@@ -95,7 +100,7 @@ def test_compiled_steps_need_what_is_estimated(tmp_path):
   )
   step, *given = throughput.ready(parts, parts.stretches[0].phase, batch)
   needs = step.lower(*given).compile().memory_analysis()
-  kept = memory.estimate(config, parts)["activations"] * 1e9
+  kept = memory.estimate(parts)["activations"] * 1e9
   assert 0.5 < needs.temp_size_in_bytes / kept < 2
 
 
@@ -105,18 +110,13 @@ def test_fsdp_shares_the_train_state(tmp_path):
   mesh = jax.sharding.AbstractMesh((8,), parts.mesh.axis_names)
   found = []
   for fsdp in (False, True):
-    with config.unlocked():
-      config.fsdp = fsdp
-    found.append(memory.estimate(config, spread(parts, mesh)))
+    settings = dataclasses.replace(parts.settings, fsdp=fsdp)
+    spread = dataclasses.replace(parts, mesh=mesh, settings=settings)
+    found.append(memory.estimate(spread))
   assert found[1]["student"] < 0.5 * found[0]["student"]
   assert found[1]["teacher"] == found[0]["teacher"]
-  whole = memory.estimate(config, parts)
+  whole = memory.estimate(parts)
   assert found[0]["activations"] < 0.2 * whole["activations"]
-
-
-def spread(parts, mesh):
-  """The parts on another mesh."""
-  return types.SimpleNamespace(**{**vars(parts), "mesh": mesh})
 
 
 def test_a_line_for_people():

@@ -13,7 +13,7 @@ from safetensors import numpy as safetensors_numpy
 import runs
 from kd_jax import config as config_lib
 from kd_jax import main
-from kd_jax.build import setup
+from kd_jax.build import images, networks
 from kd_jax.data.bank.bank import Bank
 from kd_jax.report import metrics
 
@@ -266,14 +266,21 @@ def test_damage_shows_before_the_first_step(
   assert message in said
 
 
+def viewed(config):
+  teaching = networks.teaching(config)
+  return images.preprocess(
+    config.preprocess.to_dict(), teaching.source.evaluation_view
+  )
+
+
 def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
   views = ("preprocess.interpolation=bilinear", "preprocess.crop_pct=0.5")
   place = write(folder / "views", *teachers[0], *views)
   config = config_lib.load(str(runs.CONFIG), stored(place))
-  found = setup.preprocess(config, setup.teaching(config).viewer)
+  found = viewed(config)
   assert (found.interpolation, found.crop_pct) == ("bilinear", 1.0)
   config.preprocess.crop_pct = 0.0  # as its teacher
-  found = setup.preprocess(config, setup.teaching(config).viewer)
+  found = viewed(config)
   assert (found.interpolation, found.crop_pct) == ("bilinear", 0.5)
 
 

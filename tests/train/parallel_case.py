@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 
+from kd_jax.align import basis as basis_lib
 from kd_jax.methods import kdep
 from kd_jax.teachers import online, random
 from kd_jax.train import checkpoints as checkpoints_lib
@@ -61,15 +62,15 @@ def fit_basis(mesh):
   # As at the end of a data set: padding that must not count.
   batches[-1].mask[10:] = 0
   batches[-1].image[10:] = np.nan
-  return statistics.fit(
+  states = statistics.scatter(
     online.Source(TEACHER),
     frozen,
-    "feature",
+    ("feature",),
     batches,
     mesh,
-    fingerprint="x",
     cut=views.Cut(),
   )
+  return basis_lib.finish(states["feature"], "x")
 
 
 def new_state(mesh, settings, dtype):

@@ -5,28 +5,25 @@ import types
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from kd_jax.build import artifacts
 from kd_jax.train import statistics
+from kd_jax.train.artifact import Fit
 
 
-def parts(size, images):
-  spec = jax.ShapeDtypeStruct((2, size, size, 8), np.float32)
-  return types.SimpleNamespace(
-    data=range(images),
-    specs=({}, {"stage1": spec}),
-    views=types.SimpleNamespace(num_crops=1),
+def check_rows(images, examples):
+  spec = jax.ShapeDtypeStruct((2, 56, 56, 8), np.float32)
+  inputs = types.SimpleNamespace(
+    source=range(images), views=types.SimpleNamespace(num_crops=1)
   )
+  fit = Fit(None, inputs, None, None, augment=True, examples=examples)
+  fit.check_rows({"stage1": spec}, ("stage1",))
 
 
 def test_more_rows_than_can_be_counted_are_refused():
-  config = ConfigDict({"fit": {"examples": 0}})
-  artifacts._check_rows(config, parts(56, 600_000), ("stage1",))
+  check_rows(600_000, 0)
   with pytest.raises(ValueError, match="3136 positions.*examples to 684784"):
-    artifacts._check_rows(config, parts(56, 1_281_167), ("stage1",))
-  config.fit.examples = 50_000
-  artifacts._check_rows(config, parts(56, 1_281_167), ("stage1",))
+    check_rows(1_281_167, 0)
+  check_rows(1_281_167, 50_000)
 
 
 def test_every_position_and_patch_is_a_row():

@@ -20,7 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from kd_jax.data.formats import tfds_prepared
-from kd_jax.types import DataSource, Record
+from kd_jax.interfaces import DataSource
+from kd_jax.types import Record
 
 _VERSION = "1.0.0"
 _THREADS = 8  # shards written at a time
@@ -92,7 +93,7 @@ def _check(
 
 def _classes(source: DataSource) -> tuple[str, ...]:
   numbers = map(str, range(source.num_classes))
-  return tuple(getattr(source, "class_names", numbers))
+  return tuple(source.class_names or numbers)
 
 
 def _write_splits(
@@ -138,8 +139,7 @@ def _write_split(
   source: DataSource, features: Any, head: Path, shards: Sequence[range]
 ) -> list[int]:
   """Bytes of the records of each shard."""
-  ids = getattr(source, "ids", None)
-  named = list(ids()) if ids else list(map(str, range(len(source))))
+  named = list(source.ids())
 
   def write_shard(number: int) -> int:
     from array_record.python import array_record_module  # slow to import

@@ -12,6 +12,7 @@ import hashlib
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from kd_jax import interfaces
 from kd_jax.data.sources import splits
 from kd_jax.types import Record
 
@@ -19,7 +20,7 @@ _TEST_PER_CLASS = 36
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.DataSource):
   """Digits as (8, 8, 3) uint8 RGB, classes in turn: prefixes are balanced.
 
   Attributes:

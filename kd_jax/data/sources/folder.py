@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_jax import interfaces
 from kd_jax.data.formats import csv_labels
 from kd_jax.data.formats import folder_listing as index_lib
 from kd_jax.data.sources import splits, subset
@@ -17,7 +18,7 @@ from kd_jax.types import Record
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.DataSource):
   """Image files below `dir`, sorted by path, as encoded bytes.
 
   There are labels if every file lies in one of two or more directories of

@@ -8,11 +8,12 @@ import hashlib
 import numpy as np
 from jaxtyping import UInt8
 
+from kd_jax import interfaces
 from kd_jax.types import Record
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.DataSource):
   """Coloured gratings: the class sets their frequency, the record the rest.
 
   Attributes:

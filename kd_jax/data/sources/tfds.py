@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_jax import interfaces
 from kd_jax.data.formats import tfds_features, tfds_prepared
 from kd_jax.data.formats.tfds_records import Records, columns
 from kd_jax.data.sources import splits, subset
@@ -20,7 +21,7 @@ from kd_jax.types import Record
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.DataSource):
   """Records as encoded images, straight from array_record or TFRecord files.
 
   Only the image and the label of a record are taken from it.

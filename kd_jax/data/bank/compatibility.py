@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from kd_jax.data.bank import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.types import DataSource
+from kd_jax.interfaces import DataSource
 
 # The student may see the stored crops larger, smaller or otherwise resized.
 _OWN = ("image_size", "interpolation", "crop_pct", "train_interpolation")
@@ -70,20 +69,6 @@ def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
     raise ValueError(
       f"preprocess.num_crops is {views.num_crops}; the bank {bank.place} "
       f"stores {header.crops} crops of an image per pass, which it must divide"
-    )
-
-
-def check_mix(config: ConfigDict, codec: Any) -> None:
-  """Whether the taps of a bank can follow the mixing of images.
-
-  Raises:
-    ValueError: they are no class probabilities.
-  """
-  if max(config.mix.mixup, config.mix.cutmix) > 0 and not codec.mixes:
-    raise ValueError(
-      "mixing images needs what the teacher says about mixtures; the bank "
-      "stores features of single crops. Set --config.mix.mixup=0 and "
-      "--config.mix.cutmix=0, or --config.teacher.source=online"
     )
 
 

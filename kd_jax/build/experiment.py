@@ -1,0 +1,146 @@
+"""From a config to an `Experiment`: the door behind which configs end.
+
+config -> method, student, teacher -> images -> taps -> phases -> evaluation;
+whatever does not exist or does not fit is refused here, before step 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from kd_jax.build import (
+  checks,
+  evaluation,
+  images,
+  network_facts,
+  networks,
+  training,
+)
+from kd_jax.interfaces import Method
+from kd_jax.models.backbone import Backbone
+from kd_jax.report.skipped_images import SkipLog
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import phases
+from kd_jax.train.experiment import Experiment, Names, Schedule
+from kd_jax.train.inputs import Inputs
+from kd_jax.train.teaching import Teaching
+from kd_jax.types import Specs
+
+
+def experiment(config: ConfigDict, where: str | Path) -> Experiment:
+  """Builds what a config names and checks that it fits together.
+
+  Args:
+    config: of the task 'pretrain'.
+    where: the workdir; nothing is written.
+
+  Raises:
+    ValueError: something does not exist, does not fit or cannot be reached.
+  """
+  schedule, mesh = _schedule(config), mesh_lib.make_mesh()
+  mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
+  optim = training.optim(config.optim.to_dict())
+  method = training.method(config)
+  student = networks.student(config)
+  data = images.source(config.data.to_dict())
+  teaching = networks.teaching(config)
+  skips = SkipLog(Path(where))
+  inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
+  settings = training.settings(config, mesh, inputs.views, data.num_classes)
+  checks.inputs(inputs, settings, teaching)
+  specs = _specs(student, teaching, inputs)
+  method = _bound(method, student, teaching, specs, inputs.views.image_size)
+  stretches = checks.stretches(
+    method, config.steps, specs, teaching, config.ema_decay
+  )
+  checks.labels(method, data, specs[0])
+  judged = any(stretch.phase.judge for stretch in stretches)
+  evaluate = evaluation.evaluator(
+    config, student, teaching, method, inputs, mesh, skips, judged=judged
+  )
+  checks.eval_tap(evaluate.evals, evaluate.tap, specs[0])
+  return Experiment(
+    names=_names(config),
+    schedule=schedule,
+    mesh=mesh,
+    student=student,
+    teaching=teaching,
+    method=method,
+    specs=specs,
+    stretches=stretches,
+    settings=settings,
+    optim=optim,
+    inputs=inputs,
+    fit=images.fit(config.fit.to_dict(), teaching, inputs, mesh, Path(where)),
+    evaluate=evaluate,
+    initial=networks.initial(config.student.to_dict(), config.init_from),
+  )
+
+
+def _names(config: ConfigDict) -> Names:
+  return Names(
+    method=config.method.name,
+    student=config.student.name,
+    teacher=config.teacher.name,
+    teacher_weights=config.teacher.weights,
+  )
+
+
+def _schedule(config: ConfigDict) -> Schedule:
+  """How long the run takes.
+
+  Raises:
+    ValueError: a negative number.
+  """
+  checks.counts(
+    {
+      "seed": config.seed,
+      "log_every": config.log_every,
+      "eval.every": config.eval.every,
+      "eval.limit": config.eval.limit,
+      "fit.examples": config.fit.examples,
+      "checkpoint.every": config.checkpoint.every,
+      "input.workers": config.input.workers,
+      "input.threads": config.input.threads,
+      "input.prefetch": config.input.prefetch,
+    }
+  )
+  return Schedule(
+    steps=config.steps,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    log_every=config.log_every,
+    eval_every=config.eval.every,
+    save_every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+  )
+
+
+def _bound(
+  method: Method,
+  student: Backbone,
+  teaching: Teaching,
+  specs: tuple[Specs, Specs],
+  image_size: int,
+) -> Method:
+  """The method that runs: some depend on the networks."""
+  if not method.needs_networks:
+    return method
+  facts = network_facts.networks(student, teaching.network, specs, image_size)
+  return method.bind(facts)
+
+
+def _specs(
+  student: Backbone, teaching: Teaching, inputs: Inputs
+) -> tuple[Specs, Specs]:
+  """Tap shapes of student and teacher."""
+  batch = phases.image_batch(
+    inputs.batch_size, inputs.views.image_size, teaching.source
+  )
+  frozen = {"teacher": teaching.variables, "artifact": {}}
+  return (
+    phases.student_specs(student, batch),
+    phases.teacher_specs(teaching.source, frozen, batch),
+  )

@@ -1,0 +1,87 @@
+"""Images: where they come from, how they are prepared, in what batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from kd_jax import resolve
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.interfaces import DataSource, EvaluationView
+from kd_jax.train.artifact import Fit
+from kd_jax.train.inputs import Inputs
+from kd_jax.train.teaching import Teaching
+
+
+def source(fields: Mapping[str, Any]) -> DataSource:
+  """The data source whose file is `fields['name']`."""
+  return resolve.build("data.sources", "Source", fields)
+
+
+def preprocess(
+  fields: Mapping[str, Any], teacher: EvaluationView | None = None
+) -> Preprocess:
+  """How images are prepared.
+
+  Args:
+    fields: `config.preprocess`.
+    teacher: followed in the evaluation view where the fields leave it open.
+  """
+  teacher = teacher or EvaluationView()
+  followed = {
+    "interpolation": fields["interpolation"] or teacher.interpolation,
+    "crop_pct": fields["crop_pct"] or teacher.crop_pct,
+  }
+  return resolve.construct(Preprocess, {**fields, **followed}, "preprocess")
+
+
+def inputs(config: ConfigDict, data: DataSource, teaching: Teaching) -> Inputs:
+  """The training images, prepared as `config` or the teacher wants them.
+
+  Args:
+    config: of the run.
+    data: where records come from.
+    teaching: the teacher.
+  """
+  return Inputs(
+    source=data,
+    views=preprocess(
+      config.preprocess.to_dict(), teaching.source.evaluation_view
+    ),
+    batch_size=config.batch_size,
+    seed=config.seed,
+    workers=config.input.workers,
+    threads=config.input.threads,
+    prefetch=config.input.prefetch,
+    bank=teaching.bank,
+  )
+
+
+def fit(
+  fields: Mapping[str, Any],
+  teaching: Teaching,
+  found: Inputs,
+  mesh: jax.sharding.Mesh,
+  workdir: Path,
+) -> Fit:
+  """How the teacher's statistics are fitted.
+
+  Args:
+    fields: `config.fit`.
+    teaching: the teacher.
+    found: the images.
+    mesh: the devices.
+    workdir: where the statistics go unless `artifact` says otherwise.
+  """
+  return Fit(
+    teaching=teaching,
+    inputs=found,
+    mesh=mesh,
+    path=Path(fields["artifact"] or workdir / "artifact.npz"),
+    augment=fields["augment"],
+    examples=fields["examples"],
+  )

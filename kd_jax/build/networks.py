@@ -1,0 +1,70 @@
+"""Student and teacher, as a config names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import kd_jax
+from kd_jax import convert, resolve, trees
+from kd_jax.models.backbone import Backbone
+from kd_jax.train import statistics
+from kd_jax.train.teaching import Teaching
+from kd_jax.types import Variables
+
+
+def student(config: ConfigDict) -> Backbone:
+  """The network that `config.student` names."""
+  overrides = model_fields(config.student.overrides.to_dict())
+  return kd_jax.create_model(
+    config.student.name, **{"dtype": config.dtype, **overrides}
+  )
+
+
+def initial(student: Mapping[str, Any], init_from: str) -> Variables:
+  """What the student's backbone starts from.
+
+  Args:
+    student: `config.student`.
+    init_from: a run, a file, a folder or a hub name; '' is nothing.
+
+  Returns:
+    Its variables, {} for nothing.
+
+  Raises:
+    ValueError: there is no such thing, or it does not fit.
+  """
+  if not init_from:
+    return {}
+  run = Path(init_from) / "student"
+  overrides = model_fields(student["overrides"])
+  return convert.load_pretrained(
+    student["name"],
+    run if run.is_dir() else init_from,
+    **{**overrides, "num_classes": 0},
+  )[1]
+
+
+def teaching(config: ConfigDict) -> Teaching:
+  """Loads the teacher that `config.teacher` names."""
+  wanted = config.teacher
+  load = resolve.symbol("teachers", wanted.source, "load")
+  fields = model_fields(wanted.overrides.to_dict())
+  source, variables = load(
+    wanted.name, wanted.weights, {"dtype": config.dtype, **fields}
+  )
+  identity = source.fingerprint or statistics.identity(
+    repr(source), trees.fingerprint(variables)
+  )
+  return Teaching(source, variables, identity)
+
+
+def model_fields(overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Arguments of create_model; configs hold lists, modules want tuples."""
+  return {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in overrides.items()
+  }

@@ -1,0 +1,61 @@
+"""Method and settings of the train step, as a config names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from kd_jax import resolve
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.interfaces import Method
+from kd_jax.train.optim import Optim
+from kd_jax.train.step import Settings
+from kd_jax.train.views import Mix, cut_of
+
+
+def method(config: ConfigDict) -> Method:
+  """The method that `config.method` names, with the terms of some weight."""
+  losses = sorted(config.losses.items())
+  terms = tuple(name for name, weight in losses if weight)
+  fields = {**config.method.to_dict(), "terms": terms}
+  return resolve.build("methods", "Method", fields)
+
+
+def optim(fields: Mapping[str, Any]) -> Optim:
+  """The optimizer that `config.optim` describes."""
+  return resolve.construct(Optim, fields, "optim")
+
+
+def settings(
+  config: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  views: Preprocess,
+  classes: int = 0,
+) -> Settings:
+  """What the train step needs.
+
+  Args:
+    config: of the run.
+    mesh: the devices.
+    views: how images are prepared.
+    classes: number of label classes of the data; 0 if there are none.
+
+  Raises:
+    ValueError: a value that is not allowed.
+  """
+  if not 0 <= config.ema_decay < 1:
+    raise ValueError(f"ema_decay is {config.ema_decay}; it must be in [0, 1)")
+  return Settings(
+    weights=config.losses.to_dict(),
+    accum_steps=config.accum_steps,
+    ema_decay=config.ema_decay,
+    mesh=mesh,
+    fsdp=config.fsdp,
+    cut=cut_of(views),
+    mix=resolve.construct(Mix, config.mix.to_dict(), "mix"),
+    classes=classes,
+    crops=views.num_crops,
+  )

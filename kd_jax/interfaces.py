@@ -1,0 +1,194 @@
+"""What a method, a teacher source and a data source offer, with defaults.
+
+A new one is a file in `methods/`, `teachers/` or `data/sources/` with a frozen
+dataclass (`Method`, `Source`) that inherits from its base here; its fields are
+what a config can set. Each base says what has to be written, which raises
+NotImplementedError here, and what may be, which has a default. docs/extend.md
+has an example of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array
+
+from kd_jax.types import (
+  Batch,
+  Networks,
+  Phase,
+  Record,
+  Specs,
+  Taps,
+  Teacher,
+  Variables,
+)
+
+
+class Method:
+  """What the student learns from the teacher: loss terms and phases.
+
+  To be written: `phases`. A field `terms` holds the names of the loss terms
+  that have a weight in `config.losses`; only they are computed.
+  """
+
+  terms: tuple[str, ...]
+
+  needs_networks: ClassVar[bool] = False
+  """Whether the phases depend on the networks: only what `bind` returns has
+  them."""
+
+  @property
+  def artifact_tap(self) -> str | None:
+    """Teacher tap whose mean and principal directions the losses read.
+
+    They find them as `variables['artifact']`, see `align.basis.Basis`.
+    """
+    return None
+
+  @property
+  def artifact_taps(self) -> tuple[str, ...]:
+    """Several such taps, read as `variables['artifact'][tap]`."""
+    return ()
+
+  @property
+  def reads_labels(self) -> bool:
+    """Whether training needs labelled images."""
+    return "ce" in self.terms
+
+  def bind(self, networks: Networks) -> Method:
+    """The method that runs between these networks.
+
+    Raises:
+      ValueError: it cannot run between them.
+    """
+    del networks
+    return self
+
+  def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
+    """Variables of the method itself: {'params': ..., other stats: ...}.
+
+    Args:
+      key: random key.
+      student: shapes of the student's taps.
+      teacher: shapes of the teacher's taps.
+
+    Raises:
+      ValueError: the taps do not fit together.
+    """
+    del key, student, teacher
+    return {}
+
+  def phases(self) -> tuple[Phase, ...]:
+    """The phases, in order; their `steps_frac` sum to 1."""
+    raise NotImplementedError
+
+  def metrics(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> Mapping[str, tuple[Array, Array]]:
+    """Evaluation figures {name: (numerator (n,), denominator (n,))}."""
+    del variables, taps, teacher, batch
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationView:
+  """How a teacher's images were prepared for its evaluation.
+
+  Attributes:
+    interpolation: resizing.
+    crop_pct: share of the shorter side that the central crop keeps.
+  """
+
+  interpolation: str = "bicubic"
+  crop_pct: float = 0.875
+
+
+class TeacherSource:
+  """Yields teacher taps, from a network that runs or from storage.
+
+  To be written: `__call__`, and beside the class
+  `load(name, weights, overrides) -> (source, variables)`, which gets the fields
+  of `config.teacher`; the variables are what `__call__` finds as
+  `frozen['teacher']`.
+  """
+
+  can_resume: ClassVar[bool] = False
+  """Whether `Teacher.resume` runs the network from one of its stages."""
+
+  @property
+  def can_mix(self) -> bool:
+    """Whether taps follow mixup and CutMix; a network sees mixed images."""
+    return True
+
+  def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
+    """Taps of `batch`; `frozen` is {'teacher': ..., 'artifact': ...}."""
+    raise NotImplementedError
+
+  @property
+  def network(self) -> nn.Module | None:
+    """The Flax network that runs, if one does."""
+    return None
+
+  @property
+  def stored(self) -> object | None:
+    """The `data.bank.Bank` that the taps come from, if they are stored."""
+    return None
+
+  @property
+  def fingerprint(self) -> str:
+    """Identifies what the teacher says; '' leaves it to its weights."""
+    return ""
+
+  @property
+  def evaluation_view(self) -> EvaluationView:
+    """Followed where the config leaves `preprocess` open."""
+    return EvaluationView()
+
+  def stored_specs(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `Batch.teacher` holds for so many rows."""
+    del rows
+    return {}
+
+
+class DataSource:
+  """Random access to records.
+
+  To be written: `num_classes` (0 without labels), `fingerprint` (16 hex
+  digits of the images in order), `__len__` and `__getitem__`, whose record is
+  {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int (-1 if
+  unknown), 'id': int}.
+  """
+
+  num_classes: int
+  fingerprint: str
+
+  skip_corrupt: bool = False
+  """Whether another record takes the place of one that cannot be decoded."""
+
+  exif_rotation: bool = False
+  """Whether encoded photographs are turned upright as their EXIF tag says."""
+
+  class_names: Sequence[str] = ()
+  """Names of the labels, if they have any."""
+
+  drawn: bool = False
+  """Whether the records were drawn from more, so that a run lists them."""
+
+  def __len__(self) -> int:
+    raise NotImplementedError
+
+  def __getitem__(self, index: int) -> Record:
+    raise NotImplementedError
+
+  def describe(self, index: int) -> str:
+    """What to call a record in an error message."""
+    return f"record {index}"
+
+  def ids(self) -> Iterator[str]:
+    """A name for every record, in order."""
+    return map(str, range(len(self)))

@@ -1,0 +1,172 @@
+"""What losses read as `variables['artifact']`: statistics of teacher taps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kd_jax.align import basis as basis_lib
+from kd_jax.align import maps
+from kd_jax.data.bank import compatibility
+from kd_jax.interfaces import Method
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import statistics, views
+from kd_jax.train.inputs import Inputs
+from kd_jax.train.teaching import Teaching
+from kd_jax.types import Artifact, Specs
+
+_MOST_ROWS = np.iinfo(np.int32).max
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """How statistics of the teacher are fitted, and where they are kept.
+
+  Attributes:
+    teaching: the teacher.
+    inputs: the images.
+    mesh: the devices.
+    path: file of the basis; those of several taps lie beside it.
+    augment: on training views; False: on evaluation views.
+    examples: images; 0 takes each once.
+  """
+
+  teaching: Teaching
+  inputs: Inputs
+  mesh: jax.sharding.Mesh
+  path: Path
+  augment: bool
+  examples: int
+
+  def basis(self, tap: str) -> basis_lib.Basis:
+    """The basis of one tap, from its file or from one pass over the images.
+
+    Raises:
+      ValueError: see `statistics.load_or_fit`.
+    """
+
+    def fit(fingerprint: str) -> basis_lib.Basis:
+      states = self._scatter((tap,))
+      return basis_lib.finish(states[tap], fingerprint)
+
+    return statistics.load_or_fit(self.path, self._identity(tap), fit)
+
+  def bases(self, taps: tuple[str, ...]) -> dict[str, basis_lib.Basis]:
+    """The bases of several taps, in a file each; one pass for all of them.
+
+    Raises:
+      ValueError: see `statistics.load_or_fit_all`.
+    """
+    paths = {tap: self.path_of(tap) for tap in taps}
+    prints = {tap: self._identity(tap) for tap in taps}
+    return statistics.load_or_fit_all(paths, prints, self._scatter)
+
+  def path_of(self, tap: str) -> Path:
+    """Where the statistics of one of several taps are: artifact_stage2.npz."""
+    return self.path.with_name(f"{self.path.stem}_{tap}{self.path.suffix}")
+
+  def check_rows(self, teacher: Specs, taps: Iterable[str]) -> None:
+    """Whether the rows of maps can be counted: every position is one.
+
+    Raises:
+      ValueError: there are more.
+    """
+    total = len(self.inputs.source)
+    examples = min(self.examples or total, total)
+    for tap in taps:
+      positions = math.prod(maps.grid_of(teacher[tap].shape))
+      most = _MOST_ROWS // (positions * self.inputs.views.num_crops)
+      if examples > most:
+        raise ValueError(
+          f"the teacher's map {tap!r} has {positions} positions, which for "
+          f"{examples} images is more rows than can be counted; set "
+          f"--config.fit.examples to {most} or less"
+        )
+
+  def _scatter(
+    self, taps: tuple[str, ...]
+  ) -> dict[str, basis_lib.ScatterState]:
+    """Sums over the rows of the taps, in one pass."""
+    teacher = mesh_lib.place(self.teaching.variables, self.mesh)
+    chosen = self.inputs.fit_batches(
+      augment=self.augment, examples=self.examples
+    )
+    with chosen as batches:
+      return statistics.scatter(
+        self.teaching.source,
+        {"teacher": teacher, "artifact": {}},
+        taps,
+        batches,
+        self.mesh,
+        cut=views.cut_of(self.inputs.views),
+      )
+
+  def _identity(self, tap: str) -> str:
+    """Of everything that the statistics of a tap depend on."""
+    return statistics.identity(
+      self.teaching.fingerprint,
+      tap,
+      self.inputs.source.fingerprint,
+      self.inputs.views.fingerprint(),
+      repr((self.augment, self.examples, self.inputs.seed)),
+    )
+
+
+def fitted(
+  method: Method, specs: tuple[Specs, Specs], fit: Fit
+) -> tuple[Artifact, str]:
+  """The statistics that a method reads; fitted if they are not there yet.
+
+  Args:
+    method: that runs.
+    specs: taps of student and teacher.
+    fit: how to get them.
+
+  Returns:
+    The artifact, and a line about it; '' if there is nothing to say.
+
+  Raises:
+    ValueError: see `Fit`.
+  """
+  if method.artifact_taps:
+    fit.check_rows(specs[1], method.artifact_taps)
+    bases = fit.bases(method.artifact_taps)
+    return {tap: _whole(basis) for tap, basis in bases.items()}, ""
+  tap = method.artifact_tap
+  if tap is None:
+    return {}, ""
+  width = specs[0][tap].shape[-1]
+  if "basis" in fit.teaching.variables:
+    return compatibility.artifact(fit.teaching.variables, width), ""
+  basis = fit.basis(tap)
+  share = basis_lib.explained(basis, width)
+  line = f"{width} directions explain {share:.1%} of the {tap}"
+  return basis.artifact(width), line
+
+
+def placeholder(method: Method, specs: tuple[Specs, Specs]) -> Artifact:
+  """The same shapes with nothing in them, for timing."""
+  if method.artifact_taps:
+    sizes = {tap: specs[1][tap].shape[-1] for tap in method.artifact_taps}
+    return {
+      tap: {
+        **basis_lib.placeholder(dim=size, width=size),
+        "rows": np.float32(2),
+      }
+      for tap, size in sizes.items()
+    }
+  tap = method.artifact_tap
+  if tap is None:
+    return {}
+  student, teacher = (side[tap].shape[-1] for side in specs)
+  return basis_lib.placeholder(dim=teacher, width=student)
+
+
+def _whole(basis: basis_lib.Basis) -> Mapping[str, np.ndarray]:
+  """All directions, and the number of rows that they were fitted on."""
+  return {**basis.artifact(basis.mean.size), "rows": np.float32(basis.count)}

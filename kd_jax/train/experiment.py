@@ -1,0 +1,99 @@
+"""A pre-training run: built and checked, with nothing left to look up.
+
+`build.experiment` makes one of a config. Below that door nobody sees a config:
+every room reads the fields that it needs here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from kd_jax.interfaces import Method
+from kd_jax.models.backbone import Backbone
+from kd_jax.train.artifact import Fit
+from kd_jax.train.evaluate import Evaluator
+from kd_jax.train.inputs import Inputs
+from kd_jax.train.optim import Optim
+from kd_jax.train.phases import Stretch
+from kd_jax.train.step import Settings
+from kd_jax.train.teaching import Teaching
+from kd_jax.types import Specs, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+  """What the config calls things; for people, and for exported files.
+
+  Attributes:
+    method: file of `methods`.
+    student: architecture.
+    teacher: architecture.
+    teacher_weights: where they come from; '' if it is untrained.
+  """
+
+  method: str
+  student: str
+  teacher: str
+  teacher_weights: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """How long a run trains, and what it does on the way.
+
+  Attributes:
+    steps: updates.
+    batch_size: global, in views.
+    seed: of everything random.
+    log_every: steps between lines of metrics.
+    eval_every: steps between evaluations; 0 evaluates only at the end.
+    save_every: steps between checkpoints; 0 saves only at the end.
+    keep: newest checkpoints that are kept.
+  """
+
+  steps: int
+  batch_size: int
+  seed: int
+  log_every: int
+  eval_every: int
+  save_every: int
+  keep: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything that a run is made of, checked against each other.
+
+  Attributes:
+    names: what the config calls things.
+    schedule: how long it trains.
+    mesh: the devices.
+    student: the network that learns.
+    teaching: the teacher.
+    method: what the student learns from it.
+    specs: taps of student and teacher.
+    stretches: the phases, with their steps.
+    settings: of the train step.
+    optim: the optimizer.
+    inputs: the images.
+    fit: where the teacher's statistics come from.
+    evaluate: what is measured on the way.
+    initial: variables that the student's backbone starts from; {} if none.
+  """
+
+  names: Names
+  schedule: Schedule
+  mesh: jax.sharding.Mesh
+  student: Backbone
+  teaching: Teaching
+  method: Method
+  specs: tuple[Specs, Specs]
+  stretches: tuple[Stretch, ...]
+  settings: Settings
+  optim: Optim
+  inputs: Inputs
+  fit: Fit
+  evaluate: Evaluator
+  initial: Variables
