@@ -124,7 +124,7 @@ class Backbone(nn.Module):
         or block before `begin`.
       train: batch statistics and stochastic depth; needs
         mutable=['batch_stats'].
-      begin: first stage that runs; in a `tokens.TokenNet` also a block, by
+      begin: first stage that runs; in a `token_net.TokenNet` also a block, by
         the name of its tap, 'block05'.
       end: last stage that runs.
       train_from: earlier stages run as with train=False.

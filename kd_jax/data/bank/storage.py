@@ -1,6 +1,6 @@
 """The files of a teacher bank: zarr3 arrays and small JSON keys.
 
-See `bank` for the layout.
+See `reader` for the layout.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Source(interfaces.DataSource):
   There are labels if every file lies in one of two or more directories of
   `dir`: dir/cat/1.jpg, dir/dog/a/b.png. Names that start with a dot are
   skipped, links are followed, capitals in extensions do not matter. The
-  listing is cached, see `index`.
+  listing is cached, see `formats.folder_listing`.
 
   Attributes:
     dir: the directory.

@@ -34,7 +34,7 @@ class Source(interfaces.DataSource):
       ~/tensorflow_datasets.
     labels: False hides the labels (-1) and makes `num_classes` 0.
     per_class: keep so many records of every class, drawn with `seed` from
-      `split`; 0 keeps all. It reads the split once, see `records.columns`.
+      `split`; 0 keeps all. It reads the split once, see `tfds_records.columns`.
     percent: keep this share of the records of `split`, drawn with `seed`.
     seed: of the draw.
     image_key: feature that holds the image; '' is what the data set declares
@@ -178,7 +178,8 @@ class Source(interfaces.DataSource):
     """A name for every record, in order.
 
     The name of the file it was made of, if the data set has such a feature
-    and no two are alike; this reads the splits once, see `records.columns`.
+    and no two are alike; this reads the splits once, see
+    `tfds_records.columns`.
     Else what `describe` says.
     """
     if tfds_features.name_key(self._prepared):

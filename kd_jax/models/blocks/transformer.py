@@ -6,9 +6,9 @@ makes 3, 3, 3, 3 and one of 27 makes 6, 7, 7, 7. A block keeps its number in the
 whole network as its name: 'stage2/block3', tap 'block03'.
 
 A family has a `patches.Stem`, `Stage`s of `Block`s (or of blocks of its own)
-and a head; `tokens.TokenNet` runs them. Linear layers start from N(0, 0.02^2),
-which is what timm's truncated normal amounts to (it cuts at 100 standard
-deviations); biases at 0.
+and a head; `token_net.TokenNet` runs them. Linear layers start from
+N(0, 0.02^2), which is what timm's truncated normal amounts to (it cuts at 100
+standard deviations); biases at 0.
 """
 
 from __future__ import annotations

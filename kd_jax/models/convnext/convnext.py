@@ -128,7 +128,7 @@ class Model(backbone.ConvNet):
       first stage halves the map.
     stem_type: 'patch', 'overlap' (two 3x3 convolutions of stride 2), or
       'overlap_tiered' (the first of them has half the width).
-    conv_mlp: see `convnext_blocks.Block`; concerns files only.
+    conv_mlp: see `blocks.Block`; concerns files only.
     use_grn: global response normalisation (V2).
     ls_init_value: start of the layer scale; None has none (V2).
     head_norm_first: normalise the last map instead of the pooled vector.

@@ -125,7 +125,7 @@ class Model(base.Model):
   def blocks(
     self, numbers: Iterable[int]
   ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
-    """See `tokens.TokenNet.blocks`."""
+    """See `token_net.TokenNet.blocks`."""
     return Block, tuple((i, self._block(i)) for i in numbers)
 
   def _block(self, number: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The query is the mean pixel; keys and values are it and all pixels. Its output
 is 'pooled', and the classifier is the projection into the joint space.
 Initialisation of the pooling: queries, keys, values and position embedding
-N(0, 1 / width); classifier N(0, 0.01^2); biases 0. See `clip_resnet_blocks`
+N(0, 1 / width); classifier N(0, 0.01^2); biases 0. See `clip_base`
 for the rest, and `clip_resnet_gap` for average pooling.
 """
 

@@ -1,6 +1,6 @@
 """The ResNets of CLIP without their attention: global pooling, as any ResNet.
 
-See `clip_resnet_blocks`. The classifier, which the published weights lack,
+See `clip_base`. The classifier, which the published weights lack,
 starts at N(0, 0.01^2).
 """
 
