@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 Taps = Mapping[str, Array]
 """Named outputs of a network: 'stem', 'stage1'..'stage4' (maps, NHWC),
@@ -242,3 +242,19 @@ class DataSource(Protocol):
 
 
 Record = Mapping[str, np.ndarray | bytes | int]
+
+Params = Mapping[str, Any]
+"""Parameters as nested dicts: {'student': ..., 'method': ...}."""
+
+Frozen = Mapping[str, Variables]
+"""What a step only reads: {'teacher': its variables, 'artifact': ...}."""
+
+Metrics = Mapping[str, Array]
+"""Figures of one step by name, still on the device."""
+
+ArrayTree: TypeAlias = PyTree[ArrayLike]
+"""Arrays in containers nested in any way: dicts, tuples, a `TrainState`, an
+optimizer state. Only for what takes every such tree; type checkers see Any."""
+
+TreeT = TypeVar("TreeT")
+"""An `ArrayTree` whose kind the result shares."""

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +17,15 @@ from kd_jax.align import basis as basis_lib
 from kd_jax.align import maps
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Array, Batch, TeacherSource
+from kd_jax.types import Array, Batch, Frozen, TeacherSource
+
+States = dict[str, basis_lib.ScatterState]
+"""{tap: its running sums}."""
 
 
 def fit(
   source: TeacherSource,
-  frozen: Mapping[str, Any],
+  frozen: Frozen,
   tap: str,
   batches: Iterable[Batch],
   mesh: jax.sharding.Mesh,
@@ -42,13 +44,13 @@ def fit(
 
 def scatter(
   source: TeacherSource,
-  frozen: Mapping[str, Any],
+  frozen: Frozen,
   taps: tuple[str, ...],
   batches: Iterable[Batch],
   mesh: jax.sharding.Mesh,
   *,
   cut: views.Cut,
-) -> dict[str, basis_lib.ScatterState]:
+) -> States:
   """Sums over the rows of teacher taps, in a single pass over `batches`.
 
   Every position of a map is a row; so is every patch among tokens.
@@ -60,7 +62,7 @@ def scatter(
   whole = mesh_lib.replicated(mesh)
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-  def update(states, frozen, batch):
+  def update(states: States, frozen: Frozen, batch: Batch) -> States:
     seen = views.seen(batch, cut)
     found = source(frozen, seen).taps
     return {
@@ -94,7 +96,9 @@ def rows(
   return tokens.reshape(-1, tokens.shape[-1]), jnp.repeat(mask, count)
 
 
-def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
+def load_or_fit(
+  path: Path, fingerprint: str, fit_it: Callable[[str], basis_lib.Basis]
+) -> basis_lib.Basis:
   """The basis at `path` if there is one, else a new one, saved there.
 
   Raises:
@@ -111,7 +115,7 @@ def load_or_fit(path: Path, fingerprint: str, fit_it: Any) -> basis_lib.Basis:
 def load_or_fit_all(
   paths: Mapping[str, Path],
   fingerprints: Mapping[str, str],
-  fit_them: Callable[[tuple[str, ...]], Mapping[str, Any]],
+  fit_them: Callable[[tuple[str, ...]], Mapping[str, basis_lib.ScatterState]],
 ) -> dict[str, basis_lib.Basis]:
   """As `load_or_fit` for several taps; the missing ones in a single pass.
 
