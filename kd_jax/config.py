@@ -121,7 +121,7 @@ def _child(node: ConfigDict, name: str, path: str) -> Any:
   return node[name]
 
 
-def _parse(text: str, old: Any, path: str) -> Any:
+def _parse(text: str, old: object, path: str) -> object:
   """`text` as the type of `old`."""
   kind = type(old)
   if isinstance(old, ConfigDict):
@@ -143,7 +143,7 @@ def _parse(text: str, old: Any, path: str) -> Any:
   return value
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
   try:
     return ast.literal_eval(text)
   except (ValueError, SyntaxError):

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
+from jaxtyping import Array, PyTree
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def merge(tree: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
   return overlay(tree, flatten(new))
 
 
-def fingerprint(tree: Any) -> str:
+def fingerprint(tree: PyTree[Array | np.ndarray]) -> str:
   """16 hex digits that identify names, shapes, dtypes and values of a tree."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

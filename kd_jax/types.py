@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 Taps = Mapping[str, Array]
 """Named outputs of a network: 'stem', 'stage1'..'stage4' (maps, NHWC),
@@ -25,9 +25,6 @@ Specs = Mapping[str, jax.ShapeDtypeStruct]
 
 Variables = Mapping[str, Any]
 """What a loss may read: 'params', 'artifact' and the method's statistics."""
-
-PyTree: TypeAlias = Any
-"""Nested containers of arrays, whatever their shape."""
 
 Stats = Mapping[str, Any]
 """Non-trained method state (its BatchNorm statistics, for instance)."""
@@ -189,3 +186,19 @@ class Networks:
 
 
 Record = Mapping[str, np.ndarray | bytes | int]
+
+Params = Mapping[str, Any]
+"""Parameters as nested dicts: {'student': ..., 'method': ...}."""
+
+Frozen = Mapping[str, Variables]
+"""What a step only reads: {'teacher': its variables, 'artifact': ...}."""
+
+Metrics = Mapping[str, Array]
+"""Figures of one step by name, still on the device."""
+
+ArrayTree: TypeAlias = PyTree[ArrayLike]
+"""Arrays in containers nested in any way: dicts, tuples, a `TrainState`, an
+optimizer state. Only for what takes every such tree; type checkers see Any."""
+
+TreeT = TypeVar("TreeT")
+"""An `ArrayTree` whose kind the result shares."""

@@ -18,7 +18,7 @@ from safetensors import numpy as safetensors_numpy
 
 from kd_jax import models, trees
 from kd_jax.convert import checkpoint, rules, weights
-from kd_jax.models.backbone import Backbone, variable_shapes
+from kd_jax.models.backbone import Backbone, FieldValue, variable_shapes
 
 FACTS = ("mean", "std", "interpolation", "crop_pct", "input_size")
 """Preprocessing fields of a model, named as in timm's pretrained_cfg."""
@@ -39,7 +39,7 @@ _NOT_STORED = {
 
 
 def load_pretrained(
-  name: str, source: checkpoint.Source = "", **overrides: Any
+  name: str, source: checkpoint.Source = "", **overrides: FieldValue
 ) -> tuple[Backbone, dict[str, Any]]:
   """A model with weights from a timm checkpoint, or from `save_flax`.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
   return np.array(_turn(array, layout), np.float32, order="C")
 
 
-def _turn(array: Any, layout: str) -> Any:
+def _turn(array: np.ndarray, layout: str) -> np.ndarray:
   if layout == "pointwise":
     return array.transpose(1, 0)[:, :, None, None]
   axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}

@@ -94,7 +94,7 @@ def to_timm(
   return out
 
 
-def _check_float(name: str, value: Any) -> None:
+def _check_float(name: str, value: np.ndarray) -> None:
   dtype = np.asarray(value).dtype
   if not jnp.issubdtype(dtype, jnp.floating):
     raise ValueError(f"tensor {name} is {dtype}; weights are floating point")

@@ -9,12 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from kd_jax import resolve
-from kd_jax.models.backbone import Backbone
+from kd_jax.models.backbone import Backbone, FieldValue
 
 _INTERNAL = {"parent", "name"}
 
 
-def create_model(name: str, **overrides: Any) -> Backbone:
+def create_model(name: str, **overrides: FieldValue) -> Backbone:
   """Builds a model by its timm name.
 
   Args:
@@ -67,7 +67,7 @@ def _families() -> dict[str, str]:
   }
 
 
-def _hashable(field: str, value: Any) -> Any:
+def _hashable(field: str, value: FieldValue) -> FieldValue:
   if field == "dtype" and value is not None:
     return _float_dtype(value)
   return tuple(value) if isinstance(value, list) else value

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import numbers
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers
@@ -19,6 +20,11 @@ from kd_jax.types import STAGES, Taps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+FieldValue: TypeAlias = (
+  "bool | int | float | str | DTypeLike | Sequence[FieldValue] | None"
+)
+"""What a field of a network may be set to."""
 
 
 class Backbone(nn.Module):
@@ -79,7 +85,7 @@ class Backbone(nn.Module):
     """Height and width of an image that the parameters' shapes suit."""
     return (64, 64)
 
-  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, Any]]:
+  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, int | None]]:
     """Where a run begins.
 
     Args:
@@ -98,7 +104,7 @@ class Backbone(nn.Module):
     return begin, {}
 
   def run_stage(
-    self, stage: str, x: Array, *, train: bool, **start: Any
+    self, stage: str, x: Array, *, train: bool, **start: int | None
   ) -> tuple[Array, dict[str, Array]]:
     """Runs one stage; returns its output and the taps that it yields.
 
@@ -226,13 +232,13 @@ def variable_shapes(
   return jax.eval_shape(init, jax.random.key(0), image)
 
 
-def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def one_of(name: str, value: object, allowed: Collection[object]) -> None:
   """Raises ValueError unless `value` is one of `allowed`."""
   if value not in allowed:
     raise ValueError(f"{name} is {value!r}; allowed: {list(allowed)}")
 
 
-def _triple(name: str, value: Any) -> None:
+def _triple(name: str, value: tuple[float, ...]) -> None:
   good = isinstance(value, tuple) and len(value) == 3
   if not good or not all(isinstance(v, numbers.Real) for v in value):
     raise ValueError(f"{name} is {value!r}; it must be a tuple of 3 numbers")
@@ -240,7 +246,7 @@ def _triple(name: str, value: Any) -> None:
     raise ValueError(f"{name} is {value!r}; it must be finite")
 
 
-def positive(name: str, value: Any, length: int) -> None:
+def positive(name: str, value: tuple[int, ...], length: int) -> None:
   """Raises ValueError unless `value` is a tuple of `length` positive ints."""
   good = isinstance(value, tuple) and len(value) == length
   if not good or not all(isinstance(v, int) and v > 0 for v in value):

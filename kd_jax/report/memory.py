@@ -16,7 +16,7 @@ from kd_jax.train import artifact, phases, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.experiment import Experiment
-from kd_jax.types import Array, PyTree, TrainState
+from kd_jax.types import Array, ArrayTree, TrainState
 
 Shapes = dict[str, Any]
 """Nested dicts of `jax.ShapeDtypeStruct`."""
@@ -134,7 +134,7 @@ def _residuals(
 ) -> Callable[..., list[Array]]:
   """(leaves, *given) -> what the gradient needs beside its arguments."""
 
-  def run(leaves: Shapes, *given: PyTree) -> list[Array]:
+  def run(leaves: Shapes, *given: ArrayTree) -> list[Array]:
     _, back, _ = jax.vjp(lambda x: loss(x, *given), leaves, has_aux=True)
     known = {id(x) for x in jax.tree.leaves((leaves, given))}
     kept = {id(x): x for x in jax.tree.leaves(back)}
@@ -143,7 +143,7 @@ def _residuals(
   return run
 
 
-def _bytes(tree: PyTree) -> int:
+def _bytes(tree: ArrayTree) -> int:
   """Of all arrays, or shapes of arrays, in a tree."""
   return sum(
     math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kd_jax.convert import checkpoint
 from kd_jax.models import create_model
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.teachers.online import Source
@@ -15,7 +16,7 @@ from kd_jax.types import Variables
 
 
 def load(
-  name: str, weights: Any, overrides: Mapping[str, Any]
+  name: str, weights: checkpoint.Source, overrides: Mapping[str, Any]
 ) -> tuple[Source, Variables]:
   """A teacher with random kernels and neutral normalisation.
 
@@ -35,7 +36,11 @@ def load(
   )
 
 
-def _leaf(path: Any, spec: Any, rng: np.random.Generator) -> np.ndarray:
+def _leaf(
+  path: jax.tree_util.KeyPath,
+  spec: jax.ShapeDtypeStruct,
+  rng: np.random.Generator,
+) -> np.ndarray:
   if len(spec.shape) > 1:
     scale = np.sqrt(2 / np.prod(spec.shape[:-1]))
     drawn = scale * rng.standard_normal(spec.shape, np.float32)

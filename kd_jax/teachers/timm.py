@@ -19,20 +19,28 @@ A step that reads both vectors and maps runs the teacher twice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from kd_jax import interfaces, resolve, trees
-from kd_jax.convert import read_checkpoint
+from kd_jax.convert import checkpoint, read_checkpoint
 from kd_jax.convert.pretrained import FACTS
 from kd_jax.types import STAGES, Array, Batch, Teacher, Variables
 
+if TYPE_CHECKING:
+  import torch
+
 Arrays = dict[str, np.ndarray]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""{tap: shape of one image}."""
 
 _PRETRAINED = ("", "pretrained")
 _SHOWN = 8
@@ -56,18 +64,20 @@ class Network:
     std: divides them.
   """
 
-  def __init__(self, model: Any, mean: Any, std: Any) -> None:
+  def __init__(
+    self, model: torch.nn.Module, mean: Sequence[float], std: Sequence[float]
+  ) -> None:
     self._model = model
     self._mean, self._std = (
       np.float32(v).reshape(3, 1, 1) for v in (mean, std)
     )
     # The step may call for vectors and maps from two threads at once.
     self._lock = threading.Lock()
-    self._entering: list[Any] = []
+    self._entering: list[torch.Tensor] = []
     self._watched = False
-    self._specs: dict[tuple[str, tuple[int, ...]], Any] = {}
+    self._specs: dict[tuple[str, tuple[int, ...]], Shapes] = {}
 
-  def vectors(self, images: Array) -> Arrays:
+  def vectors(self, images: Array | np.ndarray) -> Arrays:
     """'feature', 'pooled' and 'logits' of (n, h, w, 3) images."""
     with self._lock, _inference():
       x = self._tensor(images)
@@ -81,7 +91,7 @@ class Network:
     taps = {"feature": (before or [pooled])[0], "pooled": pooled}
     return {k: _array(v) for k, v in {**taps, "logits": logits}.items()}
 
-  def maps(self, images: Array) -> Arrays:
+  def maps(self, images: Array | np.ndarray) -> Arrays:
     """'stem' and 'stage1' to 'stage4' where the model has them."""
     if not hasattr(self._model, "forward_intermediates"):
       return {}
@@ -94,9 +104,7 @@ class Network:
       for name, i in stages_of(len(found)).items()
     }
 
-  def specs(
-    self, part: str, size: tuple[int, ...]
-  ) -> Mapping[str, tuple[int, ...]]:
+  def specs(self, part: str, size: tuple[int, ...]) -> Shapes:
     """{tap: shape of one image} of 'vectors' or 'maps'; asked once per size.
 
     Raises:
@@ -107,7 +115,7 @@ class Network:
       self._specs[part, size] = self._probe(part, size)
     return self._specs[part, size]
 
-  def _probe(self, part: str, size: tuple[int, ...]) -> Any:
+  def _probe(self, part: str, size: tuple[int, ...]) -> Shapes:
     image = np.zeros((1, *size), np.float32)
     try:
       taps = getattr(self, part)(image)
@@ -128,18 +136,18 @@ class Network:
       )
     return shapes
 
-  def _tensor(self, images: Array) -> Any:
+  def _tensor(self, images: Array | np.ndarray) -> torch.Tensor:
     import torch
 
     nchw = np.asarray(images, np.float32).transpose(0, 3, 1, 2)
     return torch.from_numpy((nchw - self._mean) / self._std)
 
-  def _watch(self, x: Any) -> None:
+  def _watch(self, x: torch.Tensor) -> None:
     """From now on `_entering` gets what the last activation reads."""
     last = _last_activation(self._model, x)
     if last is not None:
 
-      def keep(_: Any, args: Any) -> None:
+      def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         self._entering[:] = [args[0].clone()]  # of the last call alone
 
       last.register_forward_pre_hook(keep)
@@ -189,7 +197,7 @@ class Source(interfaces.TeacherSource):
 
 
 def load(
-  name: str, weights: Any, overrides: Mapping[str, Any]
+  name: str, weights: checkpoint.Source, overrides: Mapping[str, Any]
 ) -> tuple[Source, Variables]:
   """A timm model.
 
@@ -244,7 +252,7 @@ def stages_of(count: int) -> dict[str, int]:
   return {f"stage{k}": k * count // 4 - 1 for k in (1, 2, 3, 4)}
 
 
-def _timm() -> Any:
+def _timm() -> ModuleType:
   try:
     import timm
     import torch  # noqa: F401
@@ -256,15 +264,15 @@ def _timm() -> Any:
   return timm
 
 
-def _inference() -> Any:
+def _inference() -> contextlib.AbstractContextManager[None]:
   import torch
 
   return torch.inference_mode()
 
 
 def _create(
-  timm: Any, name: str, fields: Mapping[str, Any], *, pretrained: bool
-) -> Any:
+  timm: ModuleType, name: str, fields: Mapping[str, Any], *, pretrained: bool
+) -> torch.nn.Module:
   try:
     return timm.create_model(name, pretrained=pretrained, **fields)
   # timm passes on errors of its models, of PyTorch and of the hub.
@@ -281,7 +289,9 @@ def _create(
     ) from error
 
 
-def _fill(model: Any, tensors: Arrays, weights: Any) -> None:
+def _fill(
+  model: torch.nn.Module, tensors: Arrays, weights: checkpoint.Source
+) -> None:
   import torch
 
   state = {k: torch.from_numpy(v) for k, v in tensors.items()}
@@ -296,21 +306,23 @@ def _fill(model: Any, tensors: Arrays, weights: Any) -> None:
     ) from error
 
 
-def _last_activation(model: Any, x: Any) -> Any | None:
+def _last_activation(
+  model: torch.nn.Module, x: torch.Tensor
+) -> torch.nn.Module | None:
   """The layer whose output `forward_features` returns, if that is averaged.
 
   A layer without parameters that keeps the shape and is not the identity.
   """
   import torch
 
-  calls: list[tuple[Any, Any, Any]] = []
-  entering: dict[Any, Any] = {}
+  calls: list[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]] = []
+  entering: dict[torch.nn.Module, torch.Tensor] = {}
 
-  def before(module: Any, args: Any) -> None:
+  def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
     if args and isinstance(args[0], torch.Tensor):
       entering[module] = args[0].clone()  # the layer may work in place
 
-  def after(module: Any, _: Any, out: Any) -> None:
+  def after(module: torch.nn.Module, _: object, out: object) -> None:
     if module in entering and isinstance(out, torch.Tensor):
       calls.append((module, entering.pop(module), out))
 
@@ -333,10 +345,10 @@ def _last_activation(model: Any, x: Any) -> Any | None:
   return None
 
 
-def _is_plain(module: Any) -> bool:
+def _is_plain(module: torch.nn.Module) -> bool:
   has_parts = next(module.children(), None) is not None
   return not has_parts and next(module.parameters(), None) is None
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _array(tensor: torch.Tensor) -> np.ndarray:
   return np.ascontiguousarray(tensor.float().numpy())

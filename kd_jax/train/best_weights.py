@@ -69,7 +69,10 @@ def hand_on(state: TrainState) -> TrainState:
 
 
 def _kept(
-  state: TrainState, phase: Phase, value: float, settings: step_lib.Settings
+  state: TrainState,
+  phase: Phase,
+  value: float | np.float32,
+  settings: step_lib.Settings,
 ) -> dict[str, Any]:
   assert settings.mesh is not None
   kept = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +18,15 @@ from kd_jax.evals import features
 from kd_jax.interfaces import Method, TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
-from kd_jax.types import Batch, Taps, TrainState
+from kd_jax.types import (
+  Array,
+  Batch,
+  Frozen,
+  Params,
+  Taps,
+  TrainState,
+  Variables,
+)
 
 Batches = Callable[[], Any]  # a fresh, closeable pass over Batch
 
@@ -61,9 +69,7 @@ class Evaluator:
     sums = jax.jit(self._sums, out_shardings=whole)
     object.__setattr__(self, "_metrics", sums)
 
-  def __call__(
-    self, state: TrainState, frozen: Mapping[str, Any]
-  ) -> dict[str, float]:
+  def __call__(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
     """{'eval/<name>': value} of every eval and of the method's metrics."""
     params = state.ema or state.params
     variables = {
@@ -78,14 +84,20 @@ class Evaluator:
         found |= evaluate(*sets)
     return {f"eval/{name}": value for name, value in found.items()}
 
-  def _features(self, variables: Any, batches: Batches) -> features.Features:
+  def _features(
+    self, variables: Variables, batches: Batches
+  ) -> features.Features:
     with contextlib.closing(batches()) as stream:
       placed = (mesh_lib.put_batch(batch, self.mesh) for batch in stream)
       apply = functools.partial(self._taps, variables)
       return features.extract(apply, placed, self.tap)
 
   def _method_metrics(
-    self, params: Any, variables: Any, state: TrainState, frozen: Any
+    self,
+    params: Params,
+    variables: Variables,
+    state: TrainState,
+    frozen: Frozen,
   ) -> dict[str, float]:
     own = {"params": params.get("method", {}), **state.stats["method"]}
     sums: dict[str, np.ndarray] = {}
@@ -100,12 +112,12 @@ class Evaluator:
     found = {k: v for k, v in sums.items() if v[1]}
     return {name: float(top / bottom) for name, (top, bottom) in found.items()}
 
-  def _apply(self, variables: Any, image: Any) -> Taps:
+  def _apply(self, variables: Variables, image: Array) -> Taps:
     return self.student.apply(variables, as_unit(image), train=False)
 
   def _sums(
-    self, variables: Any, own: Any, frozen: Any, batch: Batch
-  ) -> dict[str, Any]:
+    self, variables: Variables, own: Variables, frozen: Frozen, batch: Batch
+  ) -> dict[str, Array]:
     batch = batch.replace(image=as_unit(batch.image))
     found = self.method.metrics(
       {**own, "artifact": frozen["artifact"]},

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+import optax
 from flax import linen as nn
 
 from kd_jax.interfaces import TeacherSource
@@ -20,7 +21,14 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
-from kd_jax.types import Phase, TrainState
+from kd_jax.types import (
+  Frozen,
+  Metrics,
+  Params,
+  Phase,
+  Stats,
+  TrainState,
+)
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
@@ -54,10 +62,10 @@ class Job:
   stretches: tuple[Stretch, ...]
   settings: step_lib.Settings
   optim: Optim
-  frozen: Mapping[str, Any]
+  frozen: Frozen
   batches: Callable[[int, Phase], Any]
   record: Callable[[int], Mapping[str, Any]]
-  evaluate: Callable[[TrainState, Mapping[str, Any]], Mapping[str, float]]
+  evaluate: Callable[[TrainState, Frozen], Mapping[str, float]]
   batch_size: int
   log_every: int
   eval_every: int
@@ -74,7 +82,7 @@ class Job:
     """Steps of all phases."""
     return self.stretches[-1].stop
 
-  def transform(self, stretch: Stretch) -> Any:
+  def transform(self, stretch: Stretch) -> optax.GradientTransformation:
     """The optimizer; stretches that keep its state share a schedule."""
     index = self.stretches.index(stretch)
     fresh = [i for i, s in enumerate(self.stretches) if s.phase.fresh_opt]
@@ -92,7 +100,9 @@ class Job:
     later = (s for s in self.stretches if step < s.stop)
     return next(later, self.stretches[-1])
 
-  def new_state(self, params: Any, stats: Any, key: jax.Array) -> TrainState:
+  def new_state(
+    self, params: Params, stats: Stats, key: jax.Array
+  ) -> TrainState:
     """The state before step 0."""
     first = self.stretches[0]
     opt = self.transform(first).init(step_lib.trainable(params, first.phase))
@@ -100,9 +110,9 @@ class Job:
 
 
 def placed_state(
-  params: Any,
-  stats: Any,
-  opt: Any,
+  params: Params,
+  stats: Stats,
+  opt: optax.OptState,
   key: jax.Array,
   settings: step_lib.Settings,
 ) -> TrainState:
@@ -219,7 +229,7 @@ class Run:
     return state
 
   def _after(
-    self, step: int, stretch: Stretch, state: TrainState, found: Any
+    self, step: int, stretch: Stretch, state: TrainState, found: Metrics
   ) -> TrainState:
     """Logs, evaluates, saves and stops where it is time to."""
     job, last = self.job, step == self.job.total_steps
@@ -299,7 +309,7 @@ class Run:
       for number, handler in old.items():
         signal.signal(number, handler)
 
-    def ask(*_: Any) -> None:
+    def ask(*_: object) -> None:
       self._asked_to_stop = True
       restore()  # A second signal ends the run at once.
 

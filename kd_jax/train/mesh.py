@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from kd_jax.types import Batch, TreeT
 
 AXIS = "data"
 
@@ -57,7 +59,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
+def place(tree: TreeT, mesh: Mesh, *, fsdp: bool = False) -> TreeT:
   """Copies a tree (the same on every process) to the mesh.
 
   Args:
@@ -67,7 +69,7 @@ def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
       it to every device (fully sharded data parallel).
   """
 
-  def put(x: Any) -> jax.Array:
+  def put(x: ArrayLike) -> jax.Array:
     # A buffer shared with the caller, or between parameters and their moving
     # average, could not be donated.
     return jax.device_put(x, leaf_sharding(x, mesh, fsdp=fsdp), may_alias=False)
@@ -75,7 +77,9 @@ def place(tree: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
   return jax.tree.map(put, tree)
 
 
-def leaf_sharding(x: Any, mesh: Mesh, *, fsdp: bool) -> NamedSharding:
+def leaf_sharding(
+  x: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh, *, fsdp: bool
+) -> NamedSharding:
   """Where one array of the train state lives."""
   axes = [a for a, n in enumerate(np.shape(x)) if n and n % mesh.size == 0]
   if not fsdp or not axes:
@@ -84,7 +88,7 @@ def leaf_sharding(x: Any, mesh: Mesh, *, fsdp: bool) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*[None] * largest, AXIS))
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
+def put_batch(batch: Batch, mesh: Mesh) -> Batch:
   """This process's rows become its part of the global batch."""
   sharding = sharded(mesh)
   return jax.tree.map(

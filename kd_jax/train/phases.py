@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +13,16 @@ from flax import linen as nn
 from kd_jax import trees
 from kd_jax.interfaces import Method, TeacherSource
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.types import HEAD, Array, Batch, Phase, Specs
+from kd_jax.types import (
+  HEAD,
+  Array,
+  Batch,
+  Frozen,
+  Params,
+  Phase,
+  Specs,
+  Variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +82,7 @@ def _taps(student: nn.Module, image: jax.ShapeDtypeStruct) -> Specs:
   )
 
 
-def teacher_specs(
-  source: TeacherSource, frozen: Mapping[str, Any], batch: Batch
-) -> Specs:
+def teacher_specs(source: TeacherSource, frozen: Frozen, batch: Batch) -> Specs:
   """Tap shapes of the teacher, nothing is computed."""
   return jax.eval_shape(lambda f, b: dict(source(f, b).taps), frozen, batch)
 
@@ -145,7 +151,7 @@ def check_method(method: Method, specs: tuple[Specs, Specs]) -> None:
   jax.eval_shape(lambda key: method.init(key, *specs), jax.random.key(0))
 
 
-def check_trainable(phase: Phase, params: Mapping[str, Any]) -> None:
+def check_trainable(phase: Phase, params: Params) -> None:
   """Whether every path prefix of a phase names a parameter.
 
   Raises:
@@ -176,7 +182,9 @@ def init_variables(
   options = {"xla_backend_optimization_level": 0}
 
   @jax.jit
-  def init(student_key, method_key):
+  def init(
+    student_key: Array, method_key: Array
+  ) -> tuple[Variables, dict[str, Any]]:
     variables = student.init(student_key, image, train=False)
     return variables, dict(method.init(method_key, *specs))
 

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,21 @@ from kd_jax.align import maps
 from kd_jax.interfaces import TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Array, Batch
+from kd_jax.types import Array, Batch, Frozen
+
+States = dict[str, basis_lib.ScatterState]
+"""{tap: its running sums}."""
 
 
 def scatter(
   source: TeacherSource,
-  frozen: Mapping[str, Any],
+  frozen: Frozen,
   taps: tuple[str, ...],
   batches: Iterable[Batch],
   mesh: jax.sharding.Mesh,
   *,
   cut: views.Cut,
-) -> dict[str, basis_lib.ScatterState]:
+) -> States:
   """Sums over the rows of teacher taps, in a single pass over `batches`.
 
   Every position of a map is a row; so is every patch among tokens.
@@ -42,7 +44,7 @@ def scatter(
   whole = mesh_lib.replicated(mesh)
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-  def update(states, frozen, batch):
+  def update(states: States, frozen: Frozen, batch: Batch) -> States:
     seen = views.seen(batch, cut)
     found = source(frozen, seen).taps
     return {
@@ -95,7 +97,7 @@ def load_or_fit(
 def load_or_fit_all(
   paths: Mapping[str, Path],
   fingerprints: Mapping[str, str],
-  fit_them: Callable[[tuple[str, ...]], Mapping[str, Any]],
+  fit_them: Callable[[tuple[str, ...]], Mapping[str, basis_lib.ScatterState]],
 ) -> dict[str, basis_lib.Basis]:
   """As `load_or_fit` for several taps; the missing ones in a single pass.
 

@@ -20,10 +20,18 @@ from kd_jax import trees
 from kd_jax.interfaces import TeacherSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.types import Array, Batch, Phase, TrainState
+from kd_jax.types import (
+  Array,
+  Batch,
+  Frozen,
+  Params,
+  Phase,
+  Stats,
+  TrainState,
+)
 
 Step = Callable[
-  [TrainState, Mapping[str, Any], Batch], tuple[TrainState, dict[str, Any]]
+  [TrainState, Frozen, Batch], tuple[TrainState, dict[str, Array]]
 ]
 
 
@@ -84,8 +92,8 @@ class Objective:
     self,
     leaves: Mapping[str, Array],
     state: TrainState,
-    stats: Mapping[str, Any],
-    frozen: Mapping[str, Any],
+    stats: Stats,
+    frozen: Frozen,
     batch: Batch,
     key: Array,
   ) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
@@ -130,13 +138,15 @@ class Objective:
     )
 
   def gradients(
-    self, state: TrainState, frozen: Mapping[str, Any], batch: Batch, key: Array
-  ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Any]]:
+    self, state: TrainState, frozen: Frozen, batch: Batch, key: Array
+  ) -> tuple[dict[str, Array], dict[str, Array], Stats]:
     """(gradients, metrics, statistics), averaged over the microbatches."""
     leaves = trainable(state.params, self.phase)
     grad = jax.grad(self.loss, has_aux=True)
 
-    def one(stats, part):
+    def one(
+      stats: Stats, part: tuple[Batch, Array | int]
+    ) -> tuple[Stats, tuple[dict[str, Array], dict[str, Array]]]:
       micro, index = part
       micro_key = jax.random.fold_in(key, index)
       grads, (metrics, stats) = grad(
@@ -169,7 +179,9 @@ def make_train_step(
   objective = Objective(student, source, phase, settings)
 
   @functools.partial(jax.jit, donate_argnums=0)
-  def train_step(state, frozen, batch):
+  def train_step(
+    state: TrainState, frozen: Frozen, batch: Batch
+  ) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     grads, metrics, stats = objective.gradients(state, frozen, batch, key)
     leaves = trainable(state.params, phase)
@@ -191,12 +203,14 @@ def make_train_step(
   return train_step
 
 
-def trainable(params: Mapping[str, Any], phase: Phase) -> dict[str, Any]:
+def trainable(params: Params, phase: Phase) -> dict[str, Array]:
   """{path: leaf} of the parameters that `phase` updates."""
   return trees.select(params, phase.trainable, phase.frozen)
 
 
-def average(ema: Any, params: Any, decay: float) -> Any:
+def average(
+  ema: optax.Params, params: optax.Params, decay: float
+) -> optax.Params:
   """The new `decay * ema + (1 - decay) * params`; {} if there is none."""
   if not ema:
     return ema

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float
 
 from kd_jax import trees
 from kd_jax.methods import supervised
@@ -23,7 +24,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.views import as_unit
-from kd_jax.types import TrainState, Variables
+from kd_jax.types import Array, Batch, TrainState, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +107,11 @@ class Finetune:
         hits += np.asarray(self._hits(variables, batch))
     return float(hits[0] / hits[1])
 
-  def _fresh(self, key: Any) -> Mapping[str, Any]:
+  def _fresh(self, key: Array) -> Variables:
     image = jnp.zeros((1, *self.model.example_size, 3))
     return self.model.init(key, image, train=False)
 
-  def _count(self, variables: Any, batch: Any) -> Any:
+  def _count(self, variables: Variables, batch: Batch) -> Float[Array, " 2"]:
     taps = self.model.apply(variables, as_unit(batch.image), train=False)
     hit = jnp.argmax(taps["logits"], -1) == batch.label
     return jnp.stack([jnp.sum(hit * batch.mask), jnp.sum(batch.mask)])

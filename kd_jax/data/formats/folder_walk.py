@@ -39,7 +39,7 @@ class Listing:
     times: modification time of every directory, ns; -1 if it was just now.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.paths = bytearray()
     self.ends, self.sizes, self.tops = array("q"), array("q"), array("i")
     self.top_names: list[str] = []

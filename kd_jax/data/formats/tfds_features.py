@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kd_jax.data.formats.tfds_prepared import Prepared
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
 
 # Where data sets keep the name of the file that a record was made of.
 _NAME_KEYS = ("file_name", "filename", "image/filename", "image/file_name")
@@ -65,7 +68,12 @@ def name_key(prepared: Prepared) -> str:
   return next(texts, "")
 
 
-def _choose(prepared: Prepared, field: str, wanted: str, kind: Any) -> str:
+def _choose(
+  prepared: Prepared,
+  field: str,
+  wanted: str,
+  kind: type[tfds.features.FeatureConnector],
+) -> str:
   features = prepared.features
   found = sorted(key for key, f in features.items() if isinstance(f, kind))
   if wanted and wanted not in found:

@@ -13,9 +13,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kd_jax.resolve import near
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
 
 FORMATS = ("array_record", "tfrecord")
 """File formats that can be read, the better one first."""
@@ -131,7 +134,7 @@ def root(data_dir: str = "") -> Path:
   return Path(place or "~/tensorflow_datasets").expanduser()
 
 
-def _shards(split: Any) -> Shards:
+def _shards(split: tfds.core.SplitInfo) -> Shards:
   paths = tuple(os.fspath(path) for path in split.filepaths)
   return Shards(paths, tuple(split.shard_lengths))
 

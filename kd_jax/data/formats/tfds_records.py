@@ -29,7 +29,7 @@ class Records:
     splits: names of its splits.
   """
 
-  def __init__(self, prepared: Prepared, splits: Sequence[str]):
+  def __init__(self, prepared: Prepared, splits: Sequence[str]) -> None:
     parts = [prepared.splits[split] for split in splits]
     self._shards = shards = Shards(
       sum((part.paths for part in parts), ()),
@@ -106,7 +106,7 @@ def columns(
 class _TFRecords:
   """Records of TFRecord files, found by their headers once and for all."""
 
-  def __init__(self, shards: Shards):
+  def __init__(self, shards: Shards) -> None:
     self._paths = shards.paths
     self._ends = np.cumsum(shards.lengths)
     build = functools.partial(_index, shards)

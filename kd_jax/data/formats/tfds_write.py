@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -22,6 +22,9 @@ from tqdm import tqdm
 from kd_jax.data.formats import tfds_prepared
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
 
 _VERSION = "1.0.0"
 _THREADS = 8  # shards written at a time
@@ -136,7 +139,10 @@ def _write_splits(
 
 
 def _write_split(
-  source: DataSource, features: Any, head: Path, shards: Sequence[range]
+  source: DataSource,
+  features: tfds.features.FeaturesDict,
+  head: Path,
+  shards: Sequence[range],
 ) -> list[int]:
   """Bytes of the records of each shard."""
   named = list(source.ids())
@@ -166,7 +172,9 @@ def _write_split(
     return list(tqdm(done, title, len(shards), delay=2, disable=None))
 
 
-def _example(record: Record, name: str, features: Any) -> dict[str, Any]:
+def _example(
+  record: Record, name: str, features: tfds.features.FeaturesDict
+) -> dict[str, Any]:
   image = record["image"]
   if not isinstance(image, bytes):
     file = io.BytesIO()

@@ -38,7 +38,7 @@ class Source(interfaces.DataSource):
   labels: bool = True
   classes: tuple[int, ...] = ()
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     object.__setattr__(self, "classes", tuple(self.classes))
     if len(set(self.classes) & set(range(10))) != len(self.classes):
       raise ValueError(

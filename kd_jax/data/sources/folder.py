@@ -60,7 +60,7 @@ class Source(interfaces.DataSource):
   skip_corrupt: bool = False
   exif_rotation: bool = True
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.csv:
       _ = self._named
     _ = self._rows

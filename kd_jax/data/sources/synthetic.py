@@ -31,7 +31,7 @@ class Source(interfaces.DataSource):
   num_classes: int = 10
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     least = {"size": 1, "length": 1, "num_classes": 0, "seed": 0}
     for name, low in least.items():
       if getattr(self, name) < low:

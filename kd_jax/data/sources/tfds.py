@@ -62,7 +62,7 @@ class Source(interfaces.DataSource):
   label_key: str = ""
   skip_corrupt: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _ = self._image_key, self.class_names, self._rows
     # Missing files are found now, not in the middle of an epoch.
     _ = [self._prepared.splits[name].stats for name in self._origins]

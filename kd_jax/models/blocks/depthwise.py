@@ -170,7 +170,9 @@ def _weight_grad(padded: Array, g: Array, size: int, window: Window) -> Array:
   out = g.shape[1:3]
   shifts = list(_shifts(size, out, window.stride, window.dilation))
 
-  def add(sums: tuple[Array, ...], pair: tuple[Array, Array]):
+  def add(
+    sums: tuple[Array, ...], pair: tuple[Array, Array]
+  ) -> tuple[tuple[Array, ...], None]:
     xi, gi = pair
     return tuple(
       s + xi[pixels] * gi

@@ -31,7 +31,9 @@ kaiming_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
 def torch_linear_init(fan_in: int) -> initializers.Initializer:
   """PyTorch's default for linear layers: U(-1, 1) / sqrt(fan_in)."""
 
-  def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32):
+  def init(
+    key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32
+  ) -> Array:
     bound = 1.0 / math.sqrt(fan_in)
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 

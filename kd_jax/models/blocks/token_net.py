@@ -69,7 +69,7 @@ class TokenNet(backbone.Backbone):
     """The head: logits and taps of tokens with so many prefixes."""
     raise NotImplementedError
 
-  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, Any]]:
+  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, int | None]]:
     """See `Backbone.entry`; a run is told its first block and its prefix."""
     places = {stage: (stage, 0) for stage in STAGES}
     for stage in STAGES[1:-1]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -293,7 +293,7 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n t d"], *, train: bool, **call: Any
+    self, x: Float[Array, "n t d"], *, train: bool, **call: Array | Rotate
   ) -> tuple[Float[Array, "n t d"], dict[str, Array]]:
     """Runs the blocks.
 
@@ -323,12 +323,25 @@ def blocks_of(stage: str, depth: int) -> range:
   return range((k - 1) * depth // 4, k * depth // 4)
 
 
-def check_fields(model: Any, *, depth: str = "depth") -> None:
+class Tokens(Protocol):
+  """A network whose fields `check_fields` reads.
+
+  Attributes:
+    img_size: see `token_net.TokenNet`.
+    patch_size: the same.
+    embed_dim: the same.
+  """
+
+  img_size: patches.Pair
+  patch_size: patches.Pair
+  embed_dim: int
+
+
+def check_fields(model: Tokens, *, depth: str = "depth") -> None:
   """Raises ValueError for impossible fields.
 
   Args:
-    model: has img_size, patch_size and embed_dim; and num_heads where it
-      attends.
+    model: has `num_heads` too where it attends.
     depth: name of its field that says the number of blocks.
   """
   for name in ("img_size", "patch_size"):

@@ -8,13 +8,14 @@ that depends on sizes alone is a NumPy constant of the trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.nn import initializers
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers
@@ -26,6 +27,11 @@ linear_init = initializers.normal(0.02)
 """Of all linear layers; timm truncates it at 100 standard deviations."""
 
 _BLOCKED = -100.0
+
+Sides = int | tuple[Any, ...] | list[Any]
+"""A side, or (height, width); or one of either per stage. Users set it."""
+
+_Map = TypeVar("_Map", Array, np.ndarray)
 
 
 class Window(NamedTuple):
@@ -89,7 +95,7 @@ def _regions(length: int, size: int, shift: int) -> np.ndarray:
   return (place >= length - size).astype(int) + (place >= length - shift)
 
 
-def _cut(x: Any, size: tuple[int, int]) -> Any:
+def _cut(x: _Map, size: tuple[int, int]) -> _Map:
   n, height, width, d = x.shape
   h, w = size
   x = x.reshape(n, height // h, h, width // w, w, d)
@@ -117,7 +123,7 @@ def softmax_attention(
   return mixed.reshape(*mixed.shape[:3], -1)
 
 
-def wide(dtype: Any) -> jnp.dtype:
+def wide(dtype: DTypeLike) -> jnp.dtype:
   """`dtype`, but at least float32: for logits and softmax."""
   return jnp.promote_types(dtype, jnp.float32)
 
@@ -289,7 +295,7 @@ def fitted(
   )
 
 
-def pair(name: str, value: Any) -> tuple[int, int]:
+def pair(name: str, value: Sides) -> tuple[int, int]:
   """A side, or (height, width), as a pair.
 
   Raises:
@@ -304,14 +310,17 @@ def pair(name: str, value: Any) -> tuple[int, int]:
   return sides
 
 
-def per_stage(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+def per_stage(name: str, value: Sides) -> tuple[tuple[int, int], ...]:
   """A side, a pair, or one of either for each of 4 stages, as 4 pairs.
 
   Raises:
     ValueError: it is none of these.
   """
-  single = not isinstance(value, tuple | list) or len(value) == 2
-  values = (value,) * 4 if single else tuple(value)
+  values = (
+    tuple(value)
+    if isinstance(value, tuple | list) and len(value) != 2
+    else (value,) * 4
+  )
   if len(values) != 4:
     raise ValueError(
       f"{name} is {value!r}; it must be an integer, (height, width), or one of "
@@ -320,7 +329,7 @@ def per_stage(name: str, value: Any) -> tuple[tuple[int, int], ...]:
   return tuple(pair(name, v) for v in values)
 
 
-def frozen(value: Any) -> Any:
+def frozen(value: object) -> Any:
   """Lists inside of `value` as tuples, which can be hashed."""
   nested = isinstance(value, tuple | list)
   return tuple(frozen(v) for v in value) if nested else value

@@ -35,7 +35,9 @@ _OLS = {**_CONV, "stem_type": "overlap", **_A}
 _HUGE = {"crop_pct": 1.0, "input_size": (3, 384, 384)}
 
 
-def _variant(width: int, *depths: int, **more: Any) -> dict[str, Any]:
+def _variant(
+  width: int, *depths: int, **more: backbone.FieldValue
+) -> dict[str, Any]:
   dims = tuple(width * 2**i for i in range(4))
   return {"depths": depths, "dims": dims, **more}
 

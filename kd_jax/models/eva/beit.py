@@ -20,7 +20,9 @@ from kd_jax.models.blocks import transformer, windows
 from kd_jax.models.eva import base
 
 
-def _variant(size: str, image: int = 224, **more: Any) -> dict[str, Any]:
+def _variant(
+  size: str, image: int = 224, **more: backbone.FieldValue
+) -> dict[str, Any]:
   large = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
   return {
     **(large if size == "large" else {}),

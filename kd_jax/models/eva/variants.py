@@ -13,7 +13,11 @@ from kd_jax.models.eva import base
 
 
 def _variant(
-  embed_dim: int, depth: int, num_heads: int, image: int = 224, **more: Any
+  embed_dim: int,
+  depth: int,
+  num_heads: int,
+  image: int = 224,
+  **more: backbone.FieldValue,
 ) -> dict[str, Any]:
   return {
     "embed_dim": embed_dim,

@@ -227,7 +227,7 @@ def _depths(repeats: list[int], factor: float) -> list[int]:
   return counts[::-1]
 
 
-def _check_depth(value: Any, groups: int) -> None:
+def _check_depth(value: float | tuple[float, ...], groups: int) -> None:
   if not isinstance(value, tuple):
     _above_zero("depth_multiplier", value)
     return
@@ -239,6 +239,6 @@ def _check_depth(value: Any, groups: int) -> None:
     _above_zero("depth_multiplier", number)
 
 
-def _above_zero(name: str, value: Any) -> None:
+def _above_zero(name: str, value: object) -> None:
   if not isinstance(value, int | float) or not value > 0:
     raise ValueError(f"{name} is {value!r}; it must be > 0")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kd_jax.models import backbone
 from kd_jax.models.mobile import base
 
 _B = (
@@ -110,7 +111,7 @@ _SCALES = {
 
 
 def _variant(
-  scale: str, size: int, crop_pct: float = 0.875, **more: Any
+  scale: str, size: int, crop_pct: float = 0.875, **more: backbone.FieldValue
 ) -> dict[str, Any]:
   width, depth = _SCALES[scale]
   return {

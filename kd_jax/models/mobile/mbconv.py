@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -121,7 +121,9 @@ def _decode(word: str) -> Spec:
 def goog_init(groups: int) -> initializers.Initializer:
   """N(0, 2 / (k k c_out / groups)), for a kernel in HWIO."""
 
-  def init(key: Array, shape: Any, dtype: Any = "float32") -> Array:
+  def init(
+    key: Array, shape: Sequence[int], dtype: layers.Dtype = "float32"
+  ) -> Array:
     fan_out = shape[0] * shape[1] * shape[3] // groups
     return initializers.normal(math.sqrt(2 / fan_out))(key, shape, dtype)
 

@@ -74,11 +74,13 @@ _LC = (
 )
 
 
-def _small(**more: Any) -> dict[str, Any]:
+def _small(**more: backbone.FieldValue) -> dict[str, Any]:
   return {"arch_def": _SMALL, "head_width": 1024, **more}
 
 
-def _minimal(arch: tuple[str, ...], **more: Any) -> dict[str, Any]:
+def _minimal(
+  arch: tuple[str, ...], **more: backbone.FieldValue
+) -> dict[str, Any]:
   """3x3 windows, ReLU and no squeeze-and-excitation."""
   for old, new in (("_k5", "_k3"), ("_nre", ""), ("_se0.25", "")):
     arch = tuple(group.replace(old, new) for group in arch)

@@ -21,7 +21,12 @@ from kd_jax.models.blocks import layers, strides
 
 
 def _variant(
-  depth: int, w0: int, wa: float, wm: float, group_size: int, **more: Any
+  depth: int,
+  w0: int,
+  wa: float,
+  wm: float,
+  group_size: int,
+  **more: backbone.FieldValue,
 ) -> dict[str, Any]:
   return {
     "depth": depth,

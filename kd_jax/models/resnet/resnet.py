@@ -41,7 +41,9 @@ _SIZES = {
 _BASIC = ("10", "18", "34")
 
 
-def _variant(size: str, *options: dict[str, Any], **more: Any) -> dict:
+def _variant(
+  size: str, *options: dict[str, Any], **more: backbone.FieldValue
+) -> dict[str, Any]:
   block = "basic" if size in _BASIC else "bottleneck"
   fields: dict[str, Any] = {"layers": _SIZES[size], "block": block}
   for option in options:

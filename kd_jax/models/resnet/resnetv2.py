@@ -24,7 +24,9 @@ from kd_jax.models.blocks import depthwise, layers, strides
 HALF = (0.5, 0.5, 0.5)
 
 
-def _variant(*sizes: int, width: int, **more: Any) -> dict[str, Any]:
+def _variant(
+  *sizes: int, width: int, **more: backbone.FieldValue
+) -> dict[str, Any]:
   return {"layers": sizes, "width_factor": width, **more}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
@@ -20,7 +21,9 @@ from kd_jax.models.blocks import layers, window_checkpoints, windows
 from kd_jax.types import STAGES
 
 
-def _variant(embed_dim: int, depth: int, heads: int, **more: Any) -> dict:
+def _variant(
+  embed_dim: int, depth: int, heads: int, **more: backbone.FieldValue
+) -> dict[str, Any]:
   return {
     "embed_dim": embed_dim,
     "depths": (2, 2, depth, 2),
@@ -121,7 +124,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n m l d"], mask: Any
+    self, x: Float[Array, "n m l d"], mask: np.ndarray | None
   ) -> Float[Array, "n m l d"]:
     """Mixes the tokens of each window; see `windows.softmax_attention`."""
     d = x.shape[-1]

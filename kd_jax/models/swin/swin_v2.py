@@ -93,7 +93,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n m l d"], mask: Any
+    self, x: Float[Array, "n m l d"], mask: np.ndarray | None
   ) -> Float[Array, "n m l d"]:
     """Mixes the tokens of each window; see `windows.softmax_attention`."""
     d = x.shape[-1]

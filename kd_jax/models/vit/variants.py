@@ -39,12 +39,14 @@ _CLIP_FACTS = {
 _NO_FACTS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def _group(names: str, **fields: Any) -> dict[str, dict[str, Any]]:
+def _group(
+  names: str, **fields: backbone.FieldValue
+) -> dict[str, dict[str, Any]]:
   """{name: fields of the model}; `fields` win over what the name says."""
   return {name: _fields(name, **fields) for name in names.split()}
 
 
-def _fields(name: str, **fields: Any) -> dict[str, Any]:
+def _fields(name: str, **fields: backbone.FieldValue) -> dict[str, Any]:
   width, depth, heads, ratio = _SIZES[name.split("_")[1]]
   sizes = re.findall(r"_(\d+)(?:_|$)", name)
   image = fields.get("img_size", int(sizes[-1]) if sizes else 0)
@@ -182,7 +184,9 @@ _POOLED = {
 }
 
 
-def _clip(names: str, **fields: Any) -> dict[str, dict[str, Any]]:
+def _clip(
+  names: str, **fields: backbone.FieldValue
+) -> dict[str, dict[str, Any]]:
   facts = {"crop_pct": 1.0, **_CLIP_FACTS}
   return _group(
     names, **{**facts, "pre_norm": True, "norm_eps": 1e-5, **fields}
@@ -240,7 +244,7 @@ _CLIP = {
 
 
 def _siglip(
-  prefix: str, sizes: str, **fields: Any
+  prefix: str, sizes: str, **fields: backbone.FieldValue
 ) -> dict[str, dict[str, Any]]:
   """Both kinds of pooling, without classifier."""
   found = {}
