@@ -18,6 +18,7 @@ def counts(config: ConfigDict) -> None:
     "log_every": config.log_every,
     "eval.every": config.eval.every,
     "eval.limit": config.eval.limit,
+    "eval.pictures": config.eval.pictures,
     "fit.examples": config.fit.examples,
     "checkpoint.every": config.checkpoint.every,
     "input.workers": config.input.workers,

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import kd_jax
 from kd_jax import resolve, trees
+from kd_jax.build import eval_sets
 from kd_jax.data import pipeline
 from kd_jax.data.bank.bank import Bank
 from kd_jax.data.preprocess import Preprocess
@@ -239,39 +240,17 @@ def evaluator(
     mesh: devices.
     views: how images are prepared.
     skips: where images that cannot be read are listed.
-    judged: whether evaluations choose weights; then the method's metrics are
-      of images that no eval reads: config.eval.judge, or the training data.
+    judged: whether evaluations choose weights, see `eval_sets.open_sets`.
 
   Raises:
-    ValueError: evals without two sets of labelled images to compare, or of a
-      tap that is no vector per image.
+    ValueError: evals without two sets of labelled images to compare, or of
+      the student's classifier on labels of other classes.
   """
   mesh_lib.check_batch(config.eval.batch_size, mesh, field="eval.batch_size")
-  names = (config.eval.train.name, config.eval.test.name)
-  if config.eval.evals and not all(names):
-    raise ValueError(
-      f"the evals {config.eval.evals} compare two labelled sets; "
-      f"config.eval.train.name and test.name are {names}. Name both, or "
-      "switch them off with --config.eval.evals=()"
-    )
-  own = ConfigDict({"name": ""})
-  wanted = (config.eval.train, config.eval.test)
-  sets = [
-    data(part if part.name else config.data)
-    for part in (wanted if config.eval.evals else (own, own))
-  ]
-  for field, found in zip(("train", "test"), sets, strict=True):
-    if config.eval.evals and not found.num_classes:
-      raise ValueError(
-        f"the evals {config.eval.evals} need labels, and config.eval.{field} "
-        "has none. Use labelled data, or switch them off with "
-        "--config.eval.evals=()"
-      )
-  judge = config.eval.judge if config.eval.judge.name else config.data
-  sets.append(data(judge) if judged else sets[1])
+  sets = eval_sets.open_sets(config, net.num_classes, judged=judged)
   train, test, judge = (
     functools.partial(eval_stream, config, found, views, skips.report(found))
-    for found in sets
+    for found in (sets.train, sets.test, sets.judge)
   )
   return evaluate.Evaluator(
     student=net,
@@ -281,6 +260,7 @@ def evaluator(
     train=train,
     test=test,
     judge=judge,
+    labels=sets.labels,
     online=getattr(source, "bank", None) is None,
     evals=tuple(config.eval.evals),
     tap=config.eval.tap,

@@ -19,10 +19,25 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import convert, resolve, trees
-from kd_jax.build import artifacts, bank_checks, checks, network_facts, setup
+from kd_jax.build import (
+  artifacts,
+  bank_checks,
+  checks,
+  eval_sets,
+  network_facts,
+  setup,
+)
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.report import metrics, page, summary, throughput
+from kd_jax.report import (
+  metrics,
+  neighbours,
+  page,
+  pictures,
+  summary,
+  throughput,
+  training_views,
+)
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import evaluate, loop, phases, workdir
@@ -96,6 +111,7 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   try:
     job = _job(config, parts, artifacts.fitted(config, parts, where))
     state = _start(config, parts, job, checkpoints)
+    _draw_views(config, parts, where)
     state = _train(job, checkpoints, state, where)
   finally:
     checkpoints.close()
@@ -316,6 +332,39 @@ def _train(
       progress.close()
 
 
+def _draw_views(config: ConfigDict, parts: Parts, where: Path) -> None:
+  """Shows the first images as the network will get them."""
+  if jax.process_index() or not config.eval.pictures:
+    return
+  shown = training_views.collect(
+    parts.data,
+    parts.views,
+    parts.settings.view,
+    count=config.eval.pictures,
+    seed=config.seed,
+    bank=parts.taught.bank,
+  )
+  pictures.keep(where, "views", training_views.draw(shown))
+
+
+def _draw_neighbours(
+  config: ConfigDict, parts: Parts, variables: Mapping[str, Any], where: Path
+) -> None:
+  """Shows what student and teacher, if one runs, find alike."""
+  if not config.eval.pictures:
+    return
+  gallery, queries = eval_sets.chosen(config)
+  networks = {"student": neighbours.of_student(parts.student, variables)}
+  taught = parts.taught
+  if taught.bank is None and "feature" in parts.specs[1]:
+    teacher = neighbours.of_teacher(taught.source, taught.variables)
+    networks = {"teacher": teacher, **networks}
+  png = neighbours.draw(
+    queries, gallery, parts.views, networks, count=config.eval.pictures
+  )
+  pictures.keep(where, "neighbours", png)
+
+
 def _finish(
   config: ConfigDict, parts: Parts, state: TrainState, where: Path
 ) -> Result:
@@ -339,6 +388,7 @@ def _finish(
     convert.save_timm(
       student, variables, where / "student", name=config.student.name
     )
+    _draw_neighbours(config, parts, variables, where)
     page.write_report(where)
     for line in metrics.read(where):
       last |= line
