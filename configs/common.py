@@ -74,6 +74,7 @@ def base() -> ConfigDict:
       "train": {"name": ""},  # read by evals only; '': the training data
       "test": {"name": ""},
       "judge": {"name": ""},  # chooses weights; '': the training data
+      "pictures": 6,  # training views and queries in the report; 0: none
     }
   )
   config.log_every = 50

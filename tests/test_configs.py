@@ -64,21 +64,3 @@ def test_smoke_runs_to_an_exported_student(name, tmp_path):
   )
   assert np.isfinite(taps["pooled"]).all() and np.ptp(taps["pooled"]) > 0
   assert (tmp_path / "report.html").stat().st_size > 10_000
-
-
-def test_quickstart_tells_the_whole_story(tmp_path, capsys):
-  spec = f"{ROOT}/configs/quickstart.py:smoke"
-  arguments = ["--config", spec, "--workdir", str(tmp_path)]
-  assert main.main(arguments) == 0
-  text = capsys.readouterr().out
-  for row in ("none (from scratch)", "KDEP from the teacher", "supervised"):
-    (line,) = [t for t in text.splitlines() if t.startswith(row)]
-    assert "±" in line and "(2 seeds)" in line
-  page = (tmp_path / "report.html").read_text()
-  assert "KDEP from the teacher" in page and page.count("<section>") == 3
-  teacher, student = (
-    json.loads((tmp_path / run / "summary.json").read_text())
-    for run in ("teacher", "kdep")
-  )
-  assert teacher["student_width"] == student["teacher_width"] == 128
-  assert student["student_width"] == 48

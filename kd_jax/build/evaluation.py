@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from kd_jax.build import images
+from kd_jax.build.eval_sets import Sets
 from kd_jax.data import pipeline
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
@@ -26,10 +24,9 @@ def evaluator(
   teaching: Teaching,
   method: Method,
   inputs: Inputs,
+  sets: Sets,
   mesh: jax.sharding.Mesh,
   skips: SkipLog,
-  *,
-  judged: bool = False,
 ) -> Evaluator:
   """The evaluator of a run.
 
@@ -39,22 +36,15 @@ def evaluator(
     teaching: the teacher.
     method: whose metrics are taken.
     inputs: training images; their views are used for all sets.
+    sets: what is compared.
     mesh: the devices.
     skips: where images that cannot be read are listed.
-    judged: whether evaluations choose weights; then the method's metrics are
-      of images that no eval reads: config.eval.judge, or the training data.
 
   Raises:
-    ValueError: evals without two sets of labelled images to compare.
+    ValueError: a batch size that the devices cannot share.
   """
   wanted = config.eval
   mesh_lib.check_batch(wanted.batch_size, mesh, field="eval.batch_size")
-  train, test = _sets(
-    tuple(wanted.evals), wanted.train.to_dict(), wanted.test.to_dict(), inputs
-  )
-  judge = test
-  if judged:
-    judge = _named(wanted.judge.to_dict()) or inputs.source
 
   def reader(source: DataSource) -> functools.partial[pipeline.Batches]:
     return functools.partial(
@@ -73,45 +63,11 @@ def evaluator(
     source=teaching.source,
     method=method,
     mesh=mesh,
-    train=reader(train),
-    test=reader(test),
-    judge=reader(judge),
+    train=reader(sets.train),
+    test=reader(sets.test),
+    judge=reader(sets.judge),
+    labels=sets.labels,
     online=teaching.bank is None,
     evals=tuple(wanted.evals),
     tap=wanted.tap,
   )
-
-
-def _sets(
-  evals: tuple[str, ...],
-  train: Mapping[str, Any],
-  test: Mapping[str, Any],
-  inputs: Inputs,
-) -> tuple[DataSource, DataSource]:
-  """The two sets that evals compare; the training images if there are none.
-
-  Raises:
-    ValueError: one of them is not named, or has no labels.
-  """
-  if not evals:
-    return inputs.source, inputs.source
-  names = (train["name"], test["name"])
-  if not all(names):
-    raise ValueError(
-      f"the evals {evals} compare two labelled sets; config.eval.train.name "
-      f"and test.name are {names}. Name both, or switch them off with "
-      "--config.eval.evals=()"
-    )
-  found = images.source(train), images.source(test)
-  for field, each in zip(("train", "test"), found, strict=True):
-    if not each.num_classes:
-      raise ValueError(
-        f"the evals {evals} need labels, and config.eval.{field} has none. "
-        "Use labelled data, or switch them off with --config.eval.evals=()"
-      )
-  return found
-
-
-def _named(fields: Mapping[str, Any]) -> DataSource | None:
-  """The source, if its fields name one."""
-  return images.source(fields) if fields["name"] else None

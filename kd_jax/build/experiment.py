@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from kd_jax.build import (
   checks,
+  eval_sets,
   evaluation,
   images,
   network_facts,
@@ -23,7 +24,7 @@ from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
-from kd_jax.train.experiment import Experiment, Names, Schedule
+from kd_jax.train.experiment import Experiment, Names, Pictures, Schedule
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teaching import Teaching
 from kd_jax.types import Specs
@@ -57,8 +58,11 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
   )
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
+  sets = eval_sets.open_sets(
+    config.eval.to_dict(), data, student.num_classes, judged=judged
+  )
   evaluate = evaluation.evaluator(
-    config, student, teaching, method, inputs, mesh, skips, judged=judged
+    config, student, teaching, method, inputs, sets, mesh, skips
   )
   checks.eval_tap(evaluate.evals, evaluate.tap, specs[0])
   return Experiment(
@@ -75,6 +79,7 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
     inputs=inputs,
     fit=images.fit(config.fit.to_dict(), teaching, inputs, mesh, Path(where)),
     evaluate=evaluate,
+    pictures=Pictures(config.eval.pictures, sets.test, sets.train),
     initial=networks.initial(config.student.to_dict(), config.init_from),
   )
 
@@ -100,6 +105,7 @@ def _schedule(config: ConfigDict) -> Schedule:
       "log_every": config.log_every,
       "eval.every": config.eval.every,
       "eval.limit": config.eval.limit,
+      "eval.pictures": config.eval.pictures,
       "fit.examples": config.fit.examples,
       "checkpoint.every": config.checkpoint.every,
       "input.workers": config.input.workers,

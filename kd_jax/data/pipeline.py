@@ -132,7 +132,7 @@ def train_batches(  # noqa: PLR0913
       f"exceeds the source's {len(source)} records; lower batch_size or use a "
       "larger split"
     )
-  dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+  dataset = shuffled(len(source), seed)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
   dataset = dataset.repeat(None).map_with_index(fetch)
@@ -145,6 +145,11 @@ def train_batches(  # noqa: PLR0913
     _parse_flags()
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers))
   return Batches(dataset, on_skip)
+
+
+def shuffled(length: int, seed: int) -> grain.MapDataset:
+  """The order of the records in `train_batches`; [i] is the i-th of epoch 0."""
+  return grain.MapDataset.range(length).seed(seed).shuffle()
 
 
 def eval_batches(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from kd_jax import interfaces, losses
@@ -53,7 +52,8 @@ class Method(interfaces.Method):
   def metrics(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
   ) -> dict[str, tuple[Array, Array]]:
-    """Top-1 accuracy."""
+    """Top-1 accuracy, of the rows that have a label."""
     del variables, teacher
     hit = jnp.argmax(taps["logits"], -1) == batch.label
-    return {"accuracy": (hit, jax.numpy.ones(hit.shape))}
+    labelled = (batch.label >= 0).astype(jnp.float32)
+    return {"accuracy": (hit * labelled, labelled)}

@@ -2,9 +2,9 @@
 
 It is made of what the run left behind: metrics.jsonl, summary.json (label ->
 value), config.json, phases.json (phase -> first and last step, if there are
-several) and artifact.npz, each of which may be missing. The page
-holds its images and needs neither network nor scripts; the images also lie in
-`workdir/plots` as PNG.
+several), artifact.npz and the PNGs in `workdir/pictures`, each of which may be
+missing. The page holds its images and needs neither network nor scripts; curves
+also lie in `workdir/plots` as PNG.
 
 Example:
   python -c "from kd_jax.train import report; print(report.write_report('r'))"
@@ -24,9 +24,10 @@ from typing import Any
 
 from kd_jax import trees
 from kd_jax.align import basis as basis_lib
-from kd_jax.report import metrics, plots
+from kd_jax.report import metrics, pictures, plots
 
-_WIDE = ("spectrum", "comparison")
+_PICTURES = ("views", "neighbours")
+_WIDE = ("spectrum", "comparison", *_PICTURES)
 
 Tables = Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
 """title -> (header, rows)."""
@@ -65,6 +66,7 @@ def write_report(
   title: str = "",
   tables: Tables | None = None,
   groups: Mapping[str, Sequence[float]] | None = None,
+  baseline: str = "",
   sections: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> pathlib.Path:
   """Writes `workdir/report.html` and the PNGs in `workdir/plots`.
@@ -74,6 +76,8 @@ def write_report(
     title: heading; the name of the folder if empty.
     tables: result tables shown before the curves, title -> (header, rows).
     groups: label -> accuracies, one per seed, drawn below the tables.
+    baseline: the group that all others are compared with, seed by seed; ''
+      is none.
     sections: name -> workdir of further runs, shown below in this order.
 
   Returns:
@@ -85,7 +89,7 @@ def write_report(
   root = pathlib.Path(workdir)
   title = title or root.resolve().name
   body = [f"<h1>{html.escape(title)}</h1>"]
-  body.append(_results(root, tables or {}, groups or {}))
+  body.append(_results(root, tables or {}, groups or {}, baseline))
   if not sections or (root / metrics.FILE).exists():
     body.append(_run(root, 2))
   for name, folder in (sections or {}).items():
@@ -103,14 +107,18 @@ def write_report(
 
 
 def _results(
-  root: pathlib.Path, tables: Tables, groups: Mapping[str, Sequence[float]]
+  root: pathlib.Path,
+  tables: Tables,
+  groups: Mapping[str, Sequence[float]],
+  baseline: str,
 ) -> str:
   """The results of a task, which come first."""
   parts = [
     _headed(name, 2, _table(name, *table)) for name, table in tables.items()
   ]
   if groups:
-    png = plots.comparison(groups, next(iter(tables), "Accuracy"))
+    title = next(iter(tables), "Accuracy")
+    png = plots.comparison(groups, title, baseline)
     _keep(root, {"comparison": png})
     parts.append(_gallery({"comparison": png}))
   return "".join(parts)
@@ -126,9 +134,11 @@ def _run(root: pathlib.Path, level: int) -> str:
   summary, config = _json(root / "summary.json"), _json(root / "config.json")
   phases = _phases(root)
   images = _images(root, lines, summary, list(phases.values()))
+  seen = _pictures(root)
   parts = [
     _headed("Summary", level, _about(summary)) if summary else "",
     _headed("Curves", level, _gallery(images)) if any(images.values()) else "",
+    _headed("Pictures", level, _gallery(seen)) if seen else "",
     _headed("Phases", level, _stretches(lines, phases)) if phases else "",
     _warnings(lines),
     _headed("Final metrics", level, _final(lines)) if lines else "",
@@ -192,6 +202,12 @@ def _images(
     )
   _keep(root, images)
   return images
+
+
+def _pictures(root: pathlib.Path) -> dict[str, bytes]:
+  """What the run drew while it had images and networks at hand."""
+  paths = {name: root / pictures.FOLDER / f"{name}.png" for name in _PICTURES}
+  return {k: path.read_bytes() for k, path in paths.items() if path.exists()}
 
 
 def _keep(root: pathlib.Path, images: Mapping[str, bytes | None]) -> None:

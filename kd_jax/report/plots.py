@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import axes, figure, ticker
 
 from kd_jax.align import basis as basis_lib
+from kd_jax.report import paired
 
 Lines = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -89,43 +90,61 @@ def throughput(lines: Lines) -> bytes | None:
   return _curves(found, "Throughput", "images/s", bottom=0.0)
 
 
-def comparison(groups: Mapping[str, Sequence[float]], title: str) -> bytes:
+def comparison(
+  groups: Mapping[str, Sequence[float]], title: str, baseline: str = ""
+) -> bytes:
   """Mean, standard deviation and every value of each group, in per cent.
 
   Args:
     groups: label -> values in [0, 1], one per seed; drawn from top to bottom.
     title: what the values are.
+    baseline: label of the group that a second panel subtracts from all
+      others, seed by seed; its bars are standard errors of the mean. ''
+      leaves the panel out.
   """
-  fig, (ax,) = _figure((_WIDE[0], 0.9 + 0.55 * len(groups)))
+  panels = 2 if baseline else 1
+  size = (_WIDE[0], 1.1 + 0.5 * len(groups))
+  fig, axs = _figure(size, columns=panels, sharey=True)
+  low = 100 * min(min(values) for values in groups.values())
   for row, values in enumerate(groups.values()):
     percent = 100 * np.asarray(values)
-    color = COLORS[row % len(COLORS)]
-    spread = percent.std(ddof=1) if len(percent) > 1 else 0.0
-    ax.errorbar(
-      percent.mean(),
-      row,
-      xerr=spread,
-      fmt="|",
-      color=color,
-      ms=16,
-      lw=3,
-      alpha=0.5,
-    )
-    ax.plot(percent, np.full(len(percent), row), "o", color=color, ms=4)
-    ax.text(
-      percent.max() + 0.5,
-      row - 0.22,
-      f"{percent.mean():.1f} ± {spread:.1f}",
-      va="center",
-      fontsize=9,
-      color=INK,
-    )
-  _decorate(ax, title, "accuracy (%); a dot is a seed", "")
-  low = min(min(values) for values in groups.values())
-  ax.set_xlim(max(0.0, 100 * low - 2), 102)
-  ax.set_yticks(range(len(groups)), list(groups))
-  ax.set_ylim(len(groups) - 0.5, -0.6)
-  return _png(fig)
+    bar = paired.spread(percent.tolist()) or 0.0
+    _row(axs[0], row, percent, bar, f"{percent.mean():.1f} ± {bar:.1f}")
+  label = "accuracy (%); a dot is a seed, ± its standard deviation"
+  _decorate(axs[0], title, label, "")
+  axs[0].set_xlim(max(0.0, low - 2), 102)
+  axs[0].set_yticks(range(len(groups)), list(groups))
+  axs[0].set_ylim(len(groups) - 0.5, -0.6)
+  if baseline:
+    _differences(axs[1], groups, baseline)
+  return png(fig)
+
+
+def _differences(
+  ax: axes.Axes, groups: Mapping[str, Sequence[float]], baseline: str
+) -> None:
+  """The panel of paired differences."""
+  for row, (name, values) in enumerate(groups.items()):
+    if name == baseline:
+      continue
+    found = paired.difference(values, groups[baseline])
+    percent, bar = 100 * np.array(found.per_seed), 100 * (found.error or 0.0)
+    _row(ax, row, percent, bar, f"{100 * found.mean:+.1f} ± {bar:.1f}")
+  ax.axvline(0, color=INK, lw=1.2)
+  label = "points; a dot is a seed, ± the standard error of the mean"
+  _decorate(ax, f"Difference to {baseline}, same images", label, "")
+  ax.margins(x=0.08)
+
+
+def _row(
+  ax: axes.Axes, row: int, values: np.ndarray, bar: float, text: str
+) -> None:
+  """A dot per seed, the mean with its bar, and what they are in words."""
+  color, mean = COLORS[row % len(COLORS)], values.mean()
+  ax.plot(values, np.full(len(values), row), "o", color=color, ms=4, alpha=0.6)
+  ax.errorbar(mean, row, xerr=bar, fmt="|", color=color, ms=16, lw=2.5)
+  place = (mean, row - 0.3)
+  ax.annotate(text, place, ha="center", va="center", fontsize=9, color=INK)
 
 
 def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
@@ -157,7 +176,7 @@ def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
     right.plot([kept], [100 * share], "o", color=COLORS[1], ms=5)
   right.set_ylim(0, 104)
   _decorate(right, title, "direction", "explained share (%)")
-  return _png(fig)
+  return png(fig)
 
 
 def _is_error(name: str) -> bool:
@@ -198,14 +217,15 @@ def _curves(
   ax.set_xlim(left=0)
   rows = _legend(ax, list(found))
   _decorate(ax, title, "step", ylabel, pad=6 + 12 * rows)
-  return _png(fig)
+  return png(fig)
 
 
 def _figure(
-  size: tuple[float, float], columns: int = 1
+  size: tuple[float, float], columns: int = 1, *, sharey: bool = False
 ) -> tuple[figure.Figure, list[axes.Axes]]:
   fig = figure.Figure(figsize=size, layout="constrained")
-  return fig, list(fig.subplots(1, columns, squeeze=False)[0])
+  grid = fig.subplots(1, columns, squeeze=False, sharey=sharey)
+  return fig, list(grid[0])
 
 
 def _legend(ax: axes.Axes, labels: Sequence[str]) -> int:
@@ -257,7 +277,8 @@ def _decorate(
     spine.set_color(INK)
 
 
-def _png(fig: figure.Figure) -> bytes:
+def png(fig: figure.Figure) -> bytes:
+  """The figure as a PNG file on a transparent ground."""
   buffer = io.BytesIO()
   fig.savefig(buffer, format="png", dpi=192, transparent=True)
   return buffer.getvalue()

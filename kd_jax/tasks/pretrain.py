@@ -21,7 +21,15 @@ from ml_collections import ConfigDict
 from kd_jax import convert, trees, workdir
 from kd_jax.build.experiment import experiment as build_experiment
 from kd_jax.interfaces import DataSource
-from kd_jax.report import metrics, page, summary, throughput
+from kd_jax.report import (
+  metrics,
+  neighbours,
+  page,
+  pictures,
+  summary,
+  throughput,
+  training_views,
+)
 from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
@@ -90,6 +98,7 @@ def train(experiment: Experiment, where: Path) -> Result:
       summary.say(line)
     job = _job(experiment, artifact)
     state = _start(experiment, job, checkpoints)
+    _draw_views(experiment, where)
     state = _train(job, checkpoints, state, where)
   finally:
     checkpoints.close()
@@ -184,6 +193,42 @@ def _train(
       progress.close()
 
 
+def _draw_views(experiment: Experiment, where: Path) -> None:
+  """Shows the first images as the network will get them."""
+  if jax.process_index() or not experiment.pictures.count:
+    return
+  shown = training_views.collect(
+    experiment.inputs.source,
+    experiment.inputs.views,
+    experiment.settings.view,
+    count=experiment.pictures.count,
+    seed=experiment.schedule.seed,
+    bank=experiment.teaching.bank,
+  )
+  pictures.keep(where, "views", training_views.draw(shown))
+
+
+def _draw_neighbours(
+  experiment: Experiment, variables: Variables, where: Path
+) -> None:
+  """Shows what student and teacher, if one runs, find alike."""
+  shown, teaching = experiment.pictures, experiment.teaching
+  if not shown.count:
+    return
+  networks = {"student": neighbours.of_student(experiment.student, variables)}
+  if teaching.bank is None and "feature" in experiment.specs[1]:
+    teacher = neighbours.of_teacher(teaching.source, teaching.variables)
+    networks = {"teacher": teacher, **networks}
+  png = neighbours.draw(
+    shown.queries,
+    shown.gallery,
+    experiment.inputs.views,
+    networks,
+    count=shown.count,
+  )
+  pictures.keep(where, "neighbours", png)
+
+
 def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
   """Exports the student and writes the report."""
   params = state.ema or state.params
@@ -205,6 +250,7 @@ def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
     convert.save_timm(
       student, variables, where / "student", name=experiment.names.student
     )
+    _draw_neighbours(experiment, variables, where)
     page.write_report(where)
     for line in metrics.read(where):
       last |= line

@@ -47,6 +47,8 @@ class Evaluator:
       `method.metrics` is left out.
     evals: names of files in kd_jax/evals with `evaluate(train, test)`.
     tap: the feature that they read.
+    labels: whether the labels of `judge` are the classes that the student's
+      classifier learns; otherwise `method.metrics` sees none (-1).
   """
 
   student: nn.Module
@@ -59,6 +61,7 @@ class Evaluator:
   tap: str = "pooled"
   online: bool = True
   judge: Batches | None = None
+  labels: bool = True
 
   def __post_init__(self) -> None:
     for name in self.evals:
@@ -118,7 +121,8 @@ class Evaluator:
   def _sums(
     self, variables: Variables, own: Variables, frozen: Frozen, batch: Batch
   ) -> dict[str, Array]:
-    batch = batch.replace(image=as_unit(batch.image))
+    known = batch.label if self.labels else jnp.full_like(batch.label, -1)
+    batch = batch.replace(image=as_unit(batch.image), label=known)
     found = self.method.metrics(
       {**own, "artifact": frozen["artifact"]},
       self._apply(variables, batch.image),

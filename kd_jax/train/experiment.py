@@ -10,7 +10,7 @@ import dataclasses
 
 import jax
 
-from kd_jax.interfaces import Method
+from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
 from kd_jax.train.artifact import Fit
 from kd_jax.train.evaluate import Evaluator
@@ -63,6 +63,21 @@ class Schedule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pictures:
+  """What the report shows of the images.
+
+  Attributes:
+    count: training views, and queries; 0 draws no pictures.
+    queries: where images come from whose neighbours are shown.
+    gallery: where neighbours are looked for.
+  """
+
+  count: int
+  queries: DataSource
+  gallery: DataSource
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
   """Everything that a run is made of, checked against each other.
 
@@ -80,6 +95,7 @@ class Experiment:
     inputs: the images.
     fit: where the teacher's statistics come from.
     evaluate: what is measured on the way.
+    pictures: what the report shows.
     initial: variables that the student's backbone starts from; {} if none.
   """
 
@@ -96,4 +112,5 @@ class Experiment:
   inputs: Inputs
   fit: Fit
   evaluate: Evaluator
+  pictures: Pictures
   initial: Variables

@@ -360,7 +360,7 @@ def check_gradients(had_gradient: Mapping[str, bool]) -> None:
 
 
 def restore(
-  job: Job, checkpoints: checkpoints_lib.Checkpoints, fresh: TrainState
+  job: Job, saved: checkpoints_lib.Checkpoints, fresh: TrainState
 ) -> TrainState | None:
   """The newest usable checkpoint of this job, None if there is none.
 
@@ -371,7 +371,7 @@ def restore(
   """
 
   def read(step: int) -> TrainState:
-    record, expected = checkpoints.record(step), dict(job.record(step))
+    record, expected = saved.record(step), dict(job.record(step))
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
       raise checkpoints_lib.MismatchError(
@@ -389,9 +389,9 @@ def restore(
     opt = mesh_lib.place(
       job.transform(stretch).init(leaves), job.mesh, fsdp=job.settings.fsdp
     )
-    return checkpoints.restore(step, like.replace(opt=opt))
+    return saved.restore(step, like.replace(opt=opt))
 
-  return checkpoints_lib.newest(checkpoints, read)
+  return checkpoints_lib.newest(saved, read)
 
 
 def _due(step: int, every: int) -> bool:

@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.update({"lr": 0.01, "schedule": "cosine"})
   config.fit.augment = False
   config.log_every = 1
-  config.eval.update({"batch_size": 64, "limit": 64})
+  config.eval.update({"batch_size": 64, "limit": 64, "pictures": 0})
   config.checkpoint.every = 3
   if variant == "ema":
     config.ema_decay = 0.9

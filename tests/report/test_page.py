@@ -161,8 +161,8 @@ def test_values_that_are_not_finite_are_pointed_out(tmp_path):
 def drawn(monkeypatch, call):
   """The figure that `call` draws."""
   kept = []
-  png = plots._png
-  monkeypatch.setattr(plots, "_png", lambda fig: kept.append(fig) or png(fig))
+  png = plots.png
+  monkeypatch.setattr(plots, "png", lambda fig: kept.append(fig) or png(fig))
   assert call().startswith(b"\x89PNG")
   return kept[0]
 

@@ -57,9 +57,14 @@ class Source(interfaces.DataSource):
     return np.flatnonzero(parts[name])[start:stop]
 
   @property
+  def class_names(self) -> tuple[str, ...]:
+    """The digits kept; () where labels are hidden."""
+    return tuple(map(str, self.classes or range(10))) if self.labels else ()
+
+  @property
   def num_classes(self) -> int:
     """Number of digits kept, or 0 where labels are hidden."""
-    return len(self.classes or range(10)) if self.labels else 0
+    return len(self.class_names)
 
   @functools.cached_property
   def fingerprint(self) -> str:

@@ -40,6 +40,11 @@ class Source(interfaces.DataSource):
         )
 
   @property
+  def class_names(self) -> tuple[str, ...]:
+    """The classes' numbers."""
+    return tuple(map(str, range(self.num_classes)))
+
+  @property
   def fingerprint(self) -> str:
     """16 hex digits of the settings, which determine the images."""
     text = f"synthetic {dataclasses.astuple(self)}"
