@@ -14,7 +14,8 @@ import numpy as np
 from flax import linen as nn
 
 from kd_jax.report import metrics
-from kd_jax.train import best_weights, checkpoints
+from kd_jax.train import best_weights
+from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -124,7 +125,7 @@ class Run:
   def __init__(
     self,
     job: Job,
-    checkpoints: checkpoints.Checkpoints,
+    checkpoints: checkpoints_lib.Checkpoints,
     writer: metrics.Writer,
     progress: metrics.Progress,
   ) -> None:
@@ -327,7 +328,7 @@ def check_gradients(had_gradient: Mapping[str, bool]) -> None:
 
 
 def restore(
-  job: Job, checkpoints: checkpoints.Checkpoints, fresh: TrainState
+  job: Job, checkpoints: checkpoints_lib.Checkpoints, fresh: TrainState
 ) -> TrainState | None:
   """The newest usable checkpoint of this job, None if there is none.
 
@@ -341,7 +342,7 @@ def restore(
     record, expected = checkpoints.record(step), dict(job.record(step))
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
-      raise checkpoints.MismatchError(
+      raise checkpoints_lib.MismatchError(
         f"what checkpoint {step} was trained on has changed: {changed} was "
         f"{[record.get(k) for k in changed]}, is "
         f"{[expected[k] for k in changed]}. Use another --workdir."
@@ -358,7 +359,7 @@ def restore(
     )
     return checkpoints.restore(step, like.replace(opt=opt))
 
-  return checkpoints.newest(checkpoints, read)
+  return checkpoints_lib.newest(checkpoints, read)
 
 
 def _due(step: int, every: int) -> bool:
