@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
-  ("types", "trees", "resolve"),
+  ("disk", "types", "trees", "resolve"),
   ("config",),
   ("models", "losses", "align", "data"),
   ("codecs",),

@@ -25,7 +25,11 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
     ValueError: the method reads no basis, or anything `pretrain` refuses.
   """
   where = Path(where)
-  workdir.claim(where, config.to_dict())
+  with workdir.claimed(where, config.to_dict()):
+    return _run(config, where)
+
+
+def _run(config: ConfigDict, where: Path) -> basis_lib.Basis:
   method = setup.method(config)
   if method.artifact_tap is None:
     raise ValueError(

@@ -79,7 +79,11 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
     Stopped: SIGTERM; the state is saved.
   """
   where = Path(where)
-  workdir.claim(where, config.to_dict())
+  with workdir.claimed(where, config.to_dict()):
+    return _run(config, where)
+
+
+def _run(config: ConfigDict, where: Path) -> Result | None:
   parts = assemble(config, where)
   about = summary.about(config, parts, where) | _about_phases(parts)
   if jax.process_index() == 0:

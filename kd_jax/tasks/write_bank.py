@@ -119,7 +119,11 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
   plain = config.to_dict()
   for field in ("passes", "price_per_hour", "dry_run"):
     plain["bank"].pop(field, None)
-  workdir.claim(where, plain)
+  with workdir.claimed(where, plain):
+    return _run(config, where, place)
+
+
+def _run(config: ConfigDict, where: Path, place: str) -> str:
   job = assemble(config, where)
   header, constants = _prepare(job, place, where)
   if config.dry_run:
