@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 from flax import linen as nn
@@ -192,3 +192,25 @@ class DataSource:
   def ids(self) -> Iterator[str]:
     """A name for every record, in order."""
     return map(str, range(len(self)))
+
+
+class MetricsWriter(Protocol):
+  """Where figures go, such as `report.metrics.Writer`."""
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes the figures of a step."""
+    ...
+
+
+class ProgressLine(Protocol):
+  """What tells a person, such as `report.metrics.Progress`."""
+
+  def update(
+    self, step: int, losses: Mapping[str, float], rate: float, *, phase: str
+  ) -> None:
+    """Shows a step, with its loss terms and images per second."""
+    ...
+
+  def write(self, text: str) -> None:
+    """Prints a line of its own."""
+    ...

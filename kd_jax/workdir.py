@@ -2,48 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
-import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-from kd_jax import trees
+from kd_jax import disk, lock, trees
 
 # Fields that may change between two starts of the same experiment.
 FREE = ("dry_run", "log_every", "checkpoint", "eval")
 # What a folder must hold to be worth protecting from another experiment.
 RESULTS = ("checkpoints/[0-9]*", "student/*")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_LONGEST = 4096  # bytes of a message between processes
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-  """Makes the folder and writes config.json and versions.json into it.
+@contextlib.contextmanager
+def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+  """Owns the folder, and keeps config.json and versions.json in it.
 
-  A folder without results, left by a run that failed early, is taken over.
+  Of several processes the first one owns it, for all. A folder without
+  results, left by a run that failed early, is taken over.
+
+  Args:
+    workdir: is made when missing.
+    config: what the experiment is.
 
   Raises:
-    ValueError: it cannot be written, or holds results of a different
-      experiment.
+    ValueError: another command is writing to it, it cannot be written, or it
+      holds results of a different experiment.
   """
+  refusal = ""
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      try:
+        stack.enter_context(_opened(workdir, config))
+      except ValueError as error:
+        refusal = str(error)
+    refusal = _of_the_first(refusal)
+    if refusal:
+      raise ValueError(refusal)
+    workdir.mkdir(parents=True, exist_ok=True)  # on other machines
+    yield
+
+
+@contextlib.contextmanager
+def _opened(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
   text = json.dumps(dict(config), indent=2, sort_keys=True, default=list)
   known = workdir / "config.json"
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    if known.exists() and any(any(workdir.glob(p)) for p in RESULTS):
-      _check_same(_read(known), json.loads(text), workdir)
-    if jax.process_index() == 0:
+  with contextlib.ExitStack() as stack:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(lock.held(workdir))
+      if known.exists() and any(any(workdir.glob(p)) for p in RESULTS):
+        _check_same(_read(known), json.loads(text), workdir)
       write(known, text)
       write(workdir / "versions.json", json.dumps(versions(), indent=2))
-  except OSError as error:
-    raise ValueError(
-      f"the workdir {workdir} cannot be written ({error.strerror}); give "
-      "another one with --workdir"
-    ) from error
+    except OSError as error:
+      raise ValueError(_unwritable(workdir, error)) from error
+    yield
+
+
+def _unwritable(workdir: Path, error: OSError) -> str:
+  head = f"the workdir {workdir} cannot be written"
+  if error.errno in disk.FULL:
+    return f"{head} ({disk.reason(error, workdir)}). {disk.fix(error)}"
+  return f"{head} ({error.strerror}); give another one with --workdir"
+
+
+def _of_the_first(text: str) -> str:
+  """What the first process says; all must go on, or none."""
+  if jax.process_count() == 1:
+    return text
+  sent = text.encode()[:_LONGEST].ljust(_LONGEST, b"\0")
+  found = multihost_utils.broadcast_one_to_all(np.frombuffer(sent, np.uint8))
+  return bytes(np.asarray(found)).rstrip(b"\0").decode(errors="ignore")
 
 
 def _read(path: Path) -> Any:
@@ -57,10 +97,13 @@ def _read(path: Path) -> Any:
 
 
 def write(path: Path, text: str) -> None:
-  """Writes a file that is either whole or not there."""
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  temporary.write_text(text)
-  os.replace(temporary, path)
+  """Writes a file that is either whole or not there.
+
+  Raises:
+    ValueError: the disk is full.
+    OSError: it cannot be written for another reason.
+  """
+  disk.write(path, text.encode())
 
 
 def versions() -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
-  ("types", "trees", "resolve"),
-  ("interfaces",),
+  ("disk", "types", "trees", "resolve"),
+  ("interfaces", "lock"),
   ("config", "workdir"),
   ("models", "losses", "align", "data"),
   ("codecs",),

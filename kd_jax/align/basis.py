@@ -24,7 +24,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import os
+import io
 from pathlib import Path
 
 import jax
@@ -33,6 +33,8 @@ import numpy as np
 import scipy.linalg
 from flax import struct
 from jaxtyping import Array, Float, Int
+
+from kd_jax import disk
 
 SLAB = 256
 
@@ -222,16 +224,17 @@ def check_rows(count: int, width: int, dim: int) -> None:
 
 
 def save(path: str | Path, basis: Basis) -> None:
-  """Writes `basis` as .npz; the file is either whole or not there."""
+  """Writes `basis` as .npz; the file is either whole or not there.
+
+  Raises:
+    ValueError: the disk is full.
+  """
   path = Path(path)
+  # In memory first: a ZIP file that cannot be ended complains once more.
+  file = io.BytesIO()
+  np.savez(file, **vars(basis))
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  try:
-    with temporary.open("wb") as file:
-      np.savez(file, **vars(basis))
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  disk.write(path, file.getvalue())
 
 
 def load(path: str | Path, fingerprint: str | None = None) -> Basis:

@@ -7,13 +7,14 @@ import functools
 import jax
 from ml_collections import ConfigDict
 
-from kd_jax.build.eval_sets import Sets
+from kd_jax.build import eval_sets
 from kd_jax.data import pipeline
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.evaluate import Evaluator
+from kd_jax.train.experiment import Pictures
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teaching import Teaching
 
@@ -24,11 +25,12 @@ def evaluator(
   teaching: Teaching,
   method: Method,
   inputs: Inputs,
-  sets: Sets,
   mesh: jax.sharding.Mesh,
   skips: SkipLog,
-) -> Evaluator:
-  """The evaluator of a run.
+  *,
+  judged: bool,
+) -> tuple[Evaluator, Pictures]:
+  """What measures a run, and the images that its report shows.
 
   Args:
     config: of the run.
@@ -36,14 +38,18 @@ def evaluator(
     teaching: the teacher.
     method: whose metrics are taken.
     inputs: training images; their views are used for all sets.
-    sets: what is compared.
     mesh: the devices.
     skips: where images that cannot be read are listed.
+    judged: whether evaluations choose weights.
 
   Raises:
-    ValueError: a batch size that the devices cannot share.
+    ValueError: a batch size that the devices cannot share, or what
+      `eval_sets.open_sets` refuses.
   """
   wanted = config.eval
+  sets = eval_sets.open_sets(
+    wanted.to_dict(), inputs.source, student.num_classes, judged=judged
+  )
   mesh_lib.check_batch(wanted.batch_size, mesh, field="eval.batch_size")
 
   def reader(source: DataSource) -> functools.partial[pipeline.Batches]:
@@ -58,7 +64,7 @@ def evaluator(
       on_skip=skips.report(source),
     )
 
-  return Evaluator(
+  evaluate = Evaluator(
     student=student,
     source=teaching.source,
     method=method,
@@ -71,3 +77,4 @@ def evaluator(
     evals=tuple(wanted.evals),
     tap=wanted.tap,
   )
+  return evaluate, Pictures(wanted.pictures, sets.test, sets.train)

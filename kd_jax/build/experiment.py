@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from kd_jax.build import (
   checks,
-  eval_sets,
   evaluation,
   images,
   network_facts,
@@ -24,7 +23,7 @@ from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
-from kd_jax.train.experiment import Experiment, Names, Pictures, Schedule
+from kd_jax.train.experiment import Experiment, Names, Schedule
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teaching import Teaching
 from kd_jax.types import Specs
@@ -58,11 +57,8 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
   )
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
-  sets = eval_sets.open_sets(
-    config.eval.to_dict(), data, student.num_classes, judged=judged
-  )
-  evaluate = evaluation.evaluator(
-    config, student, teaching, method, inputs, sets, mesh, skips
+  evaluate, pictures = evaluation.evaluator(
+    config, student, teaching, method, inputs, mesh, skips, judged=judged
   )
   checks.eval_tap(evaluate.evals, evaluate.tap, specs[0])
   return Experiment(
@@ -79,7 +75,7 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
     inputs=inputs,
     fit=images.fit(config.fit.to_dict(), teaching, inputs, mesh, Path(where)),
     evaluate=evaluate,
-    pictures=Pictures(config.eval.pictures, sets.test, sets.train),
+    pictures=pictures,
     initial=networks.initial(config.student.to_dict(), config.init_from),
   )
 

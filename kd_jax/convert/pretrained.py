@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
-from kd_jax import models, trees
+from kd_jax import disk, models, trees
 from kd_jax.convert import checkpoint, rules, weights
 from kd_jax.models.backbone import Backbone, FieldValue, variable_shapes
 
@@ -25,6 +26,7 @@ FACTS = ("mean", "std", "interpolation", "crop_pct", "input_size")
 
 _COLLECTIONS = ("params/", "batch_stats/")
 _HEAD = (rules.HEAD,)
+_ENTRY = 128  # bytes that a file says about a tensor, roughly
 
 # Says how a model is trained or run, not what it is.
 _NOT_STORED = {
@@ -74,7 +76,14 @@ def load_pretrained(
       f"the config.json of {source} says {stored!r}, not {architecture!r}. Ask "
       f"for {stored!r}, or move the config.json away if it belongs elsewhere."
     )
-  return _build(architecture, state_dict, facts, overrides)
+  model, variables = _build(architecture, state_dict, facts, overrides)
+  if not facts and not isinstance(source, Mapping):
+    logging.warning(
+      "%s has no config.json beside it; preprocessing is assumed to be %s",
+      source,
+      {k: getattr(model, k) for k in FACTS},
+    )
+  return model, variables
 
 
 def _build(
@@ -95,11 +104,6 @@ def _build(
     plain = models.create_model(name, **fields)
     fields["num_classes"] = _classes(plain, state_dict)
   model = models.create_model(name, **fields)
-  if not facts:
-    logging.warning(
-      "the checkpoint has no config.json; preprocessing is assumed to be %s",
-      {k: getattr(model, k) for k in FACTS},
-    )
   if all(path.startswith(_COLLECTIONS) for path in state_dict):
     return model, _from_flax(model, state_dict)
   return model, weights.from_timm(model, state_dict)
@@ -214,11 +218,14 @@ def _write(
 ) -> Path:
   folder = Path(directory)
   folder.mkdir(parents=True, exist_ok=True)
-  safetensors_numpy.save_file(
-    tensors, folder / checkpoint.WEIGHTS, metadata=metadata
-  )
   text = json.dumps(config, indent=2) + "\n"
-  (folder / checkpoint.CONFIG).write_text(text, encoding="utf-8")
+  disk.write(folder / checkpoint.CONFIG, text.encode())
+  path = folder / checkpoint.WEIGHTS
+  needed = sum(tensor.nbytes + _ENTRY for tensor in tensors.values())
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+  with disk.writing(path.name, folder, needed), disk.removed(temporary):
+    safetensors_numpy.save_file(tensors, temporary, metadata=metadata)
+    os.replace(temporary, path)
   return folder
 
 

@@ -7,6 +7,7 @@ live line, `summary` and `tap_table` are the text printed before step 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -18,10 +19,10 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
-from kd_jax import types
+from kd_jax import disk, types
+from kd_jax.report import event_file
 
 FILE = "metrics.jsonl"
 
@@ -51,21 +52,20 @@ class Writer:
       active: false on all processes but the first; then nothing is written.
 
     Raises:
-      ValueError: a line of an existing file, but the last, is damaged.
+      ValueError: a line of an existing file, but the last, is damaged, or the
+        disk is full.
     """
     self.active = active
     if not active:
       return
-    path = pathlib.Path(workdir) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _truncate(path, start_step)
-    self._lines = path.open("a", encoding="utf-8")
-    # The suffix keeps a run that resumes within a second from reusing a name.
-    self._events = tensorboardX.SummaryWriter(
-      str(path.parent),
-      purge_step=start_step + 1 if start_step else 0,
-      filename_suffix=f".{start_step}",
-    )
+    self._folder = pathlib.Path(workdir)
+    path = self._folder / FILE
+    with disk.writing("metrics", self._folder), contextlib.ExitStack() as undo:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      _truncate(path, start_step)
+      self._lines = undo.enter_context(path.open("a", encoding="utf-8"))
+      self._events = event_file.EventFile(self._folder, start_step)
+      undo.pop_all()
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends {'step': step, **values}.
@@ -75,7 +75,8 @@ class Writer:
       values: name -> scalar; NaN and infinities are kept.
 
     Raises:
-      ValueError: a value is no scalar, or is called 'step'.
+      ValueError: a value is no scalar, or is called 'step', or the disk is
+        full.
     """
     if not self.active:
       return
@@ -85,22 +86,31 @@ class Writer:
       )
     scalars = {name: _scalar(name, value) for name, value in values.items()}
     line = {"step": int(step)} | {k: _encode(v) for k, v in scalars.items()}
-    self._lines.write(json.dumps(line, allow_nan=False) + "\n")
-    self._lines.flush()
-    for name, value in scalars.items():
-      self._events.add_scalar(name, value, int(step))
+    text = json.dumps(line, allow_nan=False) + "\n"
+    with disk.writing(f"metrics of step {step}", self._folder, len(text)):
+      self._lines.write(text)
+      self._lines.flush()
+      self._events.write(int(step), scalars)
 
   def close(self) -> None:
-    """Flushes and closes the files."""
-    if self.active:
-      self._lines.close()
-      self._events.close()
+    """Flushes and closes the files.
+
+    Raises:
+      ValueError: the disk is full.
+    """
+    if not self.active:
+      return
+    with disk.writing("metrics", self._folder), contextlib.ExitStack() as files:
+      files.callback(self._lines.close)
+      files.callback(self._events.close)
 
   def __enter__(self) -> Writer:
     return self
 
-  def __exit__(self, *exception: object) -> None:
-    self.close()
+  def __exit__(self, kind: object, *_: object) -> None:
+    # A disk that is full when a run ends is not what ended it.
+    with contextlib.suppress(*([ValueError] if kind else [])):
+      self.close()
 
 
 def read(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -331,6 +341,4 @@ def _truncate(path: pathlib.Path, start_step: int) -> None:
     for line in lines
     if line["step"] <= start_step
   )
-  new = path.with_suffix(".jsonl.new")
-  new.write_text(text, encoding="utf-8")
-  os.replace(new, path)
+  disk.write(path, text.encode())

@@ -22,7 +22,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kd_jax import trees
+from kd_jax import disk, trees
 from kd_jax.align import basis as basis_lib
 from kd_jax.report import metrics, pictures, plots
 
@@ -102,7 +102,7 @@ def write_report(
     f"<body><main>{''.join(body)}</main></body></html>\n"
   )
   path = root / "report.html"
-  path.write_text(page, encoding="utf-8")
+  disk.write(path, page.encode())
   return path
 
 
@@ -214,7 +214,7 @@ def _keep(root: pathlib.Path, images: Mapping[str, bytes | None]) -> None:
   for name, png in images.items():
     if png is not None:
       (root / "plots").mkdir(exist_ok=True)
-      (root / "plots" / f"{name}.png").write_bytes(png)
+      disk.write(root / "plots" / f"{name}.png", png)
 
 
 def _width(root: pathlib.Path, summary: Mapping[str, Any]) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from kd_jax import disk
 from kd_jax.data.pipeline import Report
 from kd_jax.interfaces import DataSource
 
@@ -39,8 +40,12 @@ class SkipLog:
       if not new:
         return
       self._known.update(new)
-      with self.path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in new)
+      text = "".join(f"{name}\n" for name in new)
+      with (
+        disk.writing(self.path.name, self.path.parent, len(text)),
+        self.path.open("a", encoding="utf-8") as file,
+      ):
+        file.write(text)
       logging.warning(
         "%d unreadable images skipped so far, listed in %s; the last is %s",
         len(self),

@@ -24,7 +24,7 @@ from flax import linen as nn
 from jax import export
 from ml_collections import ConfigDict
 
-from kd_jax import convert, workdir
+from kd_jax import convert, disk, workdir
 from kd_jax.build import networks
 from kd_jax.report import model_card, summary
 from kd_jax.train import checkpoints
@@ -70,7 +70,7 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     convert.save_flax(model, variables, target / "flax", name=name)
     (target / "stablehlo").mkdir(exist_ok=True)
     program = stablehlo(model, variables, size)
-    (target / "stablehlo" / "model.bin").write_bytes(program)
+    disk.write(target / "stablehlo" / "model.bin", program)
     options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
     text = model_card.text(model, name, recipe, about, options)
     workdir.write(target / "README.md", text)

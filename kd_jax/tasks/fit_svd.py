@@ -25,21 +25,21 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
     ValueError: the method reads no basis, or anything `pretrain` refuses.
   """
   where = Path(where)
-  workdir.claim(where, config.to_dict())
-  method = training.method(config)
-  if method.artifact_tap is None:
-    raise ValueError(
-      f"method {config.method.name!r} with this aligner and these losses "
-      "reads no basis; set --config.method.align.name=svd"
-    )
-  mesh = mesh_lib.make_mesh()
-  mesh_lib.check_batch(config.batch_size, mesh)
-  data = images.source(config.data.to_dict())
-  teaching = networks.teaching(config)
-  inputs = images.inputs(config, data, teaching)
-  inputs = inputs.reporting(SkipLog(where).report(data))
-  fit = images.fit(config.fit.to_dict(), teaching, inputs, mesh, where)
-  found = fit.basis(method.artifact_tap)
+  with workdir.claimed(where, config.to_dict()):
+    method = training.method(config)
+    if method.artifact_tap is None:
+      raise ValueError(
+        f"method {config.method.name!r} with this aligner and these losses "
+        "reads no basis; set --config.method.align.name=svd"
+      )
+    mesh = mesh_lib.make_mesh()
+    mesh_lib.check_batch(config.batch_size, mesh)
+    data = images.source(config.data.to_dict())
+    teaching = networks.teaching(config)
+    inputs = images.inputs(config, data, teaching)
+    inputs = inputs.reporting(SkipLog(where).report(data))
+    fit = images.fit(config.fit.to_dict(), teaching, inputs, mesh, where)
+    found = fit.basis(method.artifact_tap)
   if jax.process_index() == 0:
     print(f"{found.count} images -> {fit.path}")
     for width in (2**k for k in range(4, found.mean.size.bit_length())):

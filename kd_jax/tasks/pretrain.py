@@ -66,16 +66,16 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
     Stopped: SIGTERM; the state is saved.
   """
   where = Path(where)
-  workdir.claim(where, config.to_dict())
-  experiment = build_experiment(config, where)
-  about = summary.about(experiment, where)
-  if jax.process_index() == 0:
-    summary.show(about, experiment.specs)
-    workdir.write(where / "summary.json", json.dumps(about, default=str))
-  if config.dry_run:
-    summary.say(str(throughput.measure(experiment)))
-    return None
-  return train(experiment, where)
+  with workdir.claimed(where, config.to_dict()):
+    experiment = build_experiment(config, where)
+    about = summary.about(experiment, where)
+    if jax.process_index() == 0:
+      summary.show(about, experiment.specs)
+      workdir.write(where / "summary.json", json.dumps(about, default=str))
+    if config.dry_run:
+      summary.say(str(throughput.measure(experiment)))
+      return None
+    return train(experiment, where)
 
 
 def train(experiment: Experiment, where: Path) -> Result:

@@ -62,7 +62,12 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
       "start it with python -m kd_jax.main"
     )
   where = Path(where)
-  workdir.claim(where, {"task": config.task, "seeds": list(config.seeds)})
+  about = {"task": config.task, "seeds": list(config.seeds)}
+  with workdir.claimed(where, about):
+    return _run(config, where)
+
+
+def _run(config: ConfigDict, where: Path) -> dict[str, list[float]]:
   start = time.monotonic()
   runs: dict[str, Any] = {}
   seconds = {"scratch": 0.0}

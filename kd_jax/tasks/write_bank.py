@@ -43,13 +43,13 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
   plain = config.to_dict()
   for field in ("passes", "price_per_hour", "dry_run"):
     plain["bank"].pop(field, None)
-  workdir.claim(where, plain)
-  job = bank_job(config, where)
-  header, constants = _prepare(job)
-  if not config.dry_run:
-    writer = bank_lib.Writer(job.place, header, constants)
-    for number in range(job.passes):
-      _write_pass(job, writer, header, number)
+  with workdir.claimed(where, plain):
+    job = bank_job(config, where)
+    header, constants = _prepare(job)
+    if not config.dry_run:
+      writer = bank_lib.Writer(job.place, header, constants)
+      for number in range(job.passes):
+        _write_pass(job, writer, header, number)
   return job.place
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import logging as python_logging
+import os
 import shutil
 import sys
 import textwrap
@@ -25,7 +26,10 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from kd_jax import disk
+
 T = TypeVar("T")
+_ORBAX = f"{os.sep}orbax{os.sep}"
 
 
 class Checkpoints:
@@ -55,6 +59,7 @@ class Checkpoints:
     )
     _drop_late_reports()
     self._directory = Path(directory).absolute()
+    self._size = 0  # of one checkpoint, in bytes; 0 before the first
     handlers = {
       "state": ocp.StandardCheckpointHandler(),
       "record": ocp.JsonCheckpointHandler(),
@@ -78,6 +83,7 @@ class Checkpoints:
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(notes)
     )
+    self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     with self._writing():
       # Forced: otherwise a step older than the newest is skipped in silence.
       self._manager.save(step, args=items, force=True)
@@ -150,9 +156,13 @@ class Checkpoints:
       raise self._refused(error) from error
 
   def _refused(self, error: Exception) -> ValueError:
+    head = f"no checkpoint can be written to {self._directory}"
+    if disk.code(error) in disk.FULL:
+      why = disk.reason(error, self._directory, self._size)
+      return ValueError(f"{head} ({why}). {disk.fix(error)}")
     return ValueError(
-      f"no checkpoint can be written to {self._directory} ({_line(error)}). "
-      "Make room or give it write permission, then run the same command again."
+      f"{head} ({_line(error)}). Make room or give it write permission, then "
+      "run the same command again."
     )
 
 
@@ -265,10 +275,12 @@ def _drop_late_reports() -> None:
 
   Orbax closes its event loop on the first failure; whatever TensorStore still
   has under way then reports to the closed loop, from threads of its own, or
-  to nobody.
+  to nobody. Orbax's own threads log each error before they hand it on.
   """
   asyncio_log = python_logging.getLogger("asyncio")
   asyncio_log.addFilter(lambda r: "never retrieved" not in r.getMessage())
+  absl_log = python_logging.getLogger("absl")
+  absl_log.addFilter(lambda r: not (r.exc_info and _ORBAX in r.pathname))
   hook = sys.unraisablehook
 
   def drop(found: Any) -> None:

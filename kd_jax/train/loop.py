@@ -7,14 +7,14 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from flax import linen as nn
 
-from kd_jax.interfaces import TeacherSource
+from kd_jax.interfaces import MetricsWriter, ProgressLine, TeacherSource
 from kd_jax.train import best_weights
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import mesh as mesh_lib
@@ -127,28 +127,6 @@ def placed_state(
   )
   assert settings.mesh is not None
   return mesh_lib.place(state, settings.mesh, fsdp=settings.fsdp)
-
-
-class MetricsWriter(Protocol):
-  """Where figures go, such as `report.metrics.Writer`."""
-
-  def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Writes the figures of a step."""
-    ...
-
-
-class ProgressLine(Protocol):
-  """What tells a person, such as `report.metrics.Progress`."""
-
-  def update(
-    self, step: int, losses: Mapping[str, float], rate: float, *, phase: str
-  ) -> None:
-    """Shows a step, with its loss terms and images per second."""
-    ...
-
-  def write(self, text: str) -> None:
-    """Prints a line of its own."""
-    ...
 
 
 class Run:

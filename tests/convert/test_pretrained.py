@@ -90,17 +90,42 @@ def test_override_wins_over_config_over_family(small, tmp_path):
   assert models.create_model("resnet18").interpolation == "bicubic"
 
 
-def test_warns_of_assumed_preprocessing(small, monkeypatch):
-  model, state_dict, variables = small
+@pytest.fixture
+def warned(monkeypatch):
   seen = []
   monkeypatch.setattr(
     logging, "warning", lambda text, *args: seen.append(text % args)
   )
+  return seen
+
+
+def test_warns_of_preprocessing_that_a_file_does_not_say(
+  small, tmp_path, warned
+):
+  model, state_dict, variables = small
+  path = tmp_path / "bare.safetensors"
+  safetensors_numpy.save_file(state_dict, path)
   fields = {"layers": model.layers, "channels": model.channels}
-  loaded, params = convert.load_pretrained("resnet18", state_dict, **fields)
+  loaded, params = convert.load_pretrained("resnet18", path, **fields)
   assert loaded == model and loaded.num_classes == 7
   _equal(params, variables)
-  assert "no config.json" in seen[0] and "'bicubic'" in seen[0]
+  (line,) = warned
+  assert line.startswith(f"{path} has no config.json") and "'bicubic'" in line
+
+
+def test_arrays_in_memory_and_our_own_files_need_no_warning(
+  small, tmp_path, warned
+):
+  model, state_dict, variables = small
+  fields = {"layers": model.layers, "channels": model.channels}
+  loaded, params = convert.load_pretrained("resnet18", state_dict, **fields)
+  assert loaded == model
+  _equal(params, variables)
+  for save in (convert.save_timm, convert.save_flax):
+    folder = save(model, variables, tmp_path / save.__name__, name="resnet18")
+    for source in (folder, folder / "model.safetensors"):
+      assert convert.load_pretrained("resnet18", source)[0] == model
+  assert warned == []
 
 
 def test_wrong_requests(small, tmp_path):

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_jax import disk
 from kd_jax.data.bank import storage as files
 from kd_jax.data.bank.storage import Header
 
@@ -242,8 +243,9 @@ class Writer:
     store = files.store(place)
     file = io.BytesIO()
     np.savez(file, **constants)
-    store[CONSTANTS] = file.getvalue()
-    store[HEADER] = header.text().encode()
+    with disk.writing(f"the bank's {CONSTANTS}", place, len(file.getbuffer())):
+      store[CONSTANTS] = file.getvalue()
+      store[HEADER] = header.text().encode()
 
   def has(self, number: int, shard: int) -> bool:
     """Whether a shard of a pass is complete."""
@@ -261,18 +263,13 @@ class Writer:
 
     Raises:
       ValueError: other arrays or shapes than the header's, or what was
-        written cannot be read.
+        written cannot be read, or the disk is full.
     """
     rows, header = self._header.rows(shard), self._header
     _check_arrays(arrays, header, len(rows))
-    jobs = [
-      files.open_array(self._place, number, name, header, create=True)[
-        rows.start : rows.stop
-      ].write(arrays[name])
-      for name in header.arrays
-    ]
-    for job in jobs:
-      files.result(job, self._place)
+    needed = sum(array.nbytes for array in arrays.values())
+    with disk.writing(f"shard {shard} of pass {number}", self._place, needed):
+      self._store(number, rows, arrays)
     sums = files.checksums(arrays)
     if files.checksums(Bank(self._place).shard(number, shard)) != sums:
       raise ValueError(
@@ -286,7 +283,20 @@ class Writer:
       "sizes": files.sizes(self._place, number, shard, header),
     }
     key = files.manifest_key(number, shard)
-    files.store(self._place)[key] = json.dumps(manifest).encode()
+    with disk.writing(key, self._place):
+      files.store(self._place)[key] = json.dumps(manifest).encode()
+
+  def _store(
+    self, number: int, rows: range, arrays: Mapping[str, np.ndarray]
+  ) -> None:
+    jobs = [
+      files.open_array(self._place, number, name, self._header, create=True)[
+        rows.start : rows.stop
+      ].write(arrays[name])
+      for name in self._header.arrays
+    ]
+    for job in jobs:
+      files.result(job, self._place)
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

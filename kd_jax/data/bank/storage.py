@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from kd_jax import disk
+
 _INNER = 16  # records under one checksum, and the least that is read
 _MANIFEST = re.compile(r"pass(\d{4,})/shards/(\d{5,})\.json")
 
@@ -242,11 +244,13 @@ def result(job: Any, place: str) -> Any:
   """What a TensorStore job yields.
 
   Raises:
-    ValueError: stored bytes are damaged or out of reach.
+    ValueError: stored bytes are damaged or out of reach, or the disk is full.
   """
   try:
     return job.result()
   except ValueError as error:
+    if disk.code(error) in disk.FULL:
+      raise
     raise ValueError(
       f"the bank {place} is damaged: {error}. --config.bank.verify=True of "
       "the config that wrote it lists all that is."

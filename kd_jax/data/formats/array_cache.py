@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_jax import disk
+
 
 def table(
   kind: str, identity: str, build: Callable[[], np.ndarray]
@@ -53,8 +55,11 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-  with tempfile.NamedTemporaryFile(
-    dir=path.parent, prefix=path.stem, suffix=".part", delete=False
-  ) as file:
-    np.save(file, array)
-  os.replace(file.name, path)
+  handle, name = tempfile.mkstemp(".part", path.stem, path.parent)
+  with (
+    disk.writing(path.name, path.parent, array.nbytes),
+    disk.removed(Path(name)),
+  ):
+    with os.fdopen(handle, "wb") as file:
+      np.save(file, array)
+    os.replace(name, path)

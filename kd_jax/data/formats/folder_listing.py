@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from kd_jax import disk
 from kd_jax.data.formats import folder_walk as listing_lib
 
 _ARRAYS = ("paths", "ends", "sizes", "tops")
@@ -137,7 +138,8 @@ def find(directory: str) -> Index:
       return Index(_store(home, listing))
     except OSError as error:
       _keep_for_now(home, error)
-  return Index(_store(_SPARE[home], listing))
+  with disk.writing("the listing of the images", _SPARE[home]):
+    return Index(_store(_SPARE[home], listing))
 
 
 def shelf(directory: str) -> str:

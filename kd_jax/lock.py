@@ -1,0 +1,95 @@
+"""Whose a workdir is: one command at a time writes to it.
+
+The lock is that of the operating system, which takes it from a process that
+ends, however it ends. The file stays, and counts for nothing without the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import jax
+from absl import logging
+
+FILE = ".lock"
+
+# What flock says on file systems, mostly of networks, that know no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+# Locks of runs of several processes, of which this one may be the first done.
+_KEPT: dict[Path, filelock.BaseFileLock] = {}
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+  """Owns a folder, that must exist, until the block or the process ends.
+
+  With several processes it is the process: others may still be writing when
+  the first leaves the block.
+
+  Raises:
+    ValueError: another command owns it; nothing has been touched.
+    OSError: the lock cannot be written.
+  """
+  path = workdir.resolve() / FILE
+  if path in _KEPT:
+    yield
+    return
+  # A marker instead of a lock would outlive a killed process.
+  lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(lock)
+      path.write_text(json.dumps(_about_this_process()), encoding="utf-8")
+    except filelock.Timeout as error:
+      raise ValueError(_refusal(workdir, path)) from error
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+      logging.warning(
+        "the file system of %s has no locks (%s), so nothing keeps a second "
+        "command from writing there too: start only one at a time",
+        workdir,
+        error.strerror,
+      )
+    if jax.process_count() > 1:
+      _KEPT[path] = lock
+      stack.pop_all()
+    yield
+
+
+def _about_this_process() -> dict[str, str | int]:
+  now = datetime.datetime.now().astimezone()
+  return {
+    "pid": os.getpid(),
+    "host": socket.gethostname(),
+    "since": now.isoformat(" ", "seconds"),
+    "command": shlex.join(sys.orig_argv),
+  }
+
+
+def _refusal(workdir: Path, path: Path) -> str:
+  """Who owns it, and what to do; the note may not be written yet."""
+  head = f"the workdir {workdir} is in use by"
+  advice = "or give this one another --workdir"
+  try:
+    owner = json.loads(path.read_text(encoding="utf-8"))
+    pid, host = owner["pid"], owner["host"]
+    since = owner["since"]
+    command = textwrap.shorten(owner["command"], 300, placeholder=" ...")
+  except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    return f"{head} another command. Wait for its end, {advice}."
+  return (
+    f"{head} process {pid} on {host}, since {since}: {command}. Wait for its "
+    f"end, stop it there with 'kill {pid}', {advice}."
+  )
