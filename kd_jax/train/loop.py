@@ -327,7 +327,7 @@ def check_gradients(had_gradient: Mapping[str, bool]) -> None:
 
 
 def restore(
-  job: Job, checkpoints: checkpoints.Checkpoints, fresh: TrainState
+  job: Job, saved: checkpoints.Checkpoints, fresh: TrainState
 ) -> TrainState | None:
   """The newest usable checkpoint of this job, None if there is none.
 
@@ -338,7 +338,7 @@ def restore(
   """
 
   def read(step: int) -> TrainState:
-    record, expected = checkpoints.record(step), dict(job.record(step))
+    record, expected = saved.record(step), dict(job.record(step))
     if record != expected:
       changed = sorted(k for k in expected if record.get(k) != expected[k])
       raise checkpoints.MismatchError(
@@ -356,9 +356,9 @@ def restore(
     opt = mesh_lib.place(
       job.transform(stretch).init(leaves), job.mesh, fsdp=job.settings.fsdp
     )
-    return checkpoints.restore(step, like.replace(opt=opt))
+    return saved.restore(step, like.replace(opt=opt))
 
-  return checkpoints.newest(checkpoints, read)
+  return checkpoints.newest(saved, read)
 
 
 def _due(step: int, every: int) -> bool:
