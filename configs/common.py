@@ -107,6 +107,7 @@ def preprocess(image_size: int, **changes) -> ConfigDict:
     "image_size": image_size,
     "interpolation": "",  # '': what the teacher's checkpoint asks for
     "crop_pct": 0.0,  # 0: likewise
+    "crop_mode": "",  # '': likewise; 'center', or timm's 'squash'
     "train_interpolation": "area",  # fast; 'bilinear', 'bicubic': PIL's
     "augment": "crop",
     "num_crops": 1,  # views of every decoded image

@@ -161,13 +161,16 @@ def preprocess(config: ConfigDict, net: Any = None) -> Preprocess:
   Args:
     config: of the run.
     net: says how the evaluation view is resized where the config leaves it
-      open; what does not say bicubically, .875 of the short side.
+      open; what does not say bicubically, the central .875 of the short side.
   """
   fields = config.preprocess.to_dict()
   fields["interpolation"] = fields["interpolation"] or getattr(
     net, "interpolation", "bicubic"
   )
   fields["crop_pct"] = fields["crop_pct"] or getattr(net, "crop_pct", 0.875)
+  fields["crop_mode"] = fields.get("crop_mode") or getattr(
+    net, "crop_mode", "center"
+  )
   return resolve.construct(Preprocess, fields, "preprocess")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import numbers
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class Backbone(nn.Module):
     dtype: compute dtype; None promotes input and parameters.
     interpolation: resizing that the weights were evaluated with.
     crop_pct: share of the shorter side that the evaluation crop keeps.
+    crop_mode: how that crop was made: timm's 'center', 'squash' or 'border'.
+      Not part of the `repr`, which identifies teachers.
     input_size: (channels, height, width) that the weights were trained with.
   """
 
@@ -53,6 +56,7 @@ class Backbone(nn.Module):
   interpolation: str = "bilinear"
   crop_pct: float = 0.875
   input_size: tuple[int, ...] = (3, 224, 224)
+  crop_mode: str = dataclasses.field(default="center", repr=False)
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -40,6 +40,7 @@ def about(config: ConfigDict, parts: Any, where: Path) -> dict[str, Any]:
     "evaluation_view": _view(parts.views),
     "interpolation": parts.views.interpolation,
     "crop_pct": parts.views.crop_pct,
+    "crop_mode": parts.views.crop_mode,
     "steps": config.steps,
     "epochs": round(
       config.steps
@@ -108,7 +109,8 @@ def gflops(model: nn.Module, image_size: int) -> float:
 
 def _view(views: Preprocess) -> str:
   short = int(views.image_size / views.crop_pct)
-  return f"{views.interpolation}, {short} -> {views.image_size}"
+  squashed = ", squashed" if views.crop_mode == "squash" else ""
+  return f"{views.interpolation}, {short} -> {views.image_size}{squashed}"
 
 
 def _terms(config: ConfigDict) -> str:

@@ -334,6 +334,7 @@ def _finish(
     student = parts.student.clone(
       interpolation=parts.views.interpolation,
       crop_pct=parts.views.crop_pct,
+      crop_mode=parts.views.crop_mode,
       input_size=(3, size, size),
     )
     convert.save_timm(

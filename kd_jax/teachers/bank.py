@@ -67,6 +67,11 @@ class Source:
     """As the teacher's images were cut for evaluation."""
     return self.bank.header.about["seen"]["crop_pct"]
 
+  @property
+  def crop_mode(self) -> str:
+    """Likewise; a bank names it only if it is not 'center'."""
+    return self.bank.header.about["seen"].get("crop_mode", "center")
+
 
 def load(
   name: str, weights: Any, overrides: Mapping[str, Any]

@@ -45,6 +45,7 @@ class Facts:
   interpolation: str
   crop_pct: float
   input_size: tuple[int, ...]
+  crop_mode: str = dataclasses.field(default="center", repr=False)
 
 
 class Network:
@@ -223,7 +224,10 @@ def load(
   known = {**model.pretrained_cfg, **facts}
   state = {k: v.numpy() for k, v in model.state_dict().items()}
   about = Facts(
-    known["interpolation"], known["crop_pct"], tuple(known["input_size"])
+    known["interpolation"],
+    known["crop_pct"],
+    tuple(known["input_size"]),
+    known.get("crop_mode") or "center",
   )
   network = Network(model.eval(), known["mean"], known["std"])
   return Source(name, trees.fingerprint(state), about, network), {}

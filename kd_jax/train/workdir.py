@@ -93,7 +93,8 @@ def _check_same(old: Any, new: Any, workdir: Path) -> None:
   changed = sorted(
     path.replace("/", ".")
     for path in set(old) | set(new)
-    if old.get(path, ...) != new.get(path, ...)
+    # A field that there was not yet is as good as one that is left open.
+    if old.get(path, "") != new.get(path, "")
   )
   if changed:
     first = changed[0].replace(".", "/")

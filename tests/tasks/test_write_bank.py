@@ -13,7 +13,7 @@ from safetensors import numpy as safetensors_numpy
 import runs
 from kd_jax import config as config_lib
 from kd_jax import main
-from kd_jax.build import setup
+from kd_jax.build import bank_checks, setup
 from kd_jax.data.bank.bank import Bank
 from kd_jax.report import metrics
 
@@ -267,7 +267,11 @@ def test_damage_shows_before_the_first_step(
 
 
 def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
-  views = ("preprocess.interpolation=bilinear", "preprocess.crop_pct=0.5")
+  views = (
+    "preprocess.interpolation=bilinear",
+    "preprocess.crop_pct=0.5",
+    "preprocess.crop_mode=squash",
+  )
   place = write(folder / "views", *teachers[0], *views)
   config = config_lib.load(str(runs.CONFIG), stored(place))
   found = setup.preprocess(config, setup.teaching(config).viewer)
@@ -275,6 +279,12 @@ def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
   config.preprocess.crop_pct = 0.0  # as its teacher
   found = setup.preprocess(config, setup.teaching(config).viewer)
   assert (found.interpolation, found.crop_pct) == ("bilinear", 0.5)
+  assert found.crop_mode == "squash"
+  bank_checks.check(Bank(str(place)), found, setup.data(config.data))
+  config.preprocess.crop_mode = "center"
+  found = setup.preprocess(config, setup.teaching(config).viewer)
+  with pytest.raises(ValueError, match="preprocess.crop_mode is "):
+    bank_checks.check(Bank(str(place)), found, setup.data(config.data))
 
 
 @pytest.mark.parametrize(
