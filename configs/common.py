@@ -91,7 +91,7 @@ def sgd() -> ConfigDict:
       "b2": 0.999,
       "nesterov": False,
       "weight_decay": 0.0,
-      "decay_all": True,
+      "decay_all": True,  # False: neither vectors nor what timm exempts
       "schedule": "constant",
       "decay_every": 1,
       "gamma": 0.1,
@@ -290,7 +290,7 @@ _FKD_RATES = {
     "name": "adamw",
     "lr": 2e-3,
     "weight_decay": 0.05,
-    "decay_all": False,
+    "decay_all": False,  # timm's rule
     "schedule": "whole_cosine",
     "warmup": 5 * epoch,
     "warmup_lr": 1e-5,

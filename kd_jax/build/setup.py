@@ -19,6 +19,7 @@ from kd_jax import resolve, trees
 from kd_jax.data import pipeline
 from kd_jax.data.bank.bank import Bank
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import evaluate, statistics
 from kd_jax.train import mesh as mesh_lib
@@ -69,7 +70,7 @@ def teaching(config: ConfigDict) -> Teaching:
   return Teaching(source, variables, identity)
 
 
-def student(config: ConfigDict) -> nn.Module:
+def student(config: ConfigDict) -> Backbone:
   """The network that `config.student` names."""
   overrides = model_fields(config.student.overrides)
   return kd_jax.create_model(

@@ -45,6 +45,9 @@ class Backbone(nn.Module):
   """
 
   POOLS: ClassVar[tuple[str, ...]] = layers.POOLS
+  NO_DECAY: ClassVar[tuple[str, ...]] = ()
+  """Names of parameters and modules, wherever they are, that timm's
+  `no_weight_decay` keeps from weight decay; vectors never decay there."""
 
   num_classes: int = 1000
   global_pool: str = "avg"

@@ -141,7 +141,7 @@ def assemble(config: ConfigDict, where: Path) -> Parts:
     specs=specs,
     stretches=stretches,
     settings=setup.settings(config, mesh, views, data.num_classes),
-    optim=optim,
+    optim=optim.exempting(student.NO_DECAY),
     evaluate=evaluate_it,
     weights=_initial_weights(config),
   )

@@ -81,6 +81,11 @@ def _git(where: Path, *args: str) -> str:
   return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def _stated(value: Any) -> Any:
+  """None for a field left open, as for one that configs did not have yet."""
+  return None if value in ("", []) else value
+
+
 def _check_same(old: Any, new: Any, workdir: Path) -> None:
   old, new = (
     {
@@ -93,8 +98,7 @@ def _check_same(old: Any, new: Any, workdir: Path) -> None:
   changed = sorted(
     path.replace("/", ".")
     for path in set(old) | set(new)
-    # A field that there was not yet is as good as one that is left open.
-    if old.get(path, "") != new.get(path, "")
+    if _stated(old.get(path)) != _stated(new.get(path))
   )
   if changed:
     first = changed[0].replace(".", "/")
