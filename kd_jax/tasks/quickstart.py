@@ -22,7 +22,6 @@ import kd_jax
 from kd_jax import resolve
 from kd_jax.build import setup
 from kd_jax.data import pipeline
-from kd_jax.data.preprocess import Preprocess
 from kd_jax.report import metrics
 from kd_jax.report import page as page_lib
 from kd_jax.tasks import pretrain
@@ -89,7 +88,7 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
 def finetune(config: ConfigDict) -> Finetune:
   """The transfer protocol; every seed has labelled images of its own."""
   test = setup.data(config.test)
-  views = Preprocess(**config.preprocess.to_dict())
+  views = setup.preprocess(config)
   model = kd_jax.create_model(
     config.student.name, **setup.model_fields(config.student.overrides)
   )
