@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from kd_jax.data.bank import bank as bank_lib
+from kd_jax.data import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.types import DataSource
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from kd_jax import resolve, trees
 from kd_jax.data import pipeline
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from kd_jax import resolve
 from kd_jax.build import bank_checks, setup
+from kd_jax.data import bank as bank_lib
 from kd_jax.data import pipeline
-from kd_jax.data.bank import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.report import summary
 from kd_jax.report.skipped_images import SkipLog

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from kd_jax import resolve
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.types import Batch, Teacher, Variables
 
 

@@ -14,7 +14,7 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.build import bank_checks, setup
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.report import metrics
 
 STEPS = 20

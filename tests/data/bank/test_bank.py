@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import runs
-from kd_jax.data.bank.bank import Bank, Writer
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Bank, Header, Writer
 
 ARRAYS = {
   "geometry": ((7,), "int16"),

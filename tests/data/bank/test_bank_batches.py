@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from kd_jax.data import pipeline
-from kd_jax.data.bank.bank import Bank, Writer
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Bank, Header, Writer
 from kd_jax.data.preprocess import Preprocess
 
 SEED, RECORDS, CROPS, PASSES = 7, 24, 4, 2
