@@ -243,7 +243,7 @@ def test_a_shard_counts_once_its_manifest_is_there(copy):
 
 SCRIPT = """
 import sys
-from tests.data import test_bank
+from tests.data.bank import test_bank
 test_bank.fill(sys.argv[1], 0, [int(shard) for shard in sys.argv[2:]])
 """
 
