@@ -21,11 +21,12 @@ from ml_collections import ConfigDict
 from kd_jax import convert, resolve, trees
 from kd_jax.build import artifacts, bank_checks, checks, network_facts, setup
 from kd_jax.data import pipeline
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.report import metrics, page, summary, throughput
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import checkpoints as checkpoints_lib
-from kd_jax.train import evaluate, loop, phases, workdir
+from kd_jax.train import evaluate, loop, passes, phases, workdir
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -94,7 +95,8 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
     where / "checkpoints", keep=config.checkpoint.keep
   )
   try:
-    job = _job(config, parts, artifacts.fitted(config, parts, where))
+    bank = passes.begun_with(parts.taught.bank, checkpoints)
+    job = _job(config, parts, artifacts.fitted(config, parts, where), bank)
     state = _start(config, parts, job, checkpoints)
     state = _train(job, checkpoints, state, where)
   finally:
@@ -219,6 +221,7 @@ def _job(
   config: ConfigDict,
   parts: Parts,
   artifact: Mapping[str, np.ndarray],
+  bank: Bank | None,
 ) -> loop.Job:
   frozen = {"teacher": parts.taught.variables, "artifact": artifact}
   images = config.batch_size // parts.views.num_crops
@@ -236,11 +239,12 @@ def _job(
       step,
       phase=phase,
       on_skip=parts.skips.report(parts.data),
-      bank=parts.taught.bank,
+      bank=bank,
     ),
     record=lambda step: {
       **pipeline.position(step, images, source=parts.data, seed=config.seed),
       "teacher": parts.taught.fingerprint,
+      **passes.note(bank),
     },
     evaluate=parts.evaluate,
     batch_size=config.batch_size,

@@ -55,9 +55,11 @@ class Bank:
 
   Attributes:
     place: directory or URL.
+    passes: how many of its passes are in use; 0 is all that are complete.
   """
 
   place: str
+  passes: int = 0
 
   @functools.cached_property
   def header(self) -> Header:
@@ -97,7 +99,7 @@ class Bank:
 
   @functools.cached_property
   def num_passes(self) -> int:
-    """Complete passes, counted from the first one on.
+    """Complete passes, counted from the first one on, at most `passes`.
 
     Raises:
       ValueError: a shard that counts belongs to another bank, or a file of it
@@ -107,7 +109,9 @@ class Bank:
     found = files.manifests(self.place, keys)
     every = range(self.header.num_shards)
     number = 0
-    while all((number, shard) in found for shard in every):
+    while number != (self.passes or -1) and all(
+      (number, shard) in found for shard in every
+    ):
       for spot in ((number, shard) for shard in every):
         files.read_manifest(
           found[spot], spot, place=self.place, header=self.header, keys=keys
@@ -198,5 +202,5 @@ class Bank:
 
   def __getstate__(self) -> dict[str, Any]:
     # Passes that are added meanwhile must not part worker processes.
-    kept = ("place", "num_passes")
+    kept = ("place", "passes", "num_passes")
     return {k: v for k, v in vars(self).items() if k in kept}
