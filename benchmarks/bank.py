@@ -42,8 +42,7 @@ from kd_jax.align import pts, svd
 from kd_jax.build import training
 from kd_jax.codecs import aligned, full, hard, marginal, raw
 from kd_jax.data import pipeline
-from kd_jax.data.bank.bank import Bank, Writer
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Bank, Header, Writer
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import folder
 from kd_jax.interfaces import TeacherSource

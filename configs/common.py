@@ -92,7 +92,7 @@ def sgd() -> ConfigDict:
       "b2": 0.999,
       "nesterov": False,
       "weight_decay": 0.0,
-      "decay_all": True,
+      "decay_all": True,  # False: neither vectors nor what timm exempts
       "schedule": "constant",
       "decay_every": 1,
       "gamma": 0.1,
@@ -108,6 +108,7 @@ def preprocess(image_size: int, **changes) -> ConfigDict:
     "image_size": image_size,
     "interpolation": "",  # '': what the teacher's checkpoint asks for
     "crop_pct": 0.0,  # 0: likewise
+    "crop_mode": "",  # '': likewise; 'center', or timm's 'squash'
     "train_interpolation": "area",  # fast; 'bilinear', 'bicubic': PIL's
     "augment": "crop",
     "num_crops": 1,  # views of every decoded image
@@ -290,7 +291,7 @@ _FKD_RATES = {
     "name": "adamw",
     "lr": 2e-3,
     "weight_decay": 0.05,
-    "decay_all": False,
+    "decay_all": False,  # timm's rule
     "schedule": "whole_cosine",
     "warmup": 5 * epoch,
     "warmup_lr": 1e-5,

@@ -102,10 +102,12 @@ class EvaluationView:
   Attributes:
     interpolation: resizing.
     crop_pct: share of the shorter side that the central crop keeps.
+    crop_mode: see `data.preprocess.Preprocess`.
   """
 
   interpolation: str = "bicubic"
   crop_pct: float = 0.875
+  crop_mode: str = "center"
 
 
 class TeacherSource:

@@ -124,6 +124,11 @@ def _git(where: Path, *args: str) -> str:
   return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def _stated(value: Any) -> Any:
+  """None for a field left open, as for one that configs did not have yet."""
+  return None if value in ("", []) else value
+
+
 def _check_same(old: Any, new: Any, workdir: Path) -> None:
   old, new = (
     {
@@ -136,7 +141,7 @@ def _check_same(old: Any, new: Any, workdir: Path) -> None:
   changed = sorted(
     path.replace("/", ".")
     for path in set(old) | set(new)
-    if old.get(path, ...) != new.get(path, ...)
+    if _stated(old.get(path)) != _stated(new.get(path))
   )
   if changed:
     first = changed[0].replace(".", "/")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import pathlib
@@ -123,6 +124,12 @@ def unfinished(workdir):
 
 def whole(step):
   return step.name.isdigit() and (step / "commit_success.txt").exists()
+
+
+def record(workdir, step):
+  """What a checkpoint says about its run."""
+  path = workdir / "checkpoints" / str(step) / "record" / "metadata"
+  return json.loads(path.read_text())["record"]
 
 
 def state(workdir, step):

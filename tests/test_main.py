@@ -182,6 +182,10 @@ def test_workdirs(teacher, tmp_path, capsys, brief):
   capsys.readouterr()
   line = try_tiny(capsys, tmp_path, weights, "steps=1", "optim.lr=0.5")
   assert "holds another experiment: ['optim.lr'] differ" in line
+  older = json.loads((tmp_path / "config.json").read_text())
+  assert older["preprocess"].pop("crop_mode") == ""  # a field since then
+  (tmp_path / "config.json").write_text(json.dumps(older))
+  assert main.main(runs.arguments(tmp_path, weights, "steps=1")) == 0
   below = tmp_path / "config.json" / "run"
   line = try_tiny(capsys, below, weights)
   assert f"the workdir {below} cannot be written" in line

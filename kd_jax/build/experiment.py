@@ -71,7 +71,7 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
     specs=specs,
     stretches=stretches,
     settings=settings,
-    optim=optim,
+    optim=optim.exempting(student.NO_DECAY),
     inputs=inputs,
     fit=images.fit(config.fit.to_dict(), teaching, inputs, mesh, Path(where)),
     evaluate=evaluate,

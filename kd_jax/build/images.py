@@ -35,6 +35,7 @@ def preprocess(
   followed = {
     "interpolation": fields["interpolation"] or teacher.interpolation,
     "crop_pct": fields["crop_pct"] or teacher.crop_pct,
+    "crop_mode": fields.get("crop_mode") or teacher.crop_mode,
   }
   return resolve.construct(Preprocess, {**fields, **followed}, "preprocess")
 

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 import kd_jax
 from kd_jax.build import images, networks, training
 from kd_jax.data import pipeline
-from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.transfer.classify import Finetune
@@ -22,7 +21,7 @@ def finetune(config: ConfigDict) -> Finetune:
   """
   train, count = config.train.to_dict(), config.labels
   test = images.source(config.test.to_dict())
-  views = Preprocess(**config.preprocess.to_dict())
+  views = images.preprocess(config.preprocess.to_dict())
   overrides = networks.model_fields(config.student.overrides.to_dict())
   batch_size, eval_batch_size = config.batch_size, config.eval_batch_size
 

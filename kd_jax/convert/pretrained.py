@@ -21,7 +21,14 @@ from kd_jax import disk, models, trees
 from kd_jax.convert import checkpoint, rules, weights
 from kd_jax.models.backbone import Backbone, FieldValue, variable_shapes
 
-FACTS = ("mean", "std", "interpolation", "crop_pct", "input_size")
+FACTS = (
+  "mean",
+  "std",
+  "interpolation",
+  "crop_pct",
+  "crop_mode",
+  "input_size",
+)
 """Preprocessing fields of a model, named as in timm's pretrained_cfg."""
 
 _COLLECTIONS = ("params/", "batch_stats/")
@@ -92,7 +99,9 @@ def _build(
   facts: Mapping[str, Any],
   overrides: Mapping[str, Any],
 ) -> tuple[Backbone, dict[str, Any]]:
-  fields = {k: facts[k] for k in FACTS if k in facts}
+  # Where a config.json does not name the mode, timm takes 'center'.
+  fields: dict[str, Any] = {"crop_mode": "center"} if facts else {}
+  fields.update({k: facts[k] for k in FACTS if facts.get(k) is not None})
   if facts.get("global_pool"):
     fields["global_pool"] = facts["global_pool"]
   fields.update(facts.get("model_args") or {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource

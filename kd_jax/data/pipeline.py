@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from kd_jax.data import examples
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch

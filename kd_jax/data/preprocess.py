@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +31,8 @@ class Preprocess:
     image_size: side of the square result, pixels.
     interpolation: of the evaluation view: 'bilinear' or 'bicubic', PIL's.
     crop_pct: evaluation resizes the short side to image_size / crop_pct.
+    crop_mode: of the evaluation view, as timm calls it: 'center' keeps the
+      proportions of the image, 'squash' resizes both sides alike.
     train_interpolation: of random crops: 'area' (fast, see `crops.resize`),
       'bilinear' or 'bicubic' (PIL's).
     augment: training view; 'none' is the evaluation view, 'crop' is a random
@@ -58,6 +61,7 @@ class Preprocess:
   image_size: int = 224
   interpolation: str = "bicubic"
   crop_pct: float = 0.875
+  crop_mode: str = "center"
   train_interpolation: str = "area"
   augment: str = "crop"
   num_crops: int = 1
@@ -79,9 +83,20 @@ class Preprocess:
       object.__setattr__(self, name, tuple(getattr(self, name)))
     _check(self)
 
+  def stated(self) -> dict[str, Any]:
+    """{field: value}, as fingerprints and banks tell views apart.
+
+    `crop_mode` is left out where it is 'center', so that what was written
+    before there was a choice still belongs to the same views.
+    """
+    fields = dataclasses.asdict(self)
+    if self.crop_mode == "center":
+      del fields["crop_mode"]
+    return fields
+
   def fingerprint(self) -> str:
     """16 hex digits that identify the settings."""
-    text = repr(sorted(dataclasses.asdict(self).items()))
+    text = repr(sorted(self.stated().items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def train(
@@ -139,7 +154,11 @@ def pixels(record: Record) -> UInt8[np.ndarray, "h w 3"]:
 
 def _center(p: Preprocess, image: np.ndarray) -> Pixels:
   return crops.center(
-    image, p.image_size, crop_pct=p.crop_pct, interpolation=p.interpolation
+    image,
+    p.image_size,
+    crop_pct=p.crop_pct,
+    interpolation=p.interpolation,
+    mode=p.crop_mode,
   )
 
 
@@ -215,6 +234,7 @@ def _check(p: Preprocess) -> None:
   choices = {
     "augment": AUGMENTS,
     "interpolation": EXACT,
+    "crop_mode": crops.MODES,
     "train_interpolation": ("area", *EXACT),
     "erase_mode": ("const", "pixel"),
   }

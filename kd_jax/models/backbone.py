@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import numbers
 from collections.abc import Collection, Mapping, Sequence
@@ -44,10 +45,15 @@ class Backbone(nn.Module):
     dtype: compute dtype; None promotes input and parameters.
     interpolation: resizing that the weights were evaluated with.
     crop_pct: share of the shorter side that the evaluation crop keeps.
+    crop_mode: how that crop was made: timm's 'center', 'squash' or 'border'.
+      Not part of the `repr`, which identifies teachers.
     input_size: (channels, height, width) that the weights were trained with.
   """
 
   POOLS: ClassVar[tuple[str, ...]] = layers.POOLS
+  NO_DECAY: ClassVar[tuple[str, ...]] = ()
+  """Names of parameters and modules, wherever they are, that timm's
+  `no_weight_decay` keeps from weight decay; vectors never decay there."""
 
   num_classes: int = 1000
   global_pool: str = "avg"
@@ -59,6 +65,7 @@ class Backbone(nn.Module):
   interpolation: str = "bilinear"
   crop_pct: float = 0.875
   input_size: tuple[int, ...] = (3, 224, 224)
+  crop_mode: str = dataclasses.field(default="center", repr=False)
 
   def __post_init__(self) -> None:
     super().__post_init__()

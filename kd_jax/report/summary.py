@@ -46,6 +46,7 @@ def about(experiment: Experiment, where: Path) -> dict[str, Any]:
     "evaluation_view": _view(views),
     "interpolation": views.interpolation,
     "crop_pct": views.crop_pct,
+    "crop_mode": views.crop_mode,
     "steps": steps,
     "epochs": round(steps * batch_size / views.num_crops / images, 2),
     "student": names.student,
@@ -115,7 +116,8 @@ def gflops(model: nn.Module, image_size: int) -> float:
 
 def _view(views: Preprocess) -> str:
   short = int(views.image_size / views.crop_pct)
-  return f"{views.interpolation}, {short} -> {views.image_size}"
+  squashed = ", squashed" if views.crop_mode == "squash" else ""
+  return f"{views.interpolation}, {short} -> {views.image_size}{squashed}"
 
 
 def _terms(weights: Mapping[str, float]) -> str:

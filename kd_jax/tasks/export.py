@@ -59,6 +59,7 @@ def run(config: ConfigDict, where: str | Path) -> Path:
   model = model.clone(
     interpolation=about["interpolation"],
     crop_pct=about["crop_pct"],
+    crop_mode=about.get("crop_mode", "center"),  # older runs do not say
     input_size=(3, size, size),
   )
   name = recipe["student"]["name"]

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import convert, trees, workdir
 from kd_jax.build.experiment import experiment as build_experiment
+from kd_jax.data.bank import passes
 from kd_jax.interfaces import DataSource
 from kd_jax.report import (
   metrics,
@@ -35,6 +36,7 @@ from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.experiment import Experiment
+from kd_jax.train.inputs import Inputs
 from kd_jax.types import Artifact, TrainState, Variables
 
 
@@ -96,7 +98,12 @@ def train(experiment: Experiment, where: Path) -> Result:
     )
     if line:
       summary.say(line)
-    job = _job(experiment, artifact)
+    inputs = experiment.inputs.of_bank(
+      passes.begun_with(
+        experiment.inputs.bank, checkpoints.newest_record(), where
+      )
+    )
+    job = _job(experiment, inputs, artifact)
     state = _start(experiment, job, checkpoints)
     _draw_views(experiment, where)
     state = _train(job, checkpoints, state, where)
@@ -119,8 +126,10 @@ def _write_phases(found: tuple[phases.Stretch, ...], where: Path) -> None:
     workdir.write(where / "phases.json", json.dumps(steps))
 
 
-def _job(experiment: Experiment, artifact: Artifact) -> loop.Job:
-  teaching, inputs = experiment.teaching, experiment.inputs
+def _job(
+  experiment: Experiment, inputs: Inputs, artifact: Artifact
+) -> loop.Job:
+  teaching = experiment.teaching
   frozen = {"teacher": teaching.variables, "artifact": artifact}
   return loop.Job(
     student=experiment.student,
@@ -133,6 +142,7 @@ def _job(experiment: Experiment, artifact: Artifact) -> loop.Job:
     record=lambda step: {
       **inputs.position(step),
       "teacher": teaching.fingerprint,
+      **passes.note(inputs.bank),
     },
     evaluate=experiment.evaluate,
     batch_size=experiment.schedule.batch_size,
@@ -245,6 +255,7 @@ def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
     student = experiment.student.clone(
       interpolation=views.interpolation,
       crop_pct=views.crop_pct,
+      crop_mode=views.crop_mode,
       input_size=(3, views.image_size, views.image_size),
     )
     convert.save_timm(

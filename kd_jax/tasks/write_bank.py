@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from kd_jax import workdir
 from kd_jax.build.bank_job import BankJob, bank_job
-from kd_jax.data.bank import bank as bank_lib
+from kd_jax.data import bank as bank_lib
 from kd_jax.data.bank import compatibility
 from kd_jax.report import summary
 from kd_jax.train import phases

@@ -14,7 +14,7 @@ import numpy as np
 
 from kd_jax import interfaces, resolve
 from kd_jax.codecs.base import CodecLike
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.types import Batch, Teacher, Variables
 
 
@@ -71,7 +71,11 @@ class Source(interfaces.TeacherSource):
   def evaluation_view(self) -> interfaces.EvaluationView:
     """As the teacher's images were prepared for evaluation."""
     seen = self.bank.header.about["seen"]
-    return interfaces.EvaluationView(seen["interpolation"], seen["crop_pct"])
+    return interfaces.EvaluationView(
+      seen["interpolation"],
+      seen["crop_pct"],
+      seen.get("crop_mode", "center"),  # named only where it is another
+    )
 
 
 def load(

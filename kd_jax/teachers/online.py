@@ -31,7 +31,7 @@ class Source(interfaces.TeacherSource):
   def evaluation_view(self) -> interfaces.EvaluationView:
     """As the weights were evaluated."""
     return interfaces.EvaluationView(
-      self.model.interpolation, self.model.crop_pct
+      self.model.interpolation, self.model.crop_pct, self.model.crop_mode
     )
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:

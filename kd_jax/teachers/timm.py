@@ -53,6 +53,7 @@ class Facts:
   interpolation: str
   crop_pct: float
   input_size: tuple[int, ...]
+  crop_mode: str = dataclasses.field(default="center", repr=False)
 
 
 class Network:
@@ -174,7 +175,7 @@ class Source(interfaces.TeacherSource):
   def evaluation_view(self) -> interfaces.EvaluationView:
     """As the weights were evaluated."""
     return interfaces.EvaluationView(
-      self.model.interpolation, self.model.crop_pct
+      self.model.interpolation, self.model.crop_pct, self.model.crop_mode
     )
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
@@ -237,7 +238,10 @@ def load(
   known = {**model.pretrained_cfg, **facts}
   state = {k: v.numpy() for k, v in model.state_dict().items()}
   about = Facts(
-    known["interpolation"], known["crop_pct"], tuple(known["input_size"])
+    known["interpolation"],
+    known["crop_pct"],
+    tuple(known["input_size"]),
+    known.get("crop_mode") or "center",
   )
   network = Network(model.eval(), known["mean"], known["std"])
   return Source(name, trees.fingerprint(state), about, network), {}

@@ -96,6 +96,13 @@ class Checkpoints:
     """The JSON record of a step."""
     return dict(self._notes(step)["record"])
 
+  def newest_record(self) -> dict[str, Any] | None:
+    """The JSON record of the newest step whose record can be read."""
+    for step in reversed(self.steps()):
+      with contextlib.suppress(Exception):  # damaged, in one of many ways
+        return self.record(step)
+    return None
+
   def _notes(self, step: int) -> Mapping[str, Any]:
     items = ocp.args.Composite(record=ocp.args.JsonRestore())
     return self._manager.restore(step, args=items)["record"]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from kd_jax.data import pipeline
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch, Phase
@@ -45,6 +45,10 @@ class Inputs:
   def reporting(self, on_skip: pipeline.Report) -> Inputs:
     """The same, telling `on_skip` of the records that are left out."""
     return dataclasses.replace(self, on_skip=on_skip)
+
+  def of_bank(self, bank: Bank | None) -> Inputs:
+    """The same, with what `bank` holds."""
+    return dataclasses.replace(self, bank=bank)
 
   def batches(
     self, start_step: int = 0, phase: Phase | None = None

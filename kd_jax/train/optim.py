@@ -37,8 +37,8 @@ class Optim:
     nesterov: for sgd.
     weight_decay: decay coefficient.
     decay_all: decay biases and normalisation parameters too (as KDEP does).
-    no_decay: names of parameters that never decay, wherever they are, such as
-      'pos_embed'.
+    no_decay: names of parameters and modules that never decay, wherever they
+      are, such as 'pos_embed'; None leaves it to `exempting`.
     schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
       'cosine' (to `final_lr` at the end of the phase) or 'whole_cosine' (the
       same, but begun at step 0, beneath the warm-up, as timm does).
@@ -65,7 +65,7 @@ class Optim:
   nesterov: bool = False
   weight_decay: float = 0.0
   decay_all: bool = True
-  no_decay: tuple[str, ...] = ()
+  no_decay: tuple[str, ...] | None = None
   schedule: str = "constant"
   decay_every: int = 1
   gamma: float = 0.1
@@ -80,6 +80,8 @@ class Optim:
     # Configs hold lists; the dataclass stays hashable.
     stairs = tuple(tuple(np.ravel(stair).tolist()) for stair in self.stairs)
     object.__setattr__(self, "stairs", stairs)
+    if self.no_decay is not None:
+      object.__setattr__(self, "no_decay", tuple(self.no_decay))
     for field, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
       if getattr(self, field) not in allowed:
         raise ValueError(
@@ -113,6 +115,19 @@ class Optim:
         f"optim.warmup_lr is {self.warmup_lr}, and there is no warm-up; set "
         "optim.warmup, in steps"
       )
+
+  def exempting(self, names: tuple[str, ...]) -> Optim:
+    """The same, for a network whose `names` do not decay either.
+
+    That is timm's rule, which leaves them out together with vectors; an
+    explicit `no_decay` wins.
+
+    Args:
+      names: see `models.backbone.Backbone.NO_DECAY`.
+    """
+    if self.decay_all or self.no_decay is not None:
+      return self
+    return dataclasses.replace(self, no_decay=names)
 
   def rate(self, total_steps: int) -> optax.Schedule:
     """The learning rate of each step of a phase of `total_steps`.
@@ -215,9 +230,10 @@ class Optim:
 
   def _mask(self, params: Mapping[str, Any]) -> dict[str, bool]:
     """Vectors are biases and normalisation parameters."""
+    exempt = set(self.no_decay or ())
     return {
       path: (self.decay_all or leaf.ndim > 1)
-      and path.rpartition("/")[2] not in self.no_decay
+      and exempt.isdisjoint(path.split("/"))
       for path, leaf in params.items()
     }
 

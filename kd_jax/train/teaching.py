@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.interfaces import TeacherSource
 
 

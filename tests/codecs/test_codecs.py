@@ -9,7 +9,7 @@ from kd_jax import resolve
 from kd_jax.align import basis as basis_lib
 from kd_jax.align import pts, svd
 from kd_jax.codecs import aligned, base, full, hard, marginal, raw
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Header
 from kd_jax.data.sources import digits
 from kd_jax.teachers import random
 

@@ -22,6 +22,7 @@ FACTS = {
   "std": (0.5, 0.6, 0.7),
   "interpolation": "bilinear",
   "crop_pct": 0.9,
+  "crop_mode": "squash",
   "input_size": (3, 64, 64),
 }
 
@@ -88,6 +89,21 @@ def test_override_wins_over_config_over_family(small, tmp_path):
   assert loaded.interpolation == "bilinear"
   assert loaded.channel_order == "rgb"
   assert models.create_model("resnet18").interpolation == "bicubic"
+
+
+def test_a_config_without_a_mode_means_the_centre(tmp_path):
+  tiny = {"channel_multiplier": 0.1, "depth_multiplier": 0.1, "num_classes": 0}
+  model = models.create_model("efficientnet_b5", **tiny)
+  assert model.crop_mode == "squash" and "squash" not in repr(model)
+  variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), "float32"))
+  convert.save_flax(model, variables, tmp_path, name="efficientnet_b5")
+  again, _ = convert.load_pretrained("efficientnet_b5", tmp_path)
+  assert again == model
+  facts = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+  assert facts.pop("crop_mode") == "squash"
+  _edit(tmp_path, pretrained_cfg=facts)
+  again, _ = convert.load_pretrained("efficientnet_b5", tmp_path)
+  assert again == model.clone(crop_mode="center")
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_fingerprint_covers_every_field():
     "image_size": 32,
     "interpolation": "bilinear",
     "crop_pct": 0.9,
+    "crop_mode": "squash",
     "augment": "none",
     "scale": (0.2, 1.0),
     "ratio": (1.0, 1.0),
@@ -94,7 +95,24 @@ def test_fingerprint_covers_every_field():
             for k, v in other.items()}  # fmt: skip
   shifted = Preprocess(augment="shift", shift=1).fingerprint()
   unshifted = Preprocess(augment="shift").fingerprint()
-  assert len(prints | {base.fingerprint(), shifted, unshifted}) == 18
+  assert len(prints | {base.fingerprint(), shifted, unshifted}) == 19
+
+
+def test_fingerprints_of_older_artifacts_hold():
+  assert Preprocess().fingerprint() == "642254f1f285e1a6"
+  shifted = Preprocess(augment="shift", shift=1)
+  assert shifted.fingerprint() == "ea17828838706764"
+
+
+def test_squash_shows_the_edges_that_the_centre_loses():
+  wide = np.full((16, 32, 3), 9, np.uint8)
+  wide[:, :4] = 255
+  record = {"image": wide, "label": 0, "id": 0}
+  fields = {"image_size": 8, "crop_pct": 1.0, "interpolation": "bilinear"}
+  center = Preprocess(**fields).eval(record)
+  squashed = Preprocess(**fields, crop_mode="squash").eval(record)
+  assert center.max() == 9
+  assert (squashed[:, 0] > 200).all() and (squashed[:, 2:] == 9).all()
 
 
 def test_lists_from_configs_are_hashable():
@@ -111,6 +129,7 @@ def test_lists_from_configs_are_hashable():
       r"augment='rrc'; .* \['crop', 'none', 'shift', 'squash'\]",
     ),
     ({"interpolation": "area"}, r"'area'; .* \['bicubic', 'bilinear'\]"),
+    ({"crop_mode": "border"}, r"'border'; .* \['center', 'squash'\]"),
     ({"image_size": 0}, "image_size=0; it must be at least 1"),
     ({"crop_pct": 0.0}, r"crop_pct=0.0; it must be in \(0, 1\]"),
     ({"crop_pct": 1.1}, "crop_pct=1.1"),

@@ -35,6 +35,7 @@ def finished(tmp_path_factory):
     "steps=4",
     "optim.name=adamw",
     "preprocess.crop_pct=0.5",
+    "preprocess.crop_mode=squash",
     variant="ema",
   )
   assert main.main(arguments) == 0
@@ -78,7 +79,8 @@ def test_three_formats_of_a_finished_run(finished, tmp_path, capsys):
   equal(params(out / "timm"), averaged(finished, 4))
   model, variables = convert.load_pretrained("resnet18", out / "flax")
   again, same = convert.load_pretrained("resnet18", out / "timm")
-  assert model == again and model.crop_pct == 0.5
+  assert model == again
+  assert (model.crop_pct, model.crop_mode) == (0.5, "squash")
   assert model.input_size == (3, 8, 8) and model.interpolation == "bicubic"
   jax.tree.map(np.testing.assert_array_equal, variables, same)
   program = (out / "stablehlo" / "model.bin").read_bytes()

@@ -5,7 +5,7 @@ import numpy as np
 import runs
 from benchmarks import bank as benchmark
 from kd_jax import main
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank
 from kd_jax.report import metrics
 
 

@@ -14,7 +14,7 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.build import images, networks
-from kd_jax.data.bank.bank import Bank
+from kd_jax.data.bank import Bank, compatibility
 from kd_jax.report import metrics
 
 STEPS = 20
@@ -102,6 +102,47 @@ def test_two_crops_of_logits_are_those_of_the_running_teacher(folder, teachers):
   assert run(folder / "online_fkd", *teachers[10], *CROPS, **fkd) == 0
   assert run(folder / "stored_fkd", *stored(place), *CROPS, **fkd) == 0
   assert_same_training(folder / "stored_fkd", folder / "online_fkd")
+
+
+def test_passes_that_are_added_do_not_change_a_run(folder, teachers, capsys):
+  fields = (*teachers[0], *FEATURE)
+  place = write(folder / "grows", *fields)
+  learn = (*stored(place), *FEATURE, "checkpoint.every=5", "checkpoint.keep=9")
+  where = folder / "one_pass"
+  assert run(where, *learn) == 0
+  quiet = runs.state(where, STEPS)
+  assert runs.record(where, STEPS)["passes"] == 1
+  shutil.rmtree(where / "student")
+  for step in (15, STEPS):  # as if it had been killed after step 10, its pass
+    shutil.rmtree(where / "checkpoints" / str(step))
+  write(folder / "grows", *fields, "bank.passes=2")
+  assert Bank(str(place)).num_passes == 2
+  assert run(where, *learn) == 0
+  again = runs.state(where, STEPS)
+  assert set(again) == set(quiet) and len(quiet) > 90
+  for name, array in quiet.items():
+    np.testing.assert_array_equal(again[name], array, err_msg=name)
+  for path in where.glob("checkpoints/*/record/metadata"):
+    path.write_text(path.read_text().replace(', "passes": 1', ""))
+  assert "passes" not in runs.record(where, STEPS)  # as older runs left it
+  assert run(where, *learn) == 0
+  # A new run uses both, and so it is another one from the second epoch on.
+  new = folder / "two_passes"
+  assert run(new, *learn) == 0
+  assert runs.record(new, STEPS)["passes"] == 2
+  kernel = "['params']['student']['stem']['conv1']['kernel']"
+  same = [
+    np.array_equal(
+      runs.state(new, step)[kernel], runs.state(where, step)[kernel]
+    )
+    for step in (10, STEPS)
+  ]
+  assert same == [True, False]
+  shutil.rmtree(place / "pass0001")
+  capsys.readouterr()
+  assert run(new, *learn) == 1
+  said = capsys.readouterr().err
+  assert "began with 2 passes" in said and "has 1 now; write them" in said
 
 
 def crops(place, number):
@@ -274,7 +315,11 @@ def viewed(config):
 
 
 def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
-  views = ("preprocess.interpolation=bilinear", "preprocess.crop_pct=0.5")
+  views = (
+    "preprocess.interpolation=bilinear",
+    "preprocess.crop_pct=0.5",
+    "preprocess.crop_mode=squash",
+  )
   place = write(folder / "views", *teachers[0], *views)
   config = config_lib.load(str(runs.CONFIG), stored(place))
   found = viewed(config)
@@ -282,6 +327,16 @@ def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):
   config.preprocess.crop_pct = 0.0  # as its teacher
   found = viewed(config)
   assert (found.interpolation, found.crop_pct) == ("bilinear", 0.5)
+  assert found.crop_mode == "squash"
+  compatibility.check(
+    Bank(str(place)), found, images.source(config.data.to_dict())
+  )
+  config.preprocess.crop_mode = "center"
+  found = viewed(config)
+  with pytest.raises(ValueError, match="preprocess.crop_mode is "):
+    compatibility.check(
+      Bank(str(place)), found, images.source(config.data.to_dict())
+    )
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ def test_mixing_with_and_without_labels(teacher, tmp_path):
     (("mix.mixup=0.5", "batch_size=33"), "mixing pairs of images"),
     (("mix.mixup=-1.0",), "mix.mixup is -1.0; it must be at least 0"),
     (("input.workers=-1",), "config.input.workers is -1"),
+    (("preprocess.crop_mode=border",), "preprocess.crop_mode='border'"),
     (("preprocess.interpolation=area",), "preprocess.interpolation='area'"),
   ],
 )
@@ -142,9 +143,12 @@ def test_a_dry_run_says_what_will_bound_the_run(
 
 def test_checkpoint_s_own_view_is_used(tmp_path, capsys):
   teacher = runs.save_teacher(
-    tmp_path / "t", interpolation="bicubic", crop_pct=0.5
+    tmp_path / "t",
+    interpolation="bicubic",
+    crop_pct=0.5,
+    crop_mode="squash",
   )
   fields = ("preprocess.crop_pct=0.0", "dry_run=True")
   fields = (f"teacher.weights={teacher}", *fields)
   assert main.main(runs.arguments(tmp_path / "r", *fields)) == 0
-  assert "bicubic, 16 -> 8" in capsys.readouterr().err
+  assert "bicubic, 16 -> 8, squashed" in capsys.readouterr().err

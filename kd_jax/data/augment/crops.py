@@ -22,6 +22,9 @@ FILTERS = {
   "bilinear": Image.Resampling.BILINEAR,
   "bicubic": Image.Resampling.BICUBIC,
 }
+MODES = ("center", "squash")
+"""How `center` resizes, as timm calls it; timm's 'border' is not here."""
+
 INTERPOLATIONS = (*FILTERS, "area")
 """What `resize` knows."""
 
@@ -193,16 +196,31 @@ def _no_box(coords: Sequence[float], image: Pixels) -> str:
 
 
 def center(
-  image: Pixels, size: int, *, crop_pct: float, interpolation: str
+  image: Pixels,
+  size: int,
+  *,
+  crop_pct: float,
+  interpolation: str,
+  mode: str = "center",
 ) -> Pixels:
   """The evaluation view of timm: (size, size, 3).
 
   The short side is resized to floor(size / crop_pct), the long one in
   proportion, and the middle is cut out.
+
+  Args:
+    image: the whole of it.
+    size: side of the result, pixels.
+    crop_pct: see above.
+    interpolation: see `resize`.
+    mode: one of `MODES`, timm's `crop_mode`. With 'squash' the long side is
+      resized to the same length as the short one, whatever the proportions.
   """
   height, width = image.shape[:2]
   short = math.floor(size / crop_pct)
-  long = int(short * max(height, width) / min(height, width))
+  long = short
+  if mode == "center":
+    long = int(short * max(height, width) / min(height, width))
   h, w = (short, long) if height <= width else (long, short)
   image = resize(image, h, w, interpolation=interpolation)
   box = Box(round((h - size) / 2), round((w - size) / 2), size, size)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from kd_jax.data.bank import bank as bank_lib
+from kd_jax.data import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource
 
 # The student may see the stored crops larger, smaller or otherwise resized.
-_OWN = ("image_size", "interpolation", "crop_pct", "train_interpolation")
+_OWN = (
+  "image_size",
+  "interpolation",
+  "crop_pct",
+  "crop_mode",
+  "train_interpolation",
+)
 
 
 def settings(views: Preprocess) -> dict[str, Any]:
   """The settings that decide what a crop shows, as JSON values."""
-  fields = dataclasses.asdict(views)
+  fields = views.stated()
   plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
   return {
     k: v for k, v in plain.items() if k not in (*_own(views), "num_crops")
@@ -27,14 +32,14 @@ def settings(views: Preprocess) -> dict[str, Any]:
 
 def seen(views: Preprocess) -> dict[str, Any]:
   """How the teacher saw the crops."""
-  return {name: getattr(views, name) for name in _OWN}
+  return {k: v for k, v in views.stated().items() if k in _OWN}
 
 
 def _own(views: Preprocess) -> tuple[str, ...]:
   """What the student's views may differ in."""
   shared = set()
   if views.augment != "crop":  # cut out of the evaluation view
-    shared.add("crop_pct")
+    shared |= {"crop_pct", "crop_mode"}
   if views.shift or views.erase_prob:  # drawn in pixels of the view
     shared.add("image_size")
   return tuple(name for name in _OWN if name not in shared)

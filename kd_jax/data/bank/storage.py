@@ -1,6 +1,14 @@
 """The files of a teacher bank: zarr3 arrays and small JSON keys.
 
-See `reader` for the layout.
+  bank.json                  the header: what is stored, and what it comes from
+  constants.npz              what decoding needs beside the stored arrays
+  pass0000/<array>/          zarr3 (records, crops, ...), one file per shard,
+                             a CRC-32C for every few records
+  pass0000/shards/00003.json manifest of a shard; written last, so a shard
+                             without one does not count
+
+A pass holds the same number of crops of every record; passes can be added at
+any time. Any TensorStore location will do: a directory, gs://, s3://.
 """
 
 from __future__ import annotations
@@ -238,6 +246,12 @@ def checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     name: hashlib.blake2b(np.ascontiguousarray(x), digest_size=8).hexdigest()
     for name, x in arrays.items()
   }
+
+
+def digest(constants: Mapping[str, np.ndarray]) -> str:
+  """16 hex digits of all arrays together."""
+  sums = checksums(dict(sorted(constants.items())))
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
 
 
 def result(job: Any, place: str) -> Any:

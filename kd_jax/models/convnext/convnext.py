@@ -32,7 +32,7 @@ _CONV = {"conv_mlp": True}
 _V2 = {"use_grn": True, "ls_init_value": None}
 _TIERED = {**_CONV, "stem_type": "overlap_tiered"}
 _OLS = {**_CONV, "stem_type": "overlap", **_A}
-_HUGE = {"crop_pct": 1.0, "input_size": (3, 384, 384)}
+_HUGE = {"crop_pct": 1.0, "crop_mode": "squash", "input_size": (3, 384, 384)}
 
 
 def _variant(

@@ -82,6 +82,7 @@ class Model(token_net.TokenNet):
   """
 
   POOLS: ClassVar[tuple[str, ...]] = ("avg", "token")
+  NO_DECAY: ClassVar[tuple[str, ...]] = ("pos_embed", "cls_token", _TABLE)
 
   interpolation: str = "bicubic"
   crop_pct: float = 0.9

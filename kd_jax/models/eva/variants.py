@@ -42,11 +42,12 @@ _TINY, _SMALL = (192, 12, 3), (384, 12, 6)
 _BASE, _LARGE = (768, 12, 12), (1024, 24, 16)
 _giant = functools.partial(_variant, 1408, 40, 16, mlp_ratio=6144 / 1408)
 _MIM = {"num_classes": 0}
+_SQUASH = {"crop_mode": "squash"}
 TABLE = {
   "eva_giant_patch14_224": _giant(),
-  "eva_giant_patch14_336": _giant(336),
+  "eva_giant_patch14_336": _giant(336, **_SQUASH),
   "eva_giant_patch14_560": _giant(
-    560, mean=backbone.IMAGENET_MEAN, std=backbone.IMAGENET_STD
+    560, mean=backbone.IMAGENET_MEAN, std=backbone.IMAGENET_STD, **_SQUASH
   ),
   "eva_giant_patch14_clip_224": _giant(global_pool="token", num_classes=1024),
   "eva02_tiny_patch14_224": _variant(*_TINY, **_EVA02, **_MIM),
@@ -54,12 +55,12 @@ TABLE = {
   "eva02_small_patch14_224": _variant(*_SMALL, **_EVA02, **_MIM),
   "eva02_small_patch14_336": _variant(*_SMALL, 336, **_EVA02),
   "eva02_base_patch14_224": _variant(*_BASE, **_WIDE, **_MIM),
-  "eva02_base_patch14_448": _variant(*_BASE, 448, **_WIDE),
+  "eva02_base_patch14_448": _variant(*_BASE, 448, **_WIDE, **_SQUASH),
   "eva02_base_patch16_clip_224": _variant(
     *_BASE, patch_size=16, num_classes=512, **_CLIP
   ),
   "eva02_large_patch14_224": _variant(*_LARGE, **_WIDE, **_MIM),
-  "eva02_large_patch14_448": _variant(*_LARGE, 448, **_WIDE),
+  "eva02_large_patch14_448": _variant(*_LARGE, 448, **_WIDE, **_SQUASH),
   "eva02_large_patch14_clip_224": _variant(*_LARGE, num_classes=768, **_CLIP),
   "eva02_large_patch14_clip_336": _variant(
     *_LARGE, 336, num_classes=768, **_CLIP

@@ -140,6 +140,7 @@ _L: dict[str, Any] = {"arch_def": _V2_L}
 _XL: dict[str, Any] = {"arch_def": _V2_XL}
 
 _TF = base.TF
+_SQUASH: dict[str, Any] = {"crop_mode": "squash"}
 _TF_HALF: dict[str, Any] = {**_TF, **base.HALF}
 VARIANTS = {
   "efficientnet_b0": _variant("b0", 224),
@@ -147,7 +148,7 @@ VARIANTS = {
   "efficientnet_b2": _variant("b2", 256),
   "efficientnet_b3": _variant("b3", 288),
   "efficientnet_b4": _variant("b4", 320),
-  "efficientnet_b5": _variant("b5", 448, 1.0),
+  "efficientnet_b5": _variant("b5", 448, 1.0, **_SQUASH),
   "efficientnet_b6": _variant("b6", 528, 0.942),
   "efficientnet_b7": _variant("b7", 600, 0.949),
   "efficientnet_b8": _variant("b8", 672, 0.954),
@@ -189,15 +190,17 @@ VARIANTS = {
   "tf_efficientnetv2_b0": _variant("b0", 192, 0.875, **_V2_FIELDS, **_TF),
   "tf_efficientnetv2_b1": _variant("b1", 192, 0.882, **_V2_FIELDS, **_TF),
   "tf_efficientnetv2_b2": _variant("b2", 208, 0.89, **_V2_FIELDS, **_TF),
-  "tf_efficientnetv2_b3": _variant("b3", 240, 0.9, **_V2_FIELDS, **_TF_HALF),
+  "tf_efficientnetv2_b3": _variant(
+    "b3", 240, 0.9, **_V2_FIELDS, **_TF_HALF, **_SQUASH
+  ),
   "efficientnetv2_s": {**_S, **_image(288, 1.0)},
   "tf_efficientnetv2_s": {**_S, **_image(300, 1.0), **_TF_HALF},
   "efficientnetv2_m": {**_M, **_image(320, 1.0)},
-  "tf_efficientnetv2_m": {**_M, **_image(384, 1.0), **_TF_HALF},
+  "tf_efficientnetv2_m": {**_M, **_image(384, 1.0), **_TF_HALF, **_SQUASH},
   "efficientnetv2_l": {**_L, **_image(384, 1.0)},
-  "tf_efficientnetv2_l": {**_L, **_image(384, 1.0), **_TF_HALF},
+  "tf_efficientnetv2_l": {**_L, **_image(384, 1.0), **_TF_HALF, **_SQUASH},
   "efficientnetv2_xl": {**_XL, **_image(384, 1.0)},
-  "tf_efficientnetv2_xl": {**_XL, **_image(384, 1.0), **_TF_HALF},
+  "tf_efficientnetv2_xl": {**_XL, **_image(384, 1.0), **_TF_HALF, **_SQUASH},
   "efficientnetv2_rw_t": {
     **_S,
     "channel_multiplier": 0.8,

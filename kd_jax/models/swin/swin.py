@@ -216,6 +216,7 @@ class Model(backbone.Backbone):
   """
 
   MERGE_NORM_FIRST: ClassVar[bool] = True
+  NO_DECAY: ClassVar[tuple[str, ...]] = ("relative_position_bias_table",)
 
   interpolation: str = "bicubic"
   crop_pct: float = 0.9

@@ -225,6 +225,11 @@ class Model(swin.Model):
   """
 
   MERGE_NORM_FIRST: ClassVar[bool] = False
+  NO_DECAY: ClassVar[tuple[str, ...]] = (
+    "cpb_mlp1",
+    "cpb_mlp2",
+    "logit_scale",
+  )
 
   img_size: int | tuple[int, int] = 256
   input_size: tuple[int, ...] = (3, 256, 256)

@@ -349,5 +349,15 @@ _DEIT = {
   ),
 }
 
-TABLE = {**_PLAIN, **_POOLED, **_CLIP, **_SIGLIP, **_DINOV2, **_DEIT}
+# Whose default weights timm evaluates so; configs of checkpoints win.
+_SQUASHED = (
+  "vit_base_patch16_clip_384",
+  "vit_gigantic_patch14_clip_378",
+  "vit_huge_patch14_clip_336",
+  "vit_large_patch14_clip_336",
+  "vit_medium_patch16_gap_384",
+  "vit_so150m2_patch16_reg1_gap_448",
+)
+_ALL = {**_PLAIN, **_POOLED, **_CLIP, **_SIGLIP, **_DINOV2, **_DEIT}
+TABLE = _ALL | {n: {**_ALL[n], "crop_mode": "squash"} for n in _SQUASHED}
 """{name: fields of `vit.Model`}."""

@@ -180,6 +180,12 @@ class Model(token_net.TokenNet):
 
   ANY_SIZE: ClassVar[bool] = True
   POOLS: ClassVar[tuple[str, ...]] = ("token", "avg", "max", "avgmax", "map")
+  NO_DECAY: ClassVar[tuple[str, ...]] = (
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "dist_token",
+  )
 
   global_pool: str = "token"
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import runs
-from kd_jax.data.bank.bank import Bank, Writer
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Bank, Header, Writer
 
 ARRAYS = {
   "geometry": ((7,), "int16"),
@@ -244,7 +243,7 @@ def test_a_shard_counts_once_its_manifest_is_there(copy):
 
 SCRIPT = """
 import sys
-from tests.data import test_bank
+from tests.data.bank import test_bank
 test_bank.fill(sys.argv[1], 0, [int(shard) for shard in sys.argv[2:]])
 """
 

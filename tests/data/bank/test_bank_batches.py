@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
+from kd_jax import interfaces
 from kd_jax.data import pipeline
-from kd_jax.data.bank.bank import Bank, Writer
-from kd_jax.data.bank.storage import Header
+from kd_jax.data.bank import Bank, Header, Writer
 from kd_jax.data.preprocess import Preprocess
 
 SEED, RECORDS, CROPS, PASSES = 7, 24, 4, 2
@@ -16,7 +16,7 @@ WRITTEN = Preprocess(image_size=8, num_crops=CROPS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(interfaces.DataSource):
   """Noise; the label is the record's own number."""
 
   height: int = 20

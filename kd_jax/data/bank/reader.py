@@ -1,30 +1,17 @@
-"""What a teacher said about every crop of every image, on disk or in a bucket.
-
-  bank.json                  the header: what is stored, and what it comes from
-  constants.npz              what decoding needs beside the stored arrays
-  pass0000/<array>/          zarr3 (records, crops, ...), one file per shard,
-                             a CRC-32C for every few records
-  pass0000/shards/00003.json manifest of a shard; written last, so a shard
-                             without one does not count
-
-A pass holds the same number of crops of every record; passes can be added at
-any time. Any TensorStore location will do: a directory, gs://, s3://.
-"""
+"""Reading a teacher bank; `storage` has its layout."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import functools
-import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from kd_jax import disk
 from kd_jax.data.bank import storage as files
 from kd_jax.data.bank.storage import Header
 
@@ -68,9 +55,11 @@ class Bank:
 
   Attributes:
     place: directory or URL.
+    passes: how many of its passes are in use; 0 is all that are complete.
   """
 
   place: str
+  passes: int = 0
 
   @functools.cached_property
   def header(self) -> Header:
@@ -101,7 +90,7 @@ class Bank:
       raise ValueError(
         f"{self.place}: {CONSTANTS} is damaged ({error}); {_FIX}"
       ) from error
-    if _digest(found) != self.header.about["constants"]:
+    if files.digest(found) != self.header.about["constants"]:
       raise ValueError(
         f"{self.place}: {CONSTANTS} is not the one that belongs to {HEADER}; "
         f"{_FIX}"
@@ -110,7 +99,7 @@ class Bank:
 
   @functools.cached_property
   def num_passes(self) -> int:
-    """Complete passes, counted from the first one on.
+    """Complete passes, counted from the first one on, at most `passes`.
 
     Raises:
       ValueError: a shard that counts belongs to another bank, or a file of it
@@ -120,7 +109,9 @@ class Bank:
     found = files.manifests(self.place, keys)
     every = range(self.header.num_shards)
     number = 0
-    while all((number, shard) in found for shard in every):
+    while number != (self.passes or -1) and all(
+      (number, shard) in found for shard in every
+    ):
       for spot in ((number, shard) for shard in every):
         files.read_manifest(
           found[spot], spot, place=self.place, header=self.header, keys=keys
@@ -211,127 +202,5 @@ class Bank:
 
   def __getstate__(self) -> dict[str, Any]:
     # Passes that are added meanwhile must not part worker processes.
-    kept = ("place", "num_passes")
+    kept = ("place", "passes", "num_passes")
     return {k: v for k, v in vars(self).items() if k in kept}
-
-
-class Writer:
-  """Adds shards to a bank; any number of processes may write different ones.
-
-  Attributes:
-    constants: what decoding needs.
-
-  Args:
-    place: directory or URL; a bank that is there already must be the same.
-    header: what the bank is; a digest of the constants is added.
-    constants: what decoding needs.
-
-  Raises:
-    ValueError: there is another bank.
-  """
-
-  def __init__(
-    self, place: str, header: Header, constants: Mapping[str, np.ndarray]
-  ) -> None:
-    about = {**header.about, "constants": _digest(constants)}
-    header = dataclasses.replace(header, about=about)
-    self._place, self._header = place, header
-    self.constants = dict(constants)
-    if exists(place):
-      _check_same(place, read_header(place), header)
-      return
-    store = files.store(place)
-    file = io.BytesIO()
-    np.savez(file, **constants)
-    with disk.writing(f"the bank's {CONSTANTS}", place, len(file.getbuffer())):
-      store[CONSTANTS] = file.getvalue()
-      store[HEADER] = header.text().encode()
-
-  def has(self, number: int, shard: int) -> bool:
-    """Whether a shard of a pass is complete."""
-    return bool(files.get(self._place, files.manifest_key(number, shard)))
-
-  def write(
-    self, number: int, shard: int, arrays: Mapping[str, np.ndarray]
-  ) -> None:
-    """Stores a shard, reads it back and says that it counts.
-
-    Args:
-      number: of the pass.
-      shard: of the pass.
-      arrays: {name: (records of the shard, crops, ...)}.
-
-    Raises:
-      ValueError: other arrays or shapes than the header's, or what was
-        written cannot be read, or the disk is full.
-    """
-    rows, header = self._header.rows(shard), self._header
-    _check_arrays(arrays, header, len(rows))
-    needed = sum(array.nbytes for array in arrays.values())
-    with disk.writing(f"shard {shard} of pass {number}", self._place, needed):
-      self._store(number, rows, arrays)
-    sums = files.checksums(arrays)
-    if files.checksums(Bank(self._place).shard(number, shard)) != sums:
-      raise ValueError(
-        f"{self._place}: shard {shard} of pass {number} reads otherwise than "
-        "it was written. Is the disk full or damaged?"
-      )
-    manifest = {
-      "rows": len(rows),
-      "checksums": sums,
-      "header": files.fingerprint(header),
-      "sizes": files.sizes(self._place, number, shard, header),
-    }
-    key = files.manifest_key(number, shard)
-    with disk.writing(key, self._place):
-      files.store(self._place)[key] = json.dumps(manifest).encode()
-
-  def _store(
-    self, number: int, rows: range, arrays: Mapping[str, np.ndarray]
-  ) -> None:
-    jobs = [
-      files.open_array(self._place, number, name, self._header, create=True)[
-        rows.start : rows.stop
-      ].write(arrays[name])
-      for name in self._header.arrays
-    ]
-    for job in jobs:
-      files.result(job, self._place)
-
-
-def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-  """Which entries of two mappings differ, and how; '' if none does."""
-  names = sorted(set(ours) | set(theirs))
-  differ = [n for n in names if ours.get(n) != theirs.get(n)]
-  return "; ".join(
-    f"{n} is {ours.get(n)!r} here and {theirs.get(n)!r} in the bank"
-    for n in differ
-  )
-
-
-def _check_same(place: str, theirs: Header, ours: Header) -> None:
-  plain = [json.loads(header.text()) for header in (ours, theirs)]
-  about = [fields.pop("about") for fields in plain]
-  text = "; ".join(filter(None, (difference(*plain), difference(*about))))
-  if text:
-    raise ValueError(
-      f"there is another bank at {place!r}: {text}. Choose another place, or "
-      "delete it."
-    )
-
-
-def _check_arrays(
-  arrays: Mapping[str, np.ndarray], header: Header, rows: int
-) -> None:
-  found = {name: (x.shape, x.dtype.name) for name, x in arrays.items()}
-  wanted = {
-    name: ((rows, header.crops, *shape), dtype)
-    for name, (shape, dtype) in header.arrays.items()
-  }
-  if found != wanted:
-    raise ValueError(f"a shard holds {wanted}; got {found}")
-
-
-def _digest(constants: Mapping[str, np.ndarray]) -> str:
-  sums = files.checksums(dict(sorted(constants.items())))
-  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
