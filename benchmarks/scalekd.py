@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.stagewise import cost, figures, percent, with_steps
 from configs import quickstart as recipes
-from kd_jax.report import metrics
+from kd_jax.report import tables
 from kd_jax.tasks import pretrain, quickstart
 
 HEADER = ("pre-training", "MFLOPs / image", "kNN", "fine-tuned")
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     rows = run(args, Path(folder))
-  print(metrics.columns([HEADER, *rows]))
+  print(tables.columns([HEADER, *rows]))
 
 
 if __name__ == "__main__":

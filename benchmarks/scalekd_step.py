@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from configs.common import base
 from configs.common_scalekd import SWIN_WEIGHTS
 from kd_jax.build.experiment import experiment
-from kd_jax.report import memory, metrics, throughput
+from kd_jax.report import memory, tables, throughput
 from kd_jax.types import Batch
 
 KDEP = "KDEP"
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     f"({len(os.sched_getaffinity(0))} CPU cores)"
   )
   rows = measure(contenders, args.steps, args.rounds)
-  print(metrics.columns([HEADER, *rows]))
+  print(tables.columns([HEADER, *rows]))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
 from kd_jax.build.experiment import experiment
-from kd_jax.report import metrics, throughput
+from kd_jax.report import tables, throughput
 from kd_jax.tasks import pretrain, quickstart
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   args = parser.parse_args(arguments)
   with tempfile.TemporaryDirectory() as folder:
     rows = run(args, Path(folder))
-  print(f"\n{metrics.columns([HEADER, *([str(x) for x in r] for r in rows)])}")
+  print(f"\n{tables.columns([HEADER, *([str(x) for x in r] for r in rows)])}")
 
 
 if __name__ == "__main__":

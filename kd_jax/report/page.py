@@ -7,7 +7,8 @@ missing. The page holds its images and needs neither network nor scripts; curves
 also lie in `workdir/plots` as PNG.
 
 Example:
-  python -c "from kd_jax.train import report; print(report.write_report('r'))"
+  python -c "from kd_jax.report import tables
+from kd_jax.train import report; print(report.write_report('r'))"
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 from kd_jax import disk, trees
 from kd_jax.align import basis as basis_lib
-from kd_jax.report import metrics, pictures, plots
+from kd_jax.report import metrics, pictures, plots, tables
 
 _PICTURES = ("views", "neighbours")
 _WIDE = ("spectrum", "comparison", *_PICTURES)
@@ -174,7 +175,7 @@ def _stretches(
     rates = [x["images_per_s"] for x in inside if "images_per_s" in x]
     totals = [x["loss/total"] for x in inside if "loss/total" in x]
     rate = f"{statistics.median(rates[1:] or rates):,.0f}" if rates else "-"
-    last = metrics.digits(totals[-1]) if totals else "-"
+    last = tables.digits(totals[-1]) if totals else "-"
     rows.append((name, f"{start:,} to {stop:,}", rate, last))
   header = ("phase", "steps", "images/s (median)", "last loss")
   return _table("Phases", header, rows)
@@ -265,7 +266,7 @@ def _config(config: Mapping[str, Any]) -> str:
 def _pairs(values: Mapping[str, Any]) -> str:
   rows = "".join(
     f"<tr><th>{html.escape(label)}</th>"
-    f"<td>{html.escape(metrics.show(value))}</td></tr>"
+    f"<td>{html.escape(tables.show(value))}</td></tr>"
     for label, value in values.items()
   )
   return f"<table>{rows}</table>"
@@ -299,7 +300,7 @@ def _table(
 
 
 def _cell(value: Any) -> str:
-  return (metrics.digits if isinstance(value, float) else metrics.show)(value)
+  return (tables.digits if isinstance(value, float) else tables.show)(value)
 
 
 def _gallery(images: Mapping[str, bytes | None]) -> str:

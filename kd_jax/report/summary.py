@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.report import memory, metrics
+from kd_jax.report import memory, tables
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.phases import Stretch
 from kd_jax.types import Specs
@@ -92,9 +92,9 @@ def _size(side: str, model: nn.Module, image_size: int) -> dict[str, Any]:
 def show(about: Mapping[str, Any], specs: tuple[Specs, Specs]) -> None:
   """Prints the summary and the table of taps."""
   named = {"student": specs[0], "teacher": specs[1]}
-  table = metrics.tap_table({k: v for k, v in named.items() if v})
+  table = tables.tap_table({k: v for k, v in named.items() if v})
   labels = {k.replace("_", " "): v for k, v in about.items()}
-  say(f"{metrics.summary(labels)}\n\n{table}\n")
+  say(f"{tables.summary(labels)}\n\n{table}\n")
 
 
 def say(text: str) -> None:

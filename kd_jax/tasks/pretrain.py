@@ -31,6 +31,7 @@ from kd_jax.report import (
   throughput,
   training_views,
 )
+from kd_jax.report.progress import Progress
 from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
@@ -193,7 +194,7 @@ def _train(
   where: Path,
 ) -> TrainState:
   first, active = int(state.step), jax.process_index() == 0
-  progress = metrics.Progress(
+  progress = Progress(
     job.total_steps, start_step=first, label=where.name, active=active
   )
   with metrics.Writer(where, start_step=first, active=active) as writer:

@@ -14,9 +14,10 @@ worth: raw pixels of such digits are nearly as good a feature as any.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from ml_collections import ConfigDict
 
 from kd_jax import resolve, workdir
 from kd_jax.build.transfer import finetune
-from kd_jax.report import metrics, paired
 from kd_jax.report import page as page_lib
+from kd_jax.report import paired, tables
 from kd_jax.tasks import pretrain
+from kd_jax.transfer.classify import Finetune
 
 HEADER = (
   "pre-training of the student",
@@ -64,49 +66,55 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
   where = Path(where)
   about = {"task": config.task, "seeds": list(config.seeds)}
   with workdir.claimed(where, about):
-    return _run(config, where)
-
-
-def _run(config: ConfigDict, where: Path) -> dict[str, list[float]]:
-  start = time.monotonic()
-  runs: dict[str, Any] = {}
-  seconds = {"scratch": 0.0}
-  for name in config.order:
-    fields = config.runs[name]
-    fields.teacher.weights = str(where / fields.teacher.weights)
-    print(f"\n--- {name} ---", flush=True)
-    task = resolve.symbol("tasks", fields.task, "run")
-    runs[name], seconds[name] = _timed(
-      lambda task=task, fields=fields, name=name: task(fields, where / name)
-    )
-  trained = {
-    name: found
-    for name, found in runs.items()
-    if isinstance(found, pretrain.Result)
-  }
-  transfer = finetune(config.finetune)
-  kinds = {"scratch": None, **{k: r.variables for k, r in trained.items()}}
-  kinds.pop("teacher")
-  accuracy = {
-    kind: [transfer.run(backbone, seed) for seed in config.seeds]
-    for kind, backbone in kinds.items()
-  }
-  results = {
-    "seeds": list(config.seeds),
-    "labels_per_seed": config.finetune.labels,
-    "baseline": BASELINE,
-    "seconds": seconds,
-    "total_seconds": time.monotonic() - start,
-    "rows": summed_up(accuracy, config.titles.to_dict()),
-  }
-  workdir.write(where / RESULTS, json.dumps(results, indent=2))
-  _show(where, results, trained)
+    start = time.monotonic()
+    jobs = {}
+    for name in config.order:
+      fields = config.runs[name]
+      fields.teacher.weights = str(where / fields.teacher.weights)
+      task = resolve.symbol("tasks", fields.task, "run")
+      jobs[name] = functools.partial(task, fields, where / name)
+    trained, seconds = _played(jobs)
+    accuracy = _transferred(finetune(config.finetune), trained, config.seeds)
+    results = {
+      "seeds": list(config.seeds),
+      "labels_per_seed": config.finetune.labels,
+      "baseline": BASELINE,
+      "seconds": seconds,
+      "total_seconds": time.monotonic() - start,
+      "rows": summed_up(accuracy, config.titles.to_dict()),
+    }
+    workdir.write(where / RESULTS, json.dumps(results, indent=2))
+    _show(where, results, trained)
   return accuracy
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-  start = time.monotonic()
-  return work(), time.monotonic() - start
+def _played(
+  jobs: Mapping[str, Callable[[], object]],
+) -> tuple[dict[str, pretrain.Result], dict[str, float]]:
+  """Runs one after the other: those that trained a network, all seconds."""
+  trained, seconds = {}, {BASELINE: 0.0}
+  for name, job in jobs.items():
+    print(f"\n--- {name} ---", flush=True)
+    start = time.monotonic()
+    found = job()
+    seconds[name] = time.monotonic() - start
+    if isinstance(found, pretrain.Result):
+      trained[name] = found
+  return trained, seconds
+
+
+def _transferred(
+  transfer: Finetune,
+  trained: Mapping[str, pretrain.Result],
+  seeds: Iterable[int],
+) -> dict[str, list[float]]:
+  """{kind of pre-training: accuracy of every seed}, scratch among them."""
+  kinds = {BASELINE: None, **{k: r.variables for k, r in trained.items()}}
+  kinds.pop("teacher")
+  return {
+    kind: [transfer.run(backbone, seed) for seed in seeds]
+    for kind, backbone in kinds.items()
+  }
 
 
 def summed_up(
@@ -169,7 +177,7 @@ def _show(
   """Prints the table and writes the page."""
   seconds, found = results["seconds"], results["rows"]
   rows = [_cells(kind, row, seconds[kind]) for kind, row in found.items()]
-  table = metrics.columns([HEADER, *rows])
+  table = tables.columns([HEADER, *rows])
   note = (
     f"The teacher, which all students could share, took "
     f"{seconds['teacher']:.0f} seconds; "

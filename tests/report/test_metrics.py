@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from kd_jax.report import metrics
+from kd_jax.report import metrics, tables
+from kd_jax.report.progress import Progress
 
 
 class Terminal:
@@ -162,7 +163,7 @@ def test_only_single_numbers_are_metrics(tmp_path):
 
 def test_progress_in_a_log_file_prints_plain_lines():
   stream = io.StringIO()
-  progress = metrics.Progress(3, label="kdep", stream=stream, every_s=0)
+  progress = Progress(3, label="kdep", stream=stream, every_s=0)
   progress.update(1, {"loss/feature": jnp.float32(1.23456)}, 1234.5)
   progress.write("checkpoint saved")
   progress.update(3, {"loss/feature": 0.1}, 1300.0)
@@ -176,7 +177,7 @@ def test_progress_in_a_log_file_prints_plain_lines():
 
 def test_progress_in_a_log_file_is_sparse_but_shows_first_and_last():
   stream = io.StringIO()
-  progress = metrics.Progress(50, stream=stream, every_s=3600)
+  progress = Progress(50, stream=stream, every_s=3600)
   for step in range(1, 51):
     progress.update(step, {"loss/a": step}, 10.0)
   shown = [line.split("  ")[0] for line in stream.getvalue().splitlines()]
@@ -187,7 +188,7 @@ def test_time_left_counts_from_the_first_update(monkeypatch):
   clock = iter([100.0, 110.0])  # 10 s for 5 steps, 90 steps left
   monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
   stream = io.StringIO()
-  progress = metrics.Progress(100, start_step=4, stream=stream, every_s=0)
+  progress = Progress(100, start_step=4, stream=stream, every_s=0)
   progress.update(5, {}, 1.0)
   progress.update(10, {}, 1.0)
   assert stream.getvalue().splitlines()[-1].endswith("ETA 03:00")
@@ -195,9 +196,7 @@ def test_time_left_counts_from_the_first_update(monkeypatch):
 
 def test_progress_on_a_terminal_redraws_one_line():
   terminal = Terminal()
-  progress = metrics.Progress(
-    8, start_step=4, label="kdep", stream=terminal.stream
-  )
+  progress = Progress(8, start_step=4, label="kdep", stream=terminal.stream)
   progress.update(8, {"loss/a": 0.5}, 77.0)
   progress.write("above")
   progress.close()
@@ -214,7 +213,7 @@ def test_progress_on_a_terminal_redraws_one_line():
 
 def test_a_terminal_of_unknown_size_gets_plain_lines():
   terminal = Terminal(rows=0)
-  progress = metrics.Progress(8, stream=terminal.stream)
+  progress = Progress(8, stream=terminal.stream)
   progress.update(8, {"loss/a": 0.5}, 77.0)
   progress.close()
   expected = "step 8/8  loss/a 0.5000  77 images/s  ETA 00:00\r\n"
@@ -224,7 +223,7 @@ def test_a_terminal_of_unknown_size_gets_plain_lines():
 def test_inactive_progress_is_silent():
   terminal, file = Terminal(), io.StringIO()
   for stream in (terminal.stream, file):
-    progress = metrics.Progress(2, active=False, stream=stream)
+    progress = Progress(2, active=False, stream=stream)
     progress.update(2, {"loss/a": 1.0}, 1.0)
     progress.write("text")
     progress.close()
@@ -232,7 +231,7 @@ def test_inactive_progress_is_silent():
 
 
 def test_summary_aligns_two_columns_and_makes_numbers_readable():
-  text = metrics.summary(
+  text = tables.summary(
     {"student": "resnet18", "parameters": 11689512, "lr": 0.1, "ema": False}
   )
   assert text == (
@@ -241,7 +240,7 @@ def test_summary_aligns_two_columns_and_makes_numbers_readable():
     "lr          0.1\n"
     "ema         no"
   )
-  assert metrics.summary({}) == ""
+  assert tables.summary({}) == ""
 
 
 def test_tap_table_puts_networks_side_by_side_in_the_order_they_run():
@@ -254,7 +253,7 @@ def test_tap_table_puts_networks_side_by_side_in_the_order_they_run():
     "block00": spec(8, 197, 768),
     "pooled": spec(8, 768),
   }
-  assert metrics.tap_table({"student": student, "teacher": teacher}) == (
+  assert tables.tap_table({"student": student, "teacher": teacher}) == (
     "tap      student          teacher\n"
     "stage4   n x 7 x 7 x 512  -\n"
     "block00  -                n x 197 x 768\n"
@@ -275,4 +274,4 @@ def test_tap_table_puts_networks_side_by_side_in_the_order_they_run():
   ],
 )
 def test_digits(value, text):
-  assert metrics.digits(value) == text
+  assert tables.digits(value) == text

@@ -3,6 +3,7 @@
 import contextlib
 
 from kd_jax.report import metrics
+from kd_jax.report.progress import Progress
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop
 
@@ -12,7 +13,7 @@ def running(job, folder):
   checkpoints = checkpoints_lib.Checkpoints(
     folder / "checkpoints", keep=job.total_steps
   )
-  progress = metrics.Progress(job.total_steps, active=False)
+  progress = Progress(job.total_steps, active=False)
   try:
     with metrics.Writer(folder) as writer:
       yield loop.Run(job, checkpoints, writer, progress), checkpoints
