@@ -13,7 +13,6 @@ import sys
 
 from kd_jax import main
 
-
 MOST = 64  # bytes of a file
 
 

@@ -12,6 +12,7 @@ from safetensors import numpy as safetensors_numpy
 import disk_case
 import runs
 from kd_jax import disk, main
+from kd_jax.data.formats import array_cache, folder_listing
 from kd_jax.report import metrics
 
 WRITERS = {
@@ -126,6 +127,49 @@ def test_a_full_disk_is_known_by_what_libraries_say():
     disk.writing("a file", "/nowhere"),
   ):
     raise PermissionError(13, "no permission")
+
+
+def test_a_list_of_images_that_fits_nowhere(tmp_path, monkeypatch, caplog):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "cache"))
+  images = tmp_path / "images"
+  images.mkdir()
+  for number in range(9):
+    (images / f"{number}.jpg").touch()
+  with (
+    disk_case.full(),
+    caplog.at_level("WARNING"),
+    pytest.raises(ValueError, match="the list of images cannot be written to"),
+  ):
+    folder_listing.find(str(images))
+  (record,) = caplog.records
+  assert "set KD_JAX_CACHE to a directory of yours" in record.getMessage()
+  assert not [*(tmp_path / "cache").rglob("*.npy")]
+  assert len(folder_listing.find(str(images))) == 9
+
+
+def test_arrays_of_the_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path))
+  numbers = np.arange(1000)
+  with (
+    disk_case.full(),
+    pytest.raises(ValueError, match="it needs at least 8 kB, and .* are free"),
+  ):
+    array_cache.table("kind", "numbers", lambda: numbers)
+  assert not [*tmp_path.rglob("*.*")]
+  kept = array_cache.table("kind", "numbers", lambda: numbers)
+  assert np.array_equal(kept, numbers)
+
+
+def test_a_disk_that_is_full_where_nobody_looked(tmp_path, capsys, monkeypatch):
+  def fill_it(*_):
+    with disk_case.full(), open(tmp_path / "odd.txt", "wb") as file:
+      os.write(file.fileno(), bytes(disk_case.MOST))
+      os.write(file.fileno(), b"more")
+
+  monkeypatch.setattr("kd_jax.build.setup.method", fill_it)
+  assert main.main(runs.arguments(tmp_path / "run")) == 1
+  line = said(capsys.readouterr().err)
+  assert line.startswith("error: a file cannot be written") and "27" in line
 
 
 @pytest.mark.parametrize(
