@@ -15,8 +15,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # How TensorStore and safetensors, which are no Python, spell `OSError.errno`.
 _CODE = re.compile(r"os_error_code='(\d+)'|\(os error (\d+)\)")
-# NumPy has forgotten why.
-_NUMPYS = re.compile(r"^\d+ requested and \d+ written$")
+# NumPy has forgotten why; ArrayRecord has no number.
+_WORDS = re.compile(
+  rf"^\d+ requested and \d+ written$|{os.strerror(errno.ENOSPC)}"
+)
 _FIXES = {
   errno.ENOSPC: "Make room there",
   errno.EDQUOT: "Delete files of yours there, or have the quota raised",
@@ -25,11 +27,15 @@ _FIXES = {
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
+class FullError(ValueError):
+  """A full disk, in one line."""
+
+
 def write(path: Path, data: bytes) -> None:
   """Writes a file that is either whole or not there.
 
   Raises:
-    ValueError: the disk is full.
+    FullError: the disk is full.
     OSError: it cannot be written for another reason.
   """
   temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -48,14 +54,16 @@ def writing(what: str, folder: Path | str, needed: int = 0) -> Iterator[None]:
     needed: its bytes, if known.
 
   Raises:
-    ValueError: the disk is full.
+    FullError: the disk is full.
   """
   try:
     yield
+  except FullError:
+    raise
   except Exception as error:  # Each library has its own kind.
     if code(error) not in FULL:
       raise
-    raise ValueError(
+    raise FullError(
       f"{what} cannot be written to {folder} ({reason(error, folder, needed)})."
       f" {fix(error)}"
     ) from error
@@ -78,7 +86,7 @@ def code(error: BaseException) -> int | None:
   found = _CODE.search(str(error))
   if found:
     return int(found[1] or found[2])
-  return errno.ENOSPC if _NUMPYS.search(str(error)) else None
+  return errno.ENOSPC if _WORDS.search(str(error)) else None
 
 
 def reason(error: BaseException, folder: Path | str, needed: int = 0) -> str:
@@ -99,7 +107,7 @@ def reason(error: BaseException, folder: Path | str, needed: int = 0) -> str:
 def fix(error: BaseException) -> str:
   """What to do about a full disk."""
   advice = _FIXES.get(code(error) or 0, "Make room there")
-  return f"{advice}, then run the same command again: it goes on."
+  return f"{advice}, then run the same command again."
 
 
 def size(number: int) -> str:

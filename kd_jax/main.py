@@ -28,7 +28,7 @@ import jax
 from absl import logging
 
 from kd_jax import config as config_lib
-from kd_jax import resolve
+from kd_jax import disk, resolve
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
@@ -153,7 +153,18 @@ def _explain(error: Exception) -> tuple[str, int]:
       ), 1
     if jax.process_count() > 1:
       return f"error: another process was lost ({first})", 3
+  if disk.code(error) in disk.FULL:
+    return f"error: {_unwritten(error)}", 1
   return "".join(traceback.format_exception(error)), 1
+
+
+def _unwritten(error: Exception) -> str:
+  """A full disk, where nobody has said more than the system."""
+  known = isinstance(error, OSError) and error.filename
+  path = Path(os.fsdecode(error.filename) if known else os.curdir)
+  what = path.name if known else "a file"
+  folder = path.parent if known else "the disk"
+  return f"{what} cannot be written to {folder} ({error}). {disk.fix(error)}"
 
 
 def _is_ours(error: ValueError) -> bool:

@@ -12,8 +12,10 @@ from safetensors import numpy as safetensors_numpy
 import disk_case
 import runs
 from kd_jax import disk, main
+from kd_jax.data.formats import array_cache, folder_listing
 from kd_jax.report import metrics
 
+# In the order of a run, each with what it says about itself.
 WRITERS = {
   "kd_jax.workdir.write": "config.json cannot be written to",
   "kd_jax.align.basis.save": "artifact.npz cannot be written to",
@@ -22,7 +24,6 @@ WRITERS = {
   "kd_jax.report.event_file.EventFile.close": "metrics cannot be written to",
   "kd_jax.convert.save_timm": "config.json cannot be written to",
   "safetensors.numpy.save_file": "model.safetensors cannot be written to",
-  "kd_jax.report.page._keep": "loss.png cannot be written to",
   "kd_jax.report.page.write_report": "loss.png cannot be written to",
 }
 
@@ -59,22 +60,24 @@ def assert_same(ours, theirs):
   assert numbers[0] == numbers[1] and len(numbers[0]) == 13
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_writer(name, quiet, tmp_path, capsys, monkeypatch):
+def test_one_run_that_every_writer_ends_once(
+  quiet, tmp_path, capsys, monkeypatch
+):
   theirs, fields = quiet
-  arguments = runs.arguments(tmp_path / "run", *fields)
-  with monkeypatch.context() as patch:
-    place, attribute = disk_case.owner_of(name)
-    function = disk_case.refusing(getattr(place, attribute))
-    patch.setattr(place, attribute, function)
-    assert main.main(arguments) == 1
-  line = said(capsys.readouterr().err)
-  assert WRITERS[name] in line and str(tmp_path / "run") in line
-  assert re.search(r"\(File too large: .*[\d.]+ [kMG]B are free\)\. ", line)
-  assert "(ulimit -f), then run the same command again" in line
-  assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob("*.new")]
-  assert main.main(arguments) == 0
-  assert_same(tmp_path / "run", theirs)
+  where = tmp_path / "run"
+  for name, text in WRITERS.items():
+    with monkeypatch.context() as patch:
+      place, attribute = disk_case.owner_of(name)
+      function = disk_case.refusing(getattr(place, attribute))
+      patch.setattr(place, attribute, function)
+      assert main.main(runs.arguments(where, *fields)) == 1
+    line = said(capsys.readouterr().err)
+    assert text in line and str(where) in line
+    assert re.search(r"\(File too large: .*[\d.]+ [kMG]B are free\)\. ", line)
+    assert "(ulimit -f), then run the same command again" in line
+    assert not [*tmp_path.rglob("*.tmp")]
+  assert main.main(runs.arguments(where, *fields)) == 0
+  assert_same(where, theirs)
 
 
 def start(name, where, *fields, variant=""):
@@ -91,6 +94,7 @@ def start(name, where, *fields, variant=""):
   )
 
 
+@pytest.mark.slow
 def test_whole_processes_whose_threads_write(quiet, tmp_path, capsys):
   """Orbax and TensorStore fail in threads, which must not say so too."""
   theirs, fields = quiet
@@ -126,6 +130,55 @@ def test_a_full_disk_is_known_by_what_libraries_say():
     disk.writing("a file", "/nowhere"),
   ):
     raise PermissionError(13, "no permission")
+  with (
+    pytest.raises(disk.FullError, match="^the inner cannot"),
+    disk.writing("the outer", "/nowhere"),
+    disk.writing("the inner", "/nowhere"),
+  ):
+    raise OSError(28, "full")
+
+
+def test_a_list_of_images_that_fits_nowhere(tmp_path, monkeypatch, caplog):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "cache"))
+  images = tmp_path / "images"
+  images.mkdir()
+  for number in range(9):
+    (images / f"{number}.jpg").touch()
+  with (
+    disk_case.full(),
+    caplog.at_level("WARNING"),
+    pytest.raises(ValueError, match="the list of images cannot be written to"),
+  ):
+    folder_listing.find(str(images))
+  (record,) = caplog.records
+  assert "set KD_JAX_CACHE to a directory of yours" in record.getMessage()
+  assert not [*(tmp_path / "cache").rglob("*.npy")]
+  assert len(folder_listing.find(str(images))) == 9
+
+
+def test_arrays_of_the_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path))
+  numbers = np.arange(1000)
+  with (
+    disk_case.full(),
+    pytest.raises(ValueError, match="it needs at least 8 kB, and .* are free"),
+  ):
+    array_cache.table("kind", "numbers", lambda: numbers)
+  assert not [*tmp_path.rglob("*.*")]
+  kept = array_cache.table("kind", "numbers", lambda: numbers)
+  assert np.array_equal(kept, numbers)
+
+
+def test_a_disk_that_is_full_where_nobody_looked(tmp_path, capsys, monkeypatch):
+  def fill_it(*_):
+    with disk_case.full(), open(tmp_path / "odd.txt", "wb") as file:
+      os.write(file.fileno(), bytes(disk_case.MOST))
+      os.write(file.fileno(), b"more")
+
+  monkeypatch.setattr("kd_jax.build.setup.method", fill_it)
+  assert main.main(runs.arguments(tmp_path / "run")) == 1
+  line = said(capsys.readouterr().err)
+  assert line.startswith("error: a file cannot be written") and "27" in line
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,19 @@ def test_a_second_command_touches_nothing_and_the_next_one_goes_on(
   while first.poll() is None and not runs.checkpoints(where):
     time.sleep(0.001)
   first.send_signal(signal.SIGSTOP)  # as long as it takes to look
-  before = files(where)
-  assert len(before) > 10 and runs.checkpoints(where)
-  assert main.main(runs.arguments(where, *fields)) == 1
+  try:
+    before = files(where)
+    assert len(before) > 10 and runs.checkpoints(where)
+    assert main.main(runs.arguments(where, *fields)) == 1
+    assert files(where) == before
+  finally:
+    first.kill()
   said = capsys.readouterr().err
   assert said.count("\n") == 1 and said.startswith("error: the workdir ")
   assert f"{where} is in use by process {first.pid} on " in said
   assert f"on {socket.gethostname()}, since 20" in said
   assert f"-m kd_jax.main --config {runs.CONFIG} --workdir {where}" in said
   assert f"'kill {first.pid}', or give this one another --workdir." in said
-  assert files(where) == before
-  first.kill()
   status, _ = runs.finish(first)
   assert status == -signal.SIGKILL
   found = runs.here(where, *fields)

@@ -138,7 +138,7 @@ def find(directory: str) -> Index:
       return Index(_store(home, listing))
     except OSError as error:
       _keep_for_now(home, error)
-  with disk.writing("the listing of the images", _SPARE[home]):
+  with disk.writing("the list of images", _SPARE[home], listing.nbytes):
     return Index(_store(_SPARE[home], listing))
 
 
@@ -154,7 +154,7 @@ def _keep_for_now(home: str, error: OSError) -> None:
   logging.warning(
     "the cache of listings cannot be written to: %s. The listing is lost when "
     "this process ends; set KD_JAX_CACHE to a directory of yours.",
-    error,
+    disk.reason(error, home) if disk.code(error) in disk.FULL else error,
   )
   _SPARE[home] = tempfile.mkdtemp(prefix="kd_jax_index_")
   atexit.register(shutil.rmtree, _SPARE[home], ignore_errors=True)

@@ -46,6 +46,12 @@ class Listing:
     self.times: dict[str, int] = {}
     self._digest = hashlib.sha256()
 
+  @property
+  def nbytes(self) -> int:
+    """Of the columns, as they are stored."""
+    columns = (self.paths, self.ends, self.sizes, self.tops)
+    return sum(memoryview(column).nbytes for column in columns)
+
   def add(self, path: bytes, size: int) -> None:
     """Appends a file."""
     top, slash, _ = path.partition(b"/")

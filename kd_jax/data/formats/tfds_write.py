@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
+from kd_jax import disk
 from kd_jax.data.formats import tfds_prepared
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
@@ -53,7 +54,7 @@ def write(
 
   Raises:
     ValueError: a bad name or number, a data set that exists, sources with
-      different classes, or a record that cannot be read.
+      different classes, a record that cannot be read, or a full disk.
   """
   _check(sources, dataset, records_per_shard)
   place = tfds_prepared.root(data_dir) / dataset / _VERSION
@@ -63,9 +64,10 @@ def write(
     )
   part = place.with_name(f"incomplete.{secrets.token_hex(4)}")
   try:
-    part.mkdir(parents=True)
-    _write_splits(sources, dataset, part, records_per_shard)
-    part.rename(place)
+    with disk.writing(f"the data set {dataset}", place.parent):
+      part.mkdir(parents=True)
+      _write_splits(sources, dataset, part, records_per_shard)
+      part.rename(place)
   except (OSError, RuntimeError) as error:
     raise ValueError(f"cannot write {str(place)!r}: {error}") from error
   finally:
