@@ -6,9 +6,13 @@ Data: scikit-learn's digits (1797 real 8x8 images), shipped with the package.
 
 Digits 0-4 are the upstream task of the teacher and of supervised pre-training;
 KDEP needs no labels, so it sees all training images. Digits 5-9 are the
-downstream task: 5 labelled images of each, others for every seed, and a test
-set that nothing else reads. Teacher and student differ in width (128 against 48
-channels), so the SVD has to align.
+downstream task: 5 labelled images of each, others for every seed but the same
+for every row of the table, and a test set that no training reads. Teacher and
+student differ in width (128 against 48 channels), so the SVD has to align.
+
+It shows that everything works together. It cannot show what pre-training is
+worth: raw pixels nearly solve the task (benchmarks/quickstart_features.py), and
+differences of the rows are of the order of their standard errors.
 
 `:bank` shows instead that the teacher need not run: it fills one bank with
 float32 features and one with 8 bits per direction, and a student learns from

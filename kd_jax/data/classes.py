@@ -12,13 +12,13 @@ def comparable(trained: DataSource, judge: DataSource, outputs: int) -> bool:
   nothing, as every data set counts its own classes from 0.
 
   Args:
-    trained: what the classifier learns from. If it has no labels, the
-      classifier learns the classes of its teacher, of which only the number
-      is known.
+    trained: what the classifier learns from. If it has no labels, or not
+      `outputs` classes, the classifier learns the classes of its teacher, of
+      which only the number is known.
     judge: whose labels it would be compared with.
     outputs: of the classifier.
   """
-  if not trained.num_classes:
+  if trained.num_classes != outputs:
     return judge.num_classes == outputs
   return _classes(trained) == _classes(judge)
 

@@ -103,20 +103,20 @@ def comparison(
       leaves the panel out.
   """
   panels = 2 if baseline else 1
-  size = (_WIDE[0], 1.1 + 0.5 * len(groups))
+  size = (_WIDE[0], 1.4 + 0.5 * len(groups))
   fig, axs = _figure(size, columns=panels, sharey=True)
-  low = 100 * min(min(values) for values in groups.values())
   for row, values in enumerate(groups.values()):
     percent = 100 * np.asarray(values)
     bar = paired.spread(percent.tolist()) or 0.0
     _row(axs[0], row, percent, bar, f"{percent.mean():.1f} ± {bar:.1f}")
   label = "accuracy (%); a dot is a seed, ± its standard deviation"
-  _decorate(axs[0], title, label, "")
-  axs[0].set_xlim(max(0.0, low - 2), 102)
+  _decorate(axs[0], "Accuracy" if baseline else title, label, "")
+  axs[0].margins(x=0.08)
   axs[0].set_yticks(range(len(groups)), list(groups))
   axs[0].set_ylim(len(groups) - 0.5, -0.6)
   if baseline:
     _differences(axs[1], groups, baseline)
+    fig.suptitle(title, fontsize=11, color=INK, weight="bold")
   return png(fig)
 
 

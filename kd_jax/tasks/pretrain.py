@@ -2,7 +2,7 @@
 
 config -> data -> teacher -> aligned targets -> train -> checkpoint -> export.
 The workdir ends with checkpoints/, student/ (timm weights), metrics.jsonl,
-TensorBoard files, artifact.npz and report.html.
+TensorBoard files, artifact.npz, pictures/ and report.html.
 """
 
 from __future__ import annotations

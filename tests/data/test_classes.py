@@ -24,6 +24,10 @@ def test_without_labels_only_the_number_is_known():
   assert hidden.class_names == ()
   assert classes.comparable(hidden, digits.Source("test"), 10)
   assert not classes.comparable(hidden, digits.Source("test"), 1000)
+  # Ten outputs learn from a teacher of ten classes, not from these labels.
+  low = digits.Source("train", classes=(0, 1, 2, 3, 4))
+  assert classes.comparable(low, digits.Source("test"), 10)
+  assert not classes.comparable(low, low, 10)
   few = synthetic.Source(num_classes=4)
   assert classes.comparable(few, synthetic.Source(num_classes=4, seed=1), 4)
   assert not classes.comparable(few, synthetic.Source(num_classes=5), 4)

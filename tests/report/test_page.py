@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kd_jax.align import basis
-from kd_jax.report import metrics, plots
+from kd_jax.report import metrics, pictures, plots
 from kd_jax.report import page as page_lib
 
 SINGULAR = 50.0 * np.arange(1, 33) ** -0.7
@@ -285,3 +285,27 @@ def test_comparison_shows_every_seed_in_per_cent(monkeypatch):
   dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
   np.testing.assert_allclose(dots, [[90, 92], [50, 60]])
   assert [t.get_text() for t in ax.texts] == ["91.0 ± 1.4", "55.0 ± 7.1"]
+
+
+def test_differences_are_paired_and_have_a_standard_error(monkeypatch):
+  groups = {"scratch": [0.5, 0.6, 0.7], "kdep": [0.6, 0.7, 0.83]}
+  fig = drawn(
+    monkeypatch, lambda: plots.comparison(groups, "Accuracy", "scratch")
+  )
+  left, right = fig.axes
+  (dots,) = [x.get_xydata() for x in right.lines if x.get_marker() == "o"]
+  np.testing.assert_allclose(dots, [[10, 1], [10, 1], [13, 1]])
+  assert [t.get_text() for t in right.texts] == ["+11.0 ± 1.0"]
+  (bar,) = right.collections[0].get_segments()
+  np.testing.assert_allclose(bar[:, 0], [10, 12])
+  assert [t.get_text() for t in left.texts] == ["60.0 ± 10.0", "71.0 ± 11.5"]
+
+
+def test_pictures_of_a_run_are_in_its_page(tmp_path):
+  sheet = pictures.Sheet(20)
+  sheet.image(np.full((8, 8, 3), 9, np.uint8), 0, 0, 16)
+  pictures.keep(tmp_path, "neighbours", sheet.png())
+  page = Page(page_lib.write_report(tmp_path).read_text())
+  (source,) = page.images
+  assert decode(source).size == (pictures.WIDTH, 20)
+  assert "Pictures" in page.text and "Curves" not in page.text

@@ -1,12 +1,16 @@
 """The quickstart's story in few steps, and what it writes about it."""
 
 import base64
+import contextlib
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 
 import runs
+from benchmarks import quickstart_features
 from kd_jax import main
 from kd_jax.report import metrics
 from kd_jax.tasks import quickstart
@@ -20,13 +24,10 @@ def story(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("quickstart")
   spec = f"{runs.ROOT}/configs/quickstart.py:smoke"
   arguments = ["--config", spec, "--workdir", str(workdir)]
-  with pytest.MonkeyPatch.context() as patch:
-    printed = []
-    patch.setattr(
-      "builtins.print", lambda *words, **_: printed.append(" ".join(words))
-    )
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
     assert main.main(arguments) == 0
-  return workdir, "\n".join(printed)
+  return workdir, printed.getvalue()
 
 
 def test_the_whole_story_is_told(story):
@@ -92,3 +93,26 @@ def test_pages_show_the_runs_pictures(story):
       png = (workdir / run / "pictures" / f"{name}.png").read_bytes()
       text = base64.b64encode(png).decode()
       assert text in own and text in page
+
+
+def test_linear_classifiers_of_frozen_features(story, capsys):
+  workdir, _ = story
+  arguments = ["--workdir", str(workdir), "--seeds", "3"]
+  quickstart_features.main(arguments)
+  lines = capsys.readouterr().out.splitlines()[1:]
+  found = {
+    line[:20].strip(): [float(x) for x in re.findall(r"[-+]?[\d.]+", line[20:])]
+    for line in lines
+  }
+  widths = {name: row[0] for name, row in found.items()}
+  assert widths == {
+    "raw pixels": 256,
+    "teacher": 128,
+    "student of KDEP": 48,
+    "student, untrained": 48,
+  }
+  assert found["raw pixels"][1] > 80  # the task needs no pre-training
+  for name, (_, mean, _, *difference) in found.items():
+    wanted = mean - found["raw pixels"][1]
+    if name != "raw pixels":
+      assert difference[0] == pytest.approx(wanted, abs=0.11)
