@@ -19,6 +19,7 @@ from kd_jax import resolve, trees
 from kd_jax.data import pipeline
 from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import evaluate, statistics
@@ -196,9 +197,9 @@ def train_stream(
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    num_workers=config.input.workers,
-    num_threads=config.input.threads,
-    prefetch=config.input.prefetch,
+    reading=Reading(
+      config.input.workers, config.input.threads, config.input.prefetch
+    ),
     on_skip=on_skip,
     bank=bank,
   )
