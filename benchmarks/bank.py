@@ -33,6 +33,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import kd_jax
+from benchmarks import _command_line
 from benchmarks import input as input_lib
 from benchmarks.kdep_step import Run, Times, measure
 from configs import quickstart
@@ -342,17 +343,13 @@ def int8_error(where: Path) -> float:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """Parses the command line."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
+  numbers = {"batch": 32, "size": 112, "steps": 2, "rounds": 7}
+  numbers |= {"records": 32768, "shard": 8192, "images": 64, "view": 224}
+  parser = _command_line.parser(__doc__, **numbers)
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
   teachers = ["resnet50", "vit_small_patch16_224"]
   parser.add_argument("--teachers", nargs="+", default=teachers)
   parser.add_argument("--student", default="resnet18")
-  numbers = {"batch": 32, "size": 112, "steps": 2, "rounds": 7}
-  numbers |= {"records": 32768, "shard": 8192, "images": 64, "view": 224}
-  for name, default in numbers.items():
-    parser.add_argument(f"--{name}", type=int, default=default)
   parser.add_argument("--seconds", type=float, default=5.0)
   parser.add_argument("--workdir", help="keeps the runs of the quickstart")
   parser.add_argument("--variant", default="bank", help="of the quickstart")

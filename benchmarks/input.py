@@ -55,6 +55,7 @@ from kd_jax.data.augment import canvas, crops
 from kd_jax.data.formats import tfds_write
 from kd_jax.data.pipeline import train_batches
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.data.sources import digits, folder, synthetic, tfds
 from kd_jax.interfaces import DataSource
 
@@ -297,8 +298,7 @@ def all_cores(
     prepare,
     batch_size=views,
     seed=0,
-    num_threads=threads,
-    prefetch=threads,
+    reading=Reading(num_threads=threads, prefetch=threads),
   ) as batches:
     for _ in range(threads + 1):  # built before the clock starts
       next(batches)

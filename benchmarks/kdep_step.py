@@ -40,7 +40,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import kd_jax
-from benchmarks import torch_step
+from benchmarks import _command_line, torch_step
 from configs.common import base
 from kd_jax.build import networks, training
 from kd_jax.convert import from_timm, rules, to_timm
@@ -331,12 +331,8 @@ def memory() -> str:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """Parses the command line; the defaults depend on the backend."""
   cpu = jax.default_backend() == "cpu"
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
-  whole = {"batch": 32, "size": 112, "steps": 2, "rounds": 7}
-  for name, default in whole.items():
-    parser.add_argument(f"--{name}", type=int, default=default)
+  numbers = {"batch": 32, "size": 112, "steps": 2, "rounds": 7}
+  parser = _command_line.parser(__doc__, **numbers)
   parser.add_argument("--teacher", default="resnet50")
   parser.add_argument("--student", default="resnet18")
   parser.add_argument(

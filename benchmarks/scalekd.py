@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks import _command_line
 from benchmarks.stagewise import cost, figures, percent, with_steps
 from configs import quickstart as recipes
 from kd_jax.report import tables
@@ -113,11 +114,7 @@ def run(args: argparse.Namespace, where: Path) -> list[Sequence[Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Prints one table."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--steps", type=int, default=recipes.STEPS)
-  parser.add_argument("--smoke", action="store_true", help="a few steps only")
-  args = parser.parse_args(argv)
+  args = _command_line.students(__doc__, recipes.STEPS).parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     rows = run(args, Path(folder))
   print(tables.columns([HEADER, *rows]))

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import _command_line
 from configs.common import base
 from configs.common_scalekd import SWIN_WEIGHTS
 from kd_jax.build.experiment import experiment
@@ -149,12 +150,8 @@ def measure(
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   """Parses the command line."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
-  whole = {"batch": 16, "size": 224, "steps": 1, "rounds": 7}
-  for name, default in whole.items():
-    parser.add_argument(f"--{name}", type=int, default=default)
+  numbers = {"batch": 16, "size": 224, "steps": 1, "rounds": 7}
+  parser = _command_line.parser(__doc__, **numbers)
   parser.add_argument("--teacher", default="swin_tiny_patch4_window7_224")
   parser.add_argument("--student", default="resnet18")
   parser.add_argument(

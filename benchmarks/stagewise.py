@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import _command_line
 from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
 from kd_jax.build.experiment import experiment
@@ -161,11 +162,7 @@ def percent(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Prints one table."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--steps", type=int, default=recipes.STEPS)
-  parser.add_argument("--smoke", action="store_true", help="a few steps only")
-  args = parser.parse_args(arguments)
+  args = _command_line.students(__doc__, recipes.STEPS).parse_args(arguments)
   with tempfile.TemporaryDirectory() as folder:
     rows = run(args, Path(folder))
   print(f"\n{tables.columns([HEADER, *([str(x) for x in r] for r in rows)])}")

@@ -8,7 +8,12 @@
 # status 0; a second one ends them at once. When a process dies, the others are
 # ended, and one line says which one it was.
 #
+# GPUs are shared out evenly, in order: of 4, two processes get 0,1 and 2,3. A
+# number of GPUs that does not split is refused, since all processes have to
+# take equal shares of a batch; so are fewer GPUs than processes.
+#
 # PYTHON                      interpreter, default: python
+# CUDA_VISIBLE_DEVICES        the GPUs to share out, default: all
 # KD_JAX_DEVICES_PER_PROCESS  simulate so many CPU devices in each process
 set -u
 
@@ -32,22 +37,29 @@ with socket.socket() as s:
   print(s.getsockname()[1])') || refuse "$python cannot find a free port"
 export KD_JAX_COORDINATOR=127.0.0.1:$port KD_JAX_PROCESSES=$count
 
-gpus=0
+gpus=()
 if [ -n "${KD_JAX_DEVICES_PER_PROCESS:-}" ]; then
   flag=--xla_force_host_platform_device_count=$KD_JAX_DEVICES_PER_PROCESS
   export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} $flag"
-elif [ -z "${CUDA_VISIBLE_DEVICES:-}" ] && [ "${JAX_PLATFORMS:-}" != cpu ]; then
-  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU')
-  [ $((gpus % count)) -eq 0 ] ||
-    refuse "$gpus GPUs do not split over $count processes"
+elif [ "${JAX_PLATFORMS:-}" != cpu ]; then
+  case ${CUDA_VISIBLE_DEVICES-all} in
+    '' | -1) ;; # hidden
+    all) # word splitting is wanted: a number per line
+      gpus=($(nvidia-smi --list-gpus 2>/dev/null |
+        sed -n 's/^GPU \([0-9]*\):.*/\1/p')) ;;
+    *) IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES" ;;
+  esac
 fi
+share=$((${#gpus[@]} / count))
+[ $((share * count)) -eq ${#gpus[@]} ] ||
+  refuse "${#gpus[@]} GPUs do not split over $count processes; start another" \
+    "number of them, or name fewer GPUs in CUDA_VISIBLE_DEVICES"
 
 run() { # index, arguments of kd_jax.main
   export KD_JAX_PROCESS=$1
-  if [ "$gpus" -gt 0 ]; then
-    local share=$((gpus / count))
-    CUDA_VISIBLE_DEVICES=$(seq -s , $(($1 * share)) $((($1 + 1) * share - 1)))
-    export CUDA_VISIBLE_DEVICES
+  if [ "$share" -gt 0 ]; then
+    local IFS=,
+    export CUDA_VISIBLE_DEVICES="${gpus[*]:$1 * share:share}"
   fi
   shift
   exec "$python" -m kd_jax.main --config "$@"

@@ -175,7 +175,7 @@ def test_a_disk_that_is_full_where_nobody_looked(tmp_path, capsys, monkeypatch):
       os.write(file.fileno(), bytes(disk_case.MOST))
       os.write(file.fileno(), b"more")
 
-  monkeypatch.setattr("kd_jax.build.setup.method", fill_it)
+  monkeypatch.setattr("kd_jax.build.training.method", fill_it)
   assert main.main(runs.arguments(tmp_path / "run")) == 1
   line = said(capsys.readouterr().err)
   assert line.startswith("error: a file cannot be written") and "27" in line

@@ -1,6 +1,8 @@
 """launch/local.sh: real processes that train together, stop and die."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +56,75 @@ def members(workdir):
       number = dict(v.partition("=")[::2] for v in variables)["KD_JAX_PROCESS"]
       found[int(number)] = int(path.name)
   return found
+
+
+STUB = """#!/bin/sh
+case $1 in
+  -c) echo 12345 ;;
+  *) echo "$KD_JAX_PROCESS of $KD_JAX_PROCESSES: ${CUDA_VISIBLE_DEVICES-unset}"
+esac
+"""
+GPU = "GPU {}: NVIDIA H100 80GB HBM3 (UUID: GPU-4c0b{:04})"
+
+
+def shared_out(folder, count, gpus, **variables):
+  """(status, {process: its CUDA_VISIBLE_DEVICES}, what was said).
+
+  Nothing but stand-ins is started, and `nvidia-smi` lists so many GPUs; None
+  is a machine without it.
+  """
+  stubs = {"python": STUB}
+  if gpus is not None:
+    listed = "".join(f"echo '{GPU.format(i, i)}'\n" for i in range(gpus))
+    stubs["nvidia-smi"] = (
+      f'#!/bin/sh\n[ "$1" = --list-gpus ] && {{\n{listed}:; }}'
+    )
+  for name, text in stubs.items():
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+  for name in ("bash", "sed", "sleep"):
+    (folder / name).symlink_to(shutil.which(name))
+  done = subprocess.run(
+    [str(SCRIPT), str(count), "config.py"],
+    env={"PATH": str(folder), **variables},
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  lines = re.findall(rf"(\d) of {count}: (.*)", done.stdout + done.stderr)
+  return done.returncode, dict(lines), done.stderr
+
+
+@pytest.mark.parametrize(
+  ("count", "gpus", "variables", "wanted"),
+  [
+    (2, 4, {}, {"0": "0,1", "1": "2,3"}),
+    (3, 3, {}, {"0": "0", "1": "1", "2": "2"}),
+    (1, 2, {}, {"0": "0,1"}),
+    (2, 0, {}, {"0": "unset", "1": "unset"}),
+    (2, None, {}, {"0": "unset", "1": "unset"}),
+    (2, 4, {"CUDA_VISIBLE_DEVICES": "3,1"}, {"0": "3", "1": "1"}),
+    (2, 4, {"CUDA_VISIBLE_DEVICES": ""}, {"0": "", "1": ""}),
+    (2, 4, {"JAX_PLATFORMS": "cpu"}, {"0": "unset", "1": "unset"}),
+    (2, 3, {"KD_JAX_DEVICES_PER_PROCESS": "1"}, {"0": "unset", "1": "unset"}),
+  ],
+)
+def test_gpus_are_shared_out(tmp_path, count, gpus, variables, wanted):
+  status, found, said = shared_out(tmp_path, count, gpus, **variables)
+  assert (status, found) == (0, wanted), said
+
+
+@pytest.mark.parametrize(
+  ("count", "gpus", "variables"),
+  [(2, 3, {}), (2, 1, {}), (2, 4, {"CUDA_VISIBLE_DEVICES": "0,1,2"})],
+)
+def test_gpus_that_do_not_split_are_refused(tmp_path, count, gpus, variables):
+  status, found, said = shared_out(tmp_path, count, gpus, **variables)
+  assert (status, found) == (2, {})
+  gpus = 3 if variables else gpus
+  assert f": {gpus} GPUs do not split over 2 processes; start" in said
+  assert said.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import resolve
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.interfaces import DataSource, EvaluationView
 from kd_jax.train.artifact import Fit
 from kd_jax.train.inputs import Inputs
@@ -55,9 +56,11 @@ def inputs(config: ConfigDict, data: DataSource, teaching: Teaching) -> Inputs:
     ),
     batch_size=config.batch_size,
     seed=config.seed,
-    workers=config.input.workers,
-    threads=config.input.threads,
-    prefetch=config.input.prefetch,
+    reading=Reading(
+      num_workers=config.input.workers,
+      num_threads=config.input.threads,
+      prefetch=config.input.prefetch,
+    ),
     bank=teaching.bank,
   )
 

@@ -122,15 +122,14 @@ def _from_flax(
   model: Backbone, flat: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
   """The tensors of `save_flax`, nested and compared with the model."""
-  wanted = trees.flatten(variable_shapes(model))
+  wanted = {
+    path: leaf.shape
+    for path, leaf in trees.flatten(variable_shapes(model)).items()
+  }
   if not model.num_classes:
     flat = {k: v for k, v in flat.items() if not trees.is_under(k, _HEAD)}
-  wrong = sorted(
-    path
-    for path in {*flat, *wanted}
-    if np.shape(flat.get(path)) != np.shape(wanted.get(path))
-    or (path in flat) != (path in wanted)
-  )
+  found = {path: value.shape for path, value in flat.items()}
+  wrong = sorted({path for path, _ in found.items() ^ wanted.items()})
   if wrong:
     raise ValueError(
       f"{len(wrong)} variables of the file and the model differ, {wrong[0]} "
@@ -168,9 +167,9 @@ def save_timm(
   _check_family(model, name)
   tensors = weights.to_timm(model, variables)
   first = rules.first_conv(model)
-  tensors[first] = np.ascontiguousarray(tensors[first][:, _to_rgb(model)])
-  facts = {k: getattr(model, k) for k in FACTS}
   flip = _to_rgb(model)
+  tensors[first] = np.ascontiguousarray(tensors[first][:, flip])
+  facts = {k: getattr(model, k) for k in FACTS}
   facts.update(mean=model.mean[flip], std=model.std[flip])
   config = _config(model, name, facts)
   return _write(tensors, config, directory, metadata={"format": "pt"})

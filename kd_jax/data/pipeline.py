@@ -13,11 +13,11 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-from absl import flags
 
 from kd_jax.data import examples
 from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import USUAL, Reading, not_negative
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch
 
@@ -80,9 +80,7 @@ def train_batches(  # noqa: PLR0913
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  num_workers: int = 0,
-  num_threads: int = 8,
-  prefetch: int = 8,
+  reading: Reading = USUAL,
   on_skip: Report | None = None,
   bank: Bank | None = None,
 ) -> Batches:
@@ -102,11 +100,7 @@ def train_batches(  # noqa: PLR0913
     start_step: number of batches to skip, at no cost.
     process_index: this process.
     process_count: number of processes.
-    num_workers: worker processes; 0 uses threads only, which is cheaper below
-      about 9000 images a second.
-    num_threads: threads per process, each builds one batch; 0 is none.
-    prefetch: batches built ahead, which cost memory; no more threads than
-      this are used.
+    reading: threads, processes and batches ahead.
     on_skip: is told of every record that was skipped, once per epoch.
     bank: what a teacher said about crops; views are then those of the bank,
       and `Batch.teacher` holds what it stores.
@@ -118,20 +112,8 @@ def train_batches(  # noqa: PLR0913
   """
   images = _images(batch_size, preprocess.num_crops)
   _check_share(images, process_index, process_count)
-  _check_counts(
-    seed=seed,
-    start_step=start_step,
-    num_workers=num_workers,
-    num_threads=num_threads,
-    prefetch=prefetch,
-  )
-  if len(source) < images:
-    crops = f" ({images} images, {preprocess.num_crops} crops of each)"
-    raise ValueError(
-      f"batch_size={batch_size}{crops if preprocess.num_crops > 1 else ''} "
-      f"exceeds the source's {len(source)} records; lower batch_size or use a "
-      "larger split"
-    )
+  not_negative(seed=seed, start_step=start_step)
+  _check_length(source, images, preprocess.num_crops)
   dataset = shuffled(len(source), seed)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
@@ -140,11 +122,7 @@ def train_batches(  # noqa: PLR0913
   dataset = dataset.batch(images // process_count, drop_remainder=True)
   if bank is not None:
     dataset = dataset.map(examples.Attach(bank, preprocess.num_crops))
-  dataset = _to_iter(dataset[start_step:], num_threads, prefetch)
-  if num_workers:
-    _parse_flags()
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers))
-  return Batches(dataset, on_skip)
+  return Batches(reading.of(dataset[start_step:]), on_skip)
 
 
 def shuffled(length: int, seed: int) -> grain.MapDataset:
@@ -186,7 +164,7 @@ def eval_batches(
   dataset = grain.MapDataset.range(padded).map(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count)
-  return Batches(_to_iter(dataset, num_threads=8, prefetch=8), on_skip)
+  return Batches(USUAL.of(dataset), on_skip)
 
 
 def pass_batches(
@@ -219,7 +197,7 @@ def pass_batches(
     return fetch.visit(number, rows[min(place, len(rows) - 1)])
 
   dataset = grain.MapDataset.range(padded).map(visit).batch(images)
-  stream = iter(_to_iter(dataset, num_threads=8, prefetch=8))
+  stream = iter(USUAL.of(dataset))
   try:
     for batch in stream:
       yield {**batch, "image": _rows(batch["image"])}
@@ -267,16 +245,6 @@ def _rows(array: np.ndarray) -> np.ndarray:
   return array.reshape(-1, *array.shape[2:])
 
 
-def _to_iter(
-  dataset: grain.MapDataset, num_threads: int, prefetch: int
-) -> grain.IterDataset:
-  # Grain's own default builds 500 batches ahead: gigabytes.
-  options = grain.ReadOptions(
-    num_threads=min(num_threads, prefetch), prefetch_buffer_size=prefetch
-  )
-  return dataset.to_iter_dataset(options)
-
-
 def _images(batch_size: int, num_crops: int) -> int:
   """Records of a global batch."""
   if batch_size % num_crops:
@@ -300,13 +268,10 @@ def _check_share(batch_size: int, index: int, count: int) -> None:
     )
 
 
-def _check_counts(**counts: int) -> None:
-  for name, value in counts.items():
-    if value < 0:
-      raise ValueError(f"{name}={value}; it must be at least 0")
-
-
-def _parse_flags() -> None:
-  # Grain's workers read absl flags, which only absl.app.run parses.
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
+def _check_length(source: DataSource, images: int, crops: int) -> None:
+  if len(source) < images:
+    of_each = f" ({images} images, {crops} crops of each)" if crops > 1 else ""
+    raise ValueError(
+      f"batch_size={images * crops}{of_each} exceeds the source's "
+      f"{len(source)} records; lower batch_size or use a larger split"
+    )

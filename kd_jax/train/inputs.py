@@ -12,6 +12,7 @@ import jax
 from kd_jax.data import pipeline
 from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch, Phase
 
@@ -25,9 +26,7 @@ class Inputs:
     views: how their images are prepared.
     batch_size: global, in views.
     seed: of shuffling and augmentation.
-    workers: processes that read; 0 uses threads alone.
-    threads: that read, per process.
-    prefetch: batches built ahead.
+    reading: with how many workers and threads.
     on_skip: is told of every record that cannot be read and is left out.
     bank: what a teacher said about crops; None if no taps are stored.
   """
@@ -36,9 +35,7 @@ class Inputs:
   views: Preprocess
   batch_size: int
   seed: int
-  workers: int
-  threads: int
-  prefetch: int
+  reading: Reading
   on_skip: pipeline.Report | None = None
   bank: Bank | None = None
 
@@ -65,9 +62,7 @@ class Inputs:
       start_step=start_step,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      num_workers=self.workers,
-      num_threads=self.threads,
-      prefetch=self.prefetch,
+      reading=self.reading,
       on_skip=self.on_skip,
       bank=self.bank,
     )

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_image
 
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.data.sources import digits, folder, synthetic
 
 SOURCE = digits.Source(split="train[:100]")
@@ -111,7 +112,8 @@ def test_workers_resume_at_every_position_of_an_epoch(num_workers):
   options = {"source": source, "batch_size": 4}
   whole = take(6, **options)
   for start_step in range(4):
-    found = take(2, **options, start_step=start_step, num_workers=num_workers)
+    reading = Reading(num_workers)
+    found = take(2, **options, start_step=start_step, reading=reading)
     assert_equal(found, whole[start_step : start_step + 2])
 
 
@@ -182,7 +184,8 @@ class Lazy:
 def test_memory_does_not_grow_with_the_number_of_records():
   def peak(length):
     tracemalloc.start()
-    take(20, source=Lazy(length), batch_size=32, num_threads=0)
+    reading = Reading(num_threads=0)
+    take(20, source=Lazy(length), batch_size=32, reading=reading)
     found = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return found
@@ -209,12 +212,13 @@ def test_processes_share_the_same_stream(stream, count):
 
 
 def test_threads_change_nothing(stream):
-  assert_equal(take(3, num_threads=0, prefetch=0), stream[:3])
-  assert_equal(take(3, num_threads=2, prefetch=1), stream[:3])
+  for threads, ahead in ((0, 0), (2, 1)):
+    reading = Reading(num_threads=threads, prefetch=ahead)
+    assert_equal(take(3, reading=reading), stream[:3])
 
 
 def test_workers_change_nothing(stream):
-  found = take(6, num_workers=2, start_step=2)
+  found = take(6, reading=Reading(2), start_step=2)
   assert_equal(found, stream[2:8])
   assert type(found[0].image) is np.ndarray
   assert multiprocessing.active_children() == []
@@ -251,7 +255,8 @@ def test_dropped_batches_close_themselves():
 
 def test_unclosed_batches_end_quietly_with_the_interpreter():
   code = """
-from kd_jax.data import digits, pipeline, preprocess
+from kd_jax.data import pipeline, preprocess
+from kd_jax.data.sources import digits
 view = preprocess.Preprocess(image_size=8, augment='none')
 batches = pipeline.train_batches(digits.Source(), view, batch_size=8, seed=0)
 print(next(batches).image.shape)
@@ -363,14 +368,17 @@ def test_position():
     ({"process_index": -1}, "process_index=-1 of"),
     ({"start_step": -1}, "start_step=-1; it must be at least 0"),
     ({"seed": -1}, "seed=-1; it must be at least 0"),
-    ({"num_workers": -1}, "num_workers=-1; it must be at least 0"),
-    ({"num_threads": -1}, "num_threads=-1; it must be at least 0"),
-    ({"prefetch": -1}, "prefetch=-1; it must be at least 0"),
   ],
 )
 def test_train_errors(options, match):
   with pytest.raises(ValueError, match=match):
     take(0, **options)
+
+
+@pytest.mark.parametrize("name", ["num_workers", "num_threads", "prefetch"])
+def test_reading_errors(name):
+  with pytest.raises(ValueError, match=f"{name}=-1; it must be at least 0"):
+    Reading(**{name: -1})
 
 
 @pytest.mark.parametrize(

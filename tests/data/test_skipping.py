@@ -8,6 +8,7 @@ import pytest
 
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
 from kd_jax.data.sources import digits
 
 SOURCE = digits.Source(split="train[:100]")
@@ -51,7 +52,10 @@ def test_unreadable_records_are_skipped_and_reported():
   found = sorted(i.tobytes() for b in batches for i in b.image)
   kept = [i for i in range(40) if i not in source.bad] + [5, 5, 0]
   assert found == sorted(SOURCE[i]["image"].tobytes() for i in kept)
-  for changed in ({"num_threads": 2}, {"start_step": 1}):
+  for changed in (
+    {"reading": Reading(num_threads=2)},
+    {"start_step": 1},
+  ):
     again = take(1, source=source, preprocess=plain, batch_size=20, **changed)
     assert_equal(again[0], batches[changed.get("start_step", 0)])
 

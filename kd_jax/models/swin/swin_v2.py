@@ -73,23 +73,17 @@ _MAX_BIAS = 16.0
 _HIDDEN = 512
 
 
-class Attention(nn.Module):
+class Attention(swin.Attention):
   """Cosine attention inside windows, biased by relative positions.
 
+  Only query and value have a bias; logits and softmax are at least float32.
+
   Attributes:
-    num_heads: number of heads.
-    size: height and width of the window.
     pretrained: height and width of the window that the MLP of the biases was
       trained with; zeros stand for `size`.
-    qkv_bias: add a bias to query and value.
-    dtype: compute dtype; logits and softmax are at least float32.
   """
 
-  num_heads: int
-  size: tuple[int, int]
-  pretrained: tuple[int, int]
-  qkv_bias: bool
-  dtype: layers.Dtype
+  pretrained: tuple[int, int] = (0, 0)
 
   @nn.compact
   def __call__(
@@ -162,26 +156,14 @@ def coordinates(
   return grid.reshape(-1, 2).astype(np.float32)
 
 
-class Block(nn.Module):
+class Block(swin.Block):
   """Window attention and an MLP, each normalised at its end.
 
   Attributes:
-    num_heads: number of heads.
-    window: size and shift of the windows.
     pretrained: see `Attention`.
-    mlp_ratio: hidden width of the MLP over the block's.
-    qkv_bias: add a bias to query and value.
-    drop_path: probability of dropping a branch.
-    dtype: compute dtype.
   """
 
-  num_heads: int
-  window: windows.Window
-  pretrained: tuple[int, int]
-  mlp_ratio: float
-  qkv_bias: bool
-  drop_path: float
-  dtype: layers.Dtype
+  pretrained: tuple[int, int] = (0, 0)
 
   @nn.compact
   def __call__(
@@ -191,9 +173,9 @@ class Block(nn.Module):
     attention = Attention(
       self.num_heads,
       self.window.size,
-      self.pretrained,
       self.qkv_bias,
       self.dtype,
+      self.pretrained,
       name="attn",
     )
     norm1, norm2 = (

@@ -14,7 +14,12 @@ import tiny_tfds
 from PIL import Image
 
 from kd_jax.data import pipeline
-from kd_jax.data.formats import array_cache, tfds_prepared, tfds_records
+from kd_jax.data.formats import (
+  array_cache,
+  tfds_features,
+  tfds_prepared,
+  tfds_records,
+)
 from kd_jax.data.formats.decode import decode
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import tfds
@@ -237,14 +242,16 @@ def test_tfrecord_written_by_tensorflow(cache_dir):
 
 SCRIPT = """
 import hashlib, sys
-from kd_jax.data import pipeline, tfds
+from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
+from kd_jax.data.sources import tfds
 
 if __name__ == "__main__":
   source = tfds.Source("tiny_labels", "train", data_dir=sys.argv[1])
   views = Preprocess(image_size=8)
   with pipeline.train_batches(
-    source, views, batch_size=6, seed=3, num_workers=2
+    source, views, batch_size=6, seed=3, reading=Reading(2)
   ) as batches:
     batch = [next(batches) for _ in range(3)][-1]
   print(hashlib.sha256(batch.image.tobytes()).hexdigest(), *batch.label)
@@ -361,7 +368,7 @@ def test_images_of_floats_are_refused(data_dir):
   )
   found.features["image"] = floats
   with pytest.raises(ValueError, match="'image' holds float32 values; 8 and"):
-    tfds.features.image_key(found)
+    tfds_features.image_key(found)
 
 
 def test_unwritable_cache(make, tmp_path, monkeypatch):
