@@ -99,6 +99,7 @@ def test_the_first_process_is_killed(folder, teacher):
   )
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_resumed_processes_equal_one(folder, teacher):
   where = folder / "together"
   process = start(where, teacher)

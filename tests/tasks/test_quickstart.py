@@ -29,6 +29,7 @@ def story(tmp_path_factory):
   return workdir, "\n".join(printed)
 
 
+@pytest.mark.slow
 def test_the_whole_story_is_told(story):
   workdir, text = story
   for title in TITLES:
@@ -44,6 +45,7 @@ def test_the_whole_story_is_told(story):
   assert student["student_width"] == 48
 
 
+@pytest.mark.slow
 def test_results_are_complete_and_paired(story):
   workdir, text = story
   found = json.loads((workdir / "results.json").read_text())
@@ -74,6 +76,7 @@ def test_one_seed_has_no_spread():
   assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.slow
 def test_classifiers_are_judged_on_their_own_digits(story):
   workdir, _ = story
   for run in ("teacher", "supervised"):
@@ -83,6 +86,7 @@ def test_classifiers_are_judged_on_their_own_digits(story):
   assert "eval/accuracy" not in metrics.read(workdir / "kdep")[-1]
 
 
+@pytest.mark.slow
 def test_pages_show_the_runs_pictures(story):
   workdir, _ = story
   page = (workdir / "report.html").read_text()
