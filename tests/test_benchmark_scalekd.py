@@ -26,6 +26,7 @@ def tiny(monkeypatch):
 FLAGS = ["--batch", "2", "--size", "64", "--rounds", "2", "--heads", "2", "2"]
 
 
+@pytest.mark.slow
 def test_step_and_memory(tiny, monkeypatch, capsys):
   """The step of ScaleKD itself takes too long to compile here."""
   monkeypatch.setattr(scalekd_step, "REMAT", ())

@@ -1,8 +1,11 @@
 """What the contenders of benchmarks/stagewise.py cost; nothing is trained."""
 
+import pytest
+
 from benchmarks import stagewise
 
 
+@pytest.mark.slow
 def test_a_stage_alone_costs_less_than_all_at_once(tmp_path):
   costs = {}
   for name, config in stagewise.contenders(8).items():

@@ -26,6 +26,7 @@ def rows(text, names):
   return found
 
 
+@pytest.mark.slow
 def test_kdep_step_without_pytorch(monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "torch", None)
   kdep_step.main(TINY + NETS)
@@ -79,6 +80,7 @@ def test_different_losses_or_updates_are_refused(theirs, scale):
     kdep_step.check([mine, theirs], [same, other], "float32")
 
 
+@pytest.mark.slow
 def test_svd_fit(monkeypatch, capsys):
   monkeypatch.chdir(ROOT)
   arguments = ["svd_fit", "--rows", "1000", "--dim", "520"]
@@ -92,6 +94,7 @@ def test_svd_fit(monkeypatch, capsys):
     assert numbers[0] == 1000 and min(numbers[1:4]) > 0
 
 
+@pytest.mark.slow
 def test_bank(capsys):
   """All but the quickstart, whose figures tests/tasks look at."""
   parts = ["--parts", "step", "codec", "store", "input"]

@@ -46,7 +46,9 @@ def test_the_papers_recipe():
   assert whole.steps == 9 * 1_281_167 // 512
 
 
-@pytest.mark.parametrize("name", ["kdep_r18", "kdep_mnv2"])
+@pytest.mark.parametrize(
+  "name", ["kdep_r18", pytest.param("kdep_mnv2", marks=pytest.mark.slow)]
+)
 def test_smoke_runs_to_an_exported_student(name, tmp_path):
   spec = f"{ROOT}/configs/{name}.py:smoke"
   assert main.main(["--config", spec, "--workdir", str(tmp_path)]) == 0

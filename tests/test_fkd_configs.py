@@ -47,7 +47,10 @@ def test_the_papers_recipe(name, kind):
 
 @pytest.mark.parametrize(
   ("bank", "student"),
-  [("bank_fkd", "fkd_deit_tiny"), ("bank_relabel", "relabel_r50")],
+  [
+    pytest.param("bank_fkd", "fkd_deit_tiny", marks=pytest.mark.slow),
+    ("bank_relabel", "relabel_r50"),
+  ],
 )
 def test_smoke_runs_from_bank_to_student(bank, student, tmp_path):
   spec = f"{ROOT}/configs/{bank}.py:smoke"

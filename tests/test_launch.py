@@ -170,6 +170,7 @@ def test_the_first_process_is_killed(folder, teacher):
   )
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_resumed_processes_equal_one(folder, teacher):
   where = folder / "together"
   process = start(where, teacher)
@@ -198,8 +199,10 @@ def test_killed_stopped_and_resumed_processes_equal_one(folder, teacher):
   runs.complete(folder / "alone", teacher, XLA_FLAGS=runs.devices(4))
   ours, theirs = losses(where), losses(folder / "alone")
   assert list(ours) == list(theirs) == list(range(1, STEPS + 1))
+  # Processes sum gradients in another order than the devices of one; float32
+  # steps multiply that. A batch that was skipped or seen twice is far off.
   np.testing.assert_allclose(
-    list(ours.values()), list(theirs.values()), rtol=1e-5
+    list(ours.values()), list(theirs.values()), rtol=1e-4
   )
   for name, array in weights(folder / "alone").items():
     got = weights(where)[name]

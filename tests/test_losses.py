@@ -151,7 +151,9 @@ def test_cross_entropy_skips_rows_without_label():
   expected = losses.cross_entropy(logits[:5], labels[:5])
   partial = np.where(np.arange(8) < 5, labels, -1)
   np.testing.assert_allclose(
-    losses.cross_entropy(logits, partial), expected, rtol=1e-6
+    losses.cross_entropy(logits, partial),
+    expected,
+    rtol=1e-5,  # sums of 8 rows and of 5, in float32
   )
   assert expected > 0.1
   assert losses.cross_entropy(logits, np.full(8, -1)) == 0

@@ -233,6 +233,7 @@ def test_folders(teacher, images, tmp_path, capsys):
   assert str(images / "a" / "6.jpg") in line
 
 
+@pytest.mark.slow
 def test_an_image_that_breaks_the_run_midway_is_named_once(
   teacher, images, tmp_path
 ):

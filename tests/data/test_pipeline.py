@@ -105,6 +105,7 @@ def test_record_ids_decide_not_positions():
   assert (moved.image != plain.image).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_resume_at_every_position_of_an_epoch(num_workers):
   # 3 steps of 4 records, and into the next epoch.

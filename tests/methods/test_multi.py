@@ -69,7 +69,8 @@ def test_terms_are_those_of_the_parts(both):
   got, want = trees.flatten(stats["b"]), trees.flatten(new)
   assert set(got) == set(want) <= set(trees.flatten(variables["b"]))
   for path, value in want.items():
-    np.testing.assert_allclose(got[path], value, rtol=1e-5)
+    # Means near 0 are float32 sums of values near 1, compiled apart.
+    np.testing.assert_allclose(got[path], value, rtol=1e-5, atol=1e-6)
     assert np.any(value != trees.flatten(variables["b"])[path])
 
 

@@ -85,8 +85,9 @@ def test_the_alternative_view_removes_the_lowest_frequency(size):
   close(spectrum, golden[f"out/dct_{size}"])
   spectrum[..., 0, 0] = 0
   back = fft.idctn(spectrum, axes=(2, 3))
+  # A float32 mean of up to 49 values near 1; the coefficient is above 1e-2.
   np.testing.assert_allclose(
-    got, back.reshape(2, 5, -1).swapaxes(1, 2), atol=1e-6
+    got, back.reshape(2, 5, -1).swapaxes(1, 2), atol=1e-5
   )
 
 
@@ -96,7 +97,7 @@ def test_the_identity_holds_on_maps_that_are_not_square():
   spectrum[:, 0, 0] = 0
   back = fft.idctn(spectrum, axes=(1, 2)).reshape(2, 15, 3)
   np.testing.assert_allclose(
-    losses.without_mean(x.reshape(2, 15, 3)), back, atol=1e-6
+    losses.without_mean(x.reshape(2, 15, 3)), back, atol=1e-5
   )
 
 

@@ -94,6 +94,7 @@ def test_stages_without_labels_from_a_dense_teacher(tmp_path):
   assert np.isfinite(found).all() and np.ptp(found) > 0
 
 
+@pytest.mark.slow
 def test_a_cnn_learns_all_stages_of_a_transformer_at_once(tmp_path):
   """Tokens are maps; channels are standardised with fitted statistics."""
   lines, phases = smoke(

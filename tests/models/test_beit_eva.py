@@ -58,7 +58,9 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("case", [BEIT, EVA])
+@pytest.mark.parametrize(
+  "case", [pytest.param(BEIT, marks=pytest.mark.slow), EVA]
+)
 def test_matches_timm(case):
   model, _, taps = zoo.check_golden(
     case, zoo.FIELDS, lambda taps: taps["final"]

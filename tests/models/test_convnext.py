@@ -57,12 +57,18 @@ def _check_golden(case):
   zoo.check_golden(case, FIELDS, lambda taps: taps["stage4"])
 
 
+@pytest.mark.slow
 def test_golden_at_odd_sizes():
   _check_golden("convnext_tiny__odd")
 
 
 @pytest.mark.parametrize(
-  "case", ["convnext_tiny", "convnextv2_nano", "convnextv2_base"]
+  "case",
+  [
+    "convnext_tiny",
+    "convnextv2_nano",
+    pytest.param("convnextv2_base", marks=pytest.mark.slow),
+  ],
 )
 def test_golden(case):
   with convzoo.native_depthwise():

@@ -60,7 +60,8 @@ def check(found, wanted):
   for begin, (grad, taps) in found.items():
     for name, value in taps.items():
       want = wanted[name]
-      np.testing.assert_allclose(value, want, 1e-5, 1e-5, err_msg=name)
+      # Float32, another program for every beginning.
+      np.testing.assert_allclose(value, want, 1e-4, 1e-4, err_msg=name)
     assert {"stage4", "final", "pooled", "logits"} <= set(taps)
     assert np.isfinite(grad).all(), begin
     assert (np.abs(grad).max(-1) > 0).all(), begin

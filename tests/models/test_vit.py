@@ -22,15 +22,18 @@ from kd_jax.models.vit import vit
 CASES = (
   "vit_tiny_patch16_224",
   "vit_tiny_patch16_224__avg_nocls",
+  "vit_small_patch14_dinov2",
+  "vit_small_patch14_reg4_dinov2",
+  "deit_small_distilled_patch16_224",
+  "deit3_medium_patch16_224",
+)
+# Their options are those of small members in `OPTION_CASES`, too.
+LARGE = (
   "vit_base_patch16_224",
   "vit_base_patch16_clip_224",
   "vit_base_patch16_clip_224__avg_nocls",
   "vit_base_patch16_clip_quickgelu_224",
   "vit_base_patch16_siglip_224",
-  "vit_small_patch14_dinov2",
-  "vit_small_patch14_reg4_dinov2",
-  "deit_small_distilled_patch16_224",
-  "deit3_medium_patch16_224",
 )
 COUNTS = json.loads((gw.FOLDER / "vit_counts.json").read_text())
 # timm in float64: small members with unusual options, and resampling.
@@ -45,7 +48,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+  "case", [*CASES, *(pytest.param(c, marks=pytest.mark.slow) for c in LARGE)]
+)
 def test_matches_timm(case):
   meta, arrays = gw.load(case)
   fields = dict(zoo.FIELDS)

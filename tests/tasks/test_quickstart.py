@@ -30,6 +30,7 @@ def story(tmp_path_factory):
   return workdir, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_whole_story_is_told(story):
   workdir, text = story
   for title in TITLES:
@@ -45,6 +46,7 @@ def test_the_whole_story_is_told(story):
   assert student["student_width"] == 48
 
 
+@pytest.mark.slow
 def test_results_are_complete_and_paired(story):
   workdir, text = story
   found = json.loads((workdir / "results.json").read_text())
@@ -75,6 +77,7 @@ def test_one_seed_has_no_spread():
   assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.slow
 def test_classifiers_are_judged_on_their_own_digits(story):
   workdir, _ = story
   for run in ("teacher", "supervised"):
@@ -84,6 +87,7 @@ def test_classifiers_are_judged_on_their_own_digits(story):
   assert "eval/accuracy" not in metrics.read(workdir / "kdep")[-1]
 
 
+@pytest.mark.slow
 def test_pages_show_the_runs_pictures(story):
   workdir, _ = story
   page = (workdir / "report.html").read_text()

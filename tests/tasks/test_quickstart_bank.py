@@ -1,6 +1,7 @@
 """The quickstart's student that learns from a bank, for real, in few steps."""
 
 import numpy as np
+import pytest
 
 import runs
 from benchmarks import bank as benchmark
@@ -9,6 +10,7 @@ from kd_jax.data.bank import Bank
 from kd_jax.report import metrics
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_eight_bits_per_direction(tmp_path, capsys):
   spec = f"{runs.ROOT}/configs/quickstart.py:bank_smoke"
   arguments = ["--config", spec, "--workdir", str(tmp_path)]

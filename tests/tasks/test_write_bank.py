@@ -92,6 +92,7 @@ def test_two_epochs_of_features_are_those_of_the_running_teacher(
   assert_same_training(folder / "stored", folder / "online")
 
 
+@pytest.mark.slow
 def test_two_crops_of_logits_are_those_of_the_running_teacher(folder, teachers):
   fields = ("bank.codec.tap=logits", "bank.passes=2")
   place = write(folder / "logits", *teachers[10], *LOGITS, *fields)
@@ -176,6 +177,7 @@ def between(where):
   return begun > max(shards(where), 3)
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_the_bank_of_a_quiet_one(folder, teachers):
   fields = (*teachers[0], "batch_size=20", "data.split=train", "bank.shard=16")
   quiet, killed = folder / "quiet", folder / "killed"
@@ -198,6 +200,7 @@ def test_killed_writers_leave_the_bank_of_a_quiet_one(folder, teachers):
   assert values.shape == (13, 1, 24) and values.std(0).min() > 0
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_bank(folder, teachers, aligned):
   where = folder / "together"
   codec = ("name=aligned", "width=8", "dtype=int8")

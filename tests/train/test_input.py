@@ -25,6 +25,12 @@ def teacher(tmp_path_factory):
   return runs.save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
+@pytest.fixture
+def brief(monkeypatch):
+  """Dry runs measure how fast they read for moments instead of seconds."""
+  monkeypatch.setattr("kd_jax.report.throughput._SECONDS", 0.1)
+
+
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
   """Tiles of the two photographs, in a folder per photograph."""
@@ -95,15 +101,21 @@ def test_crops_on_the_device_are_those_of_the_host(teacher, tiles, tmp_path):
   assert len(set(host)) == 4
 
 
-def test_mixing_with_and_without_labels(teacher, tmp_path):
-  mix = ("mix.mixup=0.8", "mix.cutmix=1.0", "steps=6")
+MIX = ("mix.mixup=0.8", "mix.cutmix=1.0", "steps=6")
+
+
+def test_mixing_without_labels(teacher, tmp_path):
   plain = losses(run(tmp_path / "plain", teacher, "steps=6"))
-  mixed = losses(run(tmp_path / "mixed", teacher, *mix))
+  mixed = losses(run(tmp_path / "mixed", teacher, *MIX))
   assert len(mixed) == 6 and np.isfinite(mixed).all() and mixed != plain
+
+
+@pytest.mark.slow
+def test_mixing_with_labels(tmp_path):
   found = run(
     tmp_path / "labels",
     "",
-    *mix,
+    *MIX,
     "mix.smoothing=0.1",
     "eval.evals=()",
     variant="labels",
@@ -130,9 +142,8 @@ def test_refused(fields, message, teacher, tmp_path, capsys):
 
 
 def test_a_dry_run_says_what_will_bound_the_run(
-  teacher, tmp_path, capsys, monkeypatch
+  teacher, tmp_path, capsys, brief
 ):
-  monkeypatch.setattr("kd_jax.report.throughput._SECONDS", 0.2)
   fields = (f"teacher.weights={teacher}", "dry_run=True")
   assert main.main(runs.arguments(tmp_path, *fields)) == 0
   said = capsys.readouterr().err
@@ -141,7 +152,7 @@ def test_a_dry_run_says_what_will_bound_the_run(
   assert not (tmp_path / "artifact.npz").exists()
 
 
-def test_checkpoint_s_own_view_is_used(tmp_path, capsys):
+def test_checkpoint_s_own_view_is_used(tmp_path, capsys, brief):
   teacher = runs.save_teacher(
     tmp_path / "t",
     interpolation="bicubic",

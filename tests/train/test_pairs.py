@@ -23,7 +23,11 @@ def fields(side, name, overrides):
 @pytest.mark.parametrize(
   ("teacher", "student"),
   [
-    (("vit_tiny_patch16_224", VIT), ("convnext_atto", NEXT)),
+    pytest.param(
+      ("vit_tiny_patch16_224", VIT),
+      ("convnext_atto", NEXT),
+      marks=pytest.mark.slow,
+    ),
     (("swin_tiny_patch4_window7_224", SWIN), ("vit_tiny_patch16_224", VIT)),
   ],
 )

@@ -106,19 +106,42 @@ def test_basis_fitted_on_eight_devices(found):
     for n in ("one", "eight")
   )
   assert one["count"] == eight["count"] == 5 * 16 + 10
-  np.testing.assert_allclose(eight["mean"], one["mean"], rtol=1e-6)
   values = one["singular_values"]
-  np.testing.assert_allclose(
-    eight["singular_values"], values, atol=1e-6 * values[0]
-  )
-  np.testing.assert_allclose(eight["basis"], one["basis"], atol=1e-3)
   assert values[-1] > 1e-3 * values[0]
+  # Eight devices sum float32 rows in another order; what that costs is
+  # relative to the largest number, some 1e-7 of it, and here tenfold.
+  near = {"rtol": 0, "atol": 1e-6 * np.abs(one["mean"]).max()}
+  np.testing.assert_allclose(eight["mean"], one["mean"], **near)
+  near = {"rtol": 0, "atol": 1e-5 * values[0]}
+  np.testing.assert_allclose(eight["singular_values"], values, **near)
+  for width in separated(values):
+    apart = projector(eight["basis"][:, :width])
+    apart -= projector(one["basis"][:, :width])
+    assert np.linalg.norm(apart, 2) < 1e-3, width
+
+
+def separated(values):
+  """Numbers of leading directions that are determined as a space.
+
+  Directions of nearly equal values may turn into each other. Where the squared
+  values are apart by 1 % of the largest, an error of 1e-6 turns by 1e-4.
+  """
+  squares = np.square(values / values[0])
+  widths = np.flatnonzero(-np.diff(squares) > 0.01) + 1
+  assert len(widths) >= 5
+  return widths
+
+
+def projector(basis):
+  """Onto the columns' space: neither their signs nor turns inside show."""
+  return basis @ basis.T
 
 
 def test_evaluation_on_eight_devices(found):
   one, eight = found["feature/one"], found["feature/eight"]
   assert one.shape == (16 + 16 + 5, 16) and one.std() > 0.1
-  np.testing.assert_allclose(eight, one, rtol=1e-6, atol=1e-6)
+  # Float32 sums of a row may depend on how many rows a device has.
+  np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-5)
   figures = {
     n: {k: v for k, v in found.items() if k.startswith(f"figure/{n}/")}
     for n in ("one", "eight")
@@ -128,4 +151,4 @@ def test_evaluation_on_eight_devices(found):
     figures["eight"].items(), figures["one"].items(), strict=True
   ):
     assert want > 0, name
-    np.testing.assert_allclose(got, want, rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(got, want, rtol=1e-4, err_msg=name)

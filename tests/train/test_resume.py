@@ -16,7 +16,7 @@ STEPS = 12
 
 
 class Story:
-  """Runs that need each other, played in order.
+  """Runs that need each other, each played once, when it is first asked for.
 
   What is killed, stopped or compiled afresh are processes; the rest runs here.
   """
@@ -25,6 +25,27 @@ class Story:
     self.folder = folder
     teacher = runs.save_teacher(folder / "teacher")
     self.fields = (f"teacher.weights={teacher}",)
+    self._told = {}
+
+  def __getitem__(self, name):
+    """What was said during a run."""
+    if name not in self._told:
+      self._told[name] = getattr(self, name)()
+    return self._told[name]
+
+  def ended(self, *names):
+    """The folders of runs."""
+    for name in names:
+      assert self[name] is not None
+    return [self.folder / name for name in names]
+
+  def together(self, processes, *names):
+    """Plays runs of either kind at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      others = pool.submit(lambda: [self[name] for name in processes])
+      for name in names:
+        assert self[name] is not None
+      others.result()
 
   def quiet(self):
     where = self.folder / "quiet"
@@ -37,10 +58,12 @@ class Story:
     return first, runs.checkpoints(where)
 
   def resumed(self):
+    self["stopped"]
     return runs.here(self.folder / "stopped", *self.fields)
 
   def damaged(self):
     where = self.folder / "damaged"
+    self["quiet"]
     shutil.copytree(self.folder / "quiet", where)
     newest = where / "checkpoints" / str(STEPS) / "state"
     largest = max(newest.rglob("*"), key=lambda p: p.stat().st_size)
@@ -49,6 +72,7 @@ class Story:
 
   def from_weights(self):
     where = self.folder / "from_weights"
+    self["quiet"]
     source = f"init_from={self.folder / 'quiet'}"
     return runs.here(where, *self.fields, source, "optim.lr=0.0")
 
@@ -73,22 +97,20 @@ class Story:
     return seen
 
   def revived(self):
+    self["killed"]
     return runs.here(self.folder / "killed", *self.fields, variant="ema")
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("resume")
-  told = Story(folder)
+  return Story(tmp_path_factory.mktemp("resume"))
 
-  def play(*names):
-    return {name: getattr(told, name)() for name in names}
 
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    processes = pool.submit(play, "killed", "stopped", "fresh")
-    found = play("quiet", "average", "damaged", "from_weights")
-    found |= processes.result()
-  return folder, found | play("resumed", "revived")
+@pytest.fixture
+def processes(story):
+  """The story, with its processes, while other runs keep this one busy."""
+  story.together(("killed", "stopped", "fresh"), "quiet", "average")
+  return story
 
 
 def student(where):
@@ -119,61 +141,63 @@ def numbers(where):
 
 
 def test_a_quiet_run_logs_every_step_once_and_learns(story):
-  folder, _ = story
-  found = numbers(folder / "quiet")
+  (quiet,) = story.ended("quiet")
+  found = numbers(quiet)
   steps = [line["step"] for line in found if "loss/feature" in line]
   assert steps == list(range(1, STEPS + 1))
   assert [line["step"] for line in found if "loss/feature" not in line] == [12]
   assert found[-2]["loss/feature"] < 0.99 * found[0]["loss/feature"]
-  kept = runs.state(folder / "quiet", STEPS)
+  kept = runs.state(quiet, STEPS)
   assert int(kept["['step']"]) == STEPS
-  assert runs.checkpoints(folder / "quiet") == [9, 12]
+  assert runs.checkpoints(quiet) == [9, 12]
 
 
-def test_compiled_afresh_gives_the_bits_of_the_cache(story):
-  folder, _ = story
-  assert_same_run(folder / "fresh", folder / "quiet")
+@pytest.mark.slow
+def test_compiled_afresh_gives_the_bits_of_the_cache(processes):
+  assert_same_run(*processes.ended("fresh", "quiet"))
 
 
-def test_three_kills_change_no_bit(story):
-  folder, found = story
-  early, saving, saved = found["killed"]
+@pytest.mark.slow
+def test_three_kills_change_no_bit(processes):
+  early, saving, saved = processes["killed"]
   assert early[0] == [] and saving[0] and saving[1] and len(saved[0]) >= 2
-  assert_same_run(folder / "killed", folder / "average")
-  ema = runs.state(folder / "average", STEPS)
+  processes["revived"]
+  killed, average = processes.ended("killed", "average")
+  assert_same_run(killed, average)
+  ema = runs.state(average, STEPS)
   name = "['student']['stage4']['block0']['conv1']['kernel']"
   assert not np.array_equal(ema[f"['ema']{name}"], ema[f"['params']{name}"])
-  assert not runs.unfinished(folder / "killed")
+  assert not runs.unfinished(killed)
 
 
-def test_sigterm_saves_says_so_and_resumes_to_the_same_bits(story):
-  folder, found = story
-  (status, error), saved = found["stopped"]
+@pytest.mark.slow
+def test_sigterm_saves_says_so_and_resumes_to_the_same_bits(processes):
+  (status, error), saved = processes["stopped"]
   assert status == 0
   said = [line for line in error.splitlines() if "stopped after step" in line]
   assert len(said) == 1 and "Traceback" not in error
   step = int(said[0].split()[3])
   assert 2 <= step < STEPS and step in saved
-  assert f"continuing after step {step}" in found["resumed"]
-  assert_same_run(folder / "stopped", folder / "quiet")
+  assert f"continuing after step {step}" in processes["resumed"]
+  assert_same_run(*processes.ended("stopped", "quiet"))
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(story):
-  folder, found = story
-  assert "checkpoint 12 is damaged" in found["damaged"]
-  assert "continuing after step 9" in found["damaged"]
-  assert (folder / "damaged" / "checkpoints" / "damaged-12").is_dir()
-  assert_same_run(folder / "damaged", folder / "quiet")
+  """The quick one of the resumed runs: it goes on after step 9."""
+  assert "checkpoint 12 is damaged" in story["damaged"]
+  assert "continuing after step 9" in story["damaged"]
+  damaged, quiet = story.ended("damaged", "quiet")
+  assert (damaged / "checkpoints" / "damaged-12").is_dir()
+  assert_same_run(damaged, quiet)
 
 
 def test_init_from_takes_weights_only_and_starts_at_step_0(story):
-  folder, found = story
-  assert "continuing" not in found["from_weights"]
-  logged = numbers(folder / "from_weights")
+  assert "continuing" not in story["from_weights"]
+  begun, quiet = story.ended("from_weights", "quiet")
+  logged, before = numbers(begun), numbers(quiet)
   assert [line["step"] for line in logged][:2] == [1, 2]
-  before = numbers(folder / "quiet")
   assert logged[0]["loss/feature"] != before[0]["loss/feature"]
-  given, kept = student(folder / "quiet"), student(folder / "from_weights")
+  given, kept = student(quiet), student(begun)
   weights = [n for n in given if not n.split(".")[-1].startswith("running")]
   for name in weights:  # The learning rate was zero.
     assert np.array_equal(given[name], kept[name]), name

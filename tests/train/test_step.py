@@ -54,11 +54,12 @@ def one_step(phase=None, steps=1, **settings):
 def test_microbatches_give_the_gradient_of_the_whole_batch():
   _, whole, a = one_step()
   before, parts, b = one_step(accum_steps=4)
-  assert float(a["loss/ce"]) == pytest.approx(float(b["loss/ce"]), rel=1e-6)
+  # Four partial sums in float32 instead of one; the step moves by over 1e-3.
+  assert float(a["loss/ce"]) == pytest.approx(float(b["loss/ce"]), rel=1e-5)
   for x, y, old in zip(
     *map(jax.tree.leaves, (whole.params, parts.params, before)), strict=True
   ):
-    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     assert np.abs(x - old).max() > 1e-3
 
 

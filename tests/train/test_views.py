@@ -97,13 +97,14 @@ def test_cross_entropy_of_probabilities():
   logits = np.random.default_rng(1).normal(size=(6, 4)).astype("float32")
   hard = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(LABELS))
   soft = losses.cross_entropy(jnp.asarray(logits), jnp.eye(4)[LABELS])
-  np.testing.assert_allclose(hard, soft, rtol=1e-6)
+  # Float32 sums of other length and order; a wrong class is far off.
+  np.testing.assert_allclose(hard, soft, rtol=1e-5)
   target = np.random.default_rng(2).dirichlet(np.ones(4), 6).astype("float32")
   target[3] = 0  # no label
   shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   want = -(target * shifted).sum() / 5
   got = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(target))
-  np.testing.assert_allclose(got, want, rtol=1e-6)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_an_odd_number_of_images_has_no_pairs():
