@@ -148,7 +148,8 @@ def test_bad_arguments():
 
 def test_workers_need_no_backend():
   code = (
-    "from kd_jax.data import canvas, pipeline; "
+    "from kd_jax.data import pipeline; "
+    "from kd_jax.data.augment import canvas; "
     "from jax._src import xla_bridge; "
     "assert not xla_bridge.backends_are_initialized()"
   )

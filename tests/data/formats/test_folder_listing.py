@@ -13,7 +13,7 @@ from kd_jax.data.sources import folder
 
 RACE = """
 import sys
-from kd_jax.data import index
+from kd_jax.data.formats import folder_listing
 print(flush=True)
 input()
 found = folder_listing.find(sys.argv[1])
