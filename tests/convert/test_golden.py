@@ -16,9 +16,9 @@ CASES = (
   "resnet18",
   "resnet18__odd",
   "resnet50",
-  "resnext50_32x4d",
   "mobilenetv2_100",
-  # Only deeper or wider than the others.
+  # Deeper or wider; small members with groups are in models/test_resnet.py.
+  pytest.param("resnext50_32x4d", marks=pytest.mark.slow),
   pytest.param("resnet101", marks=pytest.mark.slow),
   pytest.param("wide_resnet50_2", marks=pytest.mark.slow),
 )

@@ -341,7 +341,9 @@ def test_its_gradients_are_the_authors(full, group):
       assert not np.any(grad)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize(
+  "remat", ["full", pytest.param("dots", marks=pytest.mark.slow)]
+)
 def test_rematerialisation_changes_memory_alone(full, remat):
   case, _, grads = full
 

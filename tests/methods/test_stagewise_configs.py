@@ -73,6 +73,7 @@ def smoke(spec, where, *fields):
   )
 
 
+@pytest.mark.slow
 def test_stages_without_labels_from_a_dense_teacher(tmp_path):
   lines, phases = smoke(
     "stagewise_dense.py:smoke",

@@ -65,7 +65,7 @@ def test_golden_at_odd_sizes():
 @pytest.mark.parametrize(
   "case",
   [
-    "convnext_tiny",
+    pytest.param("convnext_tiny", marks=pytest.mark.slow),
     "convnextv2_nano",
     pytest.param("convnextv2_base", marks=pytest.mark.slow),
   ],

@@ -152,7 +152,7 @@ CASES = json.loads(str(OPTIONS["cases"]))
     ("mobilenetv1_100", "stage4"),
     ("mobilenetv3_large_100", "stage4"),
     ("efficientnet_b0", "final"),
-    ("tf_efficientnet_b1", "final"),
+    pytest.param("tf_efficientnet_b1", "final", marks=pytest.mark.slow),
     ("tf_efficientnet_b1__odd", "final"),
   ],
 )

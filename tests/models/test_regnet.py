@@ -64,6 +64,7 @@ def test_options_match_timm_in_float64(index, name):
   convzoo.check_options(index)
 
 
+@pytest.mark.slow
 def test_counts():
   convzoo.check_counts("regnet", PARAMS, regnet.Block)
 

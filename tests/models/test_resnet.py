@@ -81,6 +81,7 @@ def test_options_match_timm_in_float64(index, name):
   convzoo.check_options(index)
 
 
+@pytest.mark.slow
 def test_counts():
   convzoo.check_counts("resnet", PARAMS, blocks.Block)
 

@@ -28,7 +28,11 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-  "case", ["resnetv2_50x1_bit", "resnetv2_50x1_bit__odd"]
+  "case",
+  [
+    pytest.param("resnetv2_50x1_bit", marks=pytest.mark.slow),
+    "resnetv2_50x1_bit__odd",
+  ],
 )
 def test_golden(case):
   zoo.check_golden(case, zoo.CONV_FIELDS, lambda taps: taps["final"])

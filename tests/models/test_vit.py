@@ -21,14 +21,14 @@ from kd_jax.models.vit import vit
 
 CASES = (
   "vit_tiny_patch16_224",
-  "vit_tiny_patch16_224__avg_nocls",
-  "vit_small_patch14_dinov2",
   "vit_small_patch14_reg4_dinov2",
   "deit_small_distilled_patch16_224",
-  "deit3_medium_patch16_224",
 )
 # Their options are those of small members in `OPTION_CASES`, too.
-LARGE = (
+MORE = (
+  "vit_tiny_patch16_224__avg_nocls",
+  "vit_small_patch14_dinov2",
+  "deit3_medium_patch16_224",
   "vit_base_patch16_224",
   "vit_base_patch16_clip_224",
   "vit_base_patch16_clip_224__avg_nocls",
@@ -49,7 +49,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-  "case", [*CASES, *(pytest.param(c, marks=pytest.mark.slow) for c in LARGE)]
+  "case", [*CASES, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE)]
 )
 def test_matches_timm(case):
   meta, arrays = gw.load(case)
@@ -101,6 +101,7 @@ def test_resampling_matches_timm():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_parameter_counts():
   assert sorted(COUNTS) == sorted(vit.VARIANTS)
   for name, want in COUNTS.items():

@@ -162,7 +162,7 @@ TRANSFORMER = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": 8}
   ("name", "fields"),
   [
     ("vit_tiny_patch16_224", {**TRANSFORMER, "img_size": 32}),
-    ("mobilenetv2_035", {}),
+    pytest.param("mobilenetv2_035", {}, marks=pytest.mark.slow),
   ],
 )
 def test_any_number_of_images_and_the_classifier(name, fields):

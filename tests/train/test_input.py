@@ -85,6 +85,7 @@ def test_a_draw_is_listed_and_repeated(teacher, tiles, tmp_path):
   assert losses(run(tmp_path / "b", teacher, *fields)) == losses(first)
 
 
+@pytest.mark.slow
 def test_crops_on_the_device_are_those_of_the_host(teacher, tiles, tmp_path):
   fields = (
     *CROP,

@@ -20,14 +20,11 @@ def fields(side, name, overrides):
   return [f"{side}.name={name}", *given]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("teacher", "student"),
   [
-    pytest.param(
-      ("vit_tiny_patch16_224", VIT),
-      ("convnext_atto", NEXT),
-      marks=pytest.mark.slow,
-    ),
+    (("vit_tiny_patch16_224", VIT), ("convnext_atto", NEXT)),
     (("swin_tiny_patch4_window7_224", SWIN), ("vit_tiny_patch16_224", VIT)),
   ],
 )

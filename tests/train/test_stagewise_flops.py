@@ -17,6 +17,8 @@ from kd_jax.types import Batch, TrainState
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 SIZE, ROWS = 32, 4
 NET = {"channels": (8, 16, 32, 64), "stem_width": 8, "stem_type": "cifar"}
+# It compiles twenty programs.
+pytestmark = pytest.mark.slow
 # For the loss, the optimizer and the norm of the gradient: 0.6 % were measured.
 SLACK = 1.01
 

@@ -146,6 +146,7 @@ def assert_state(state, golden, prefix, dtype, tolerance):
     )
 
 
+@pytest.mark.slow
 def test_twenty_steps_in_float64_equal_the_authors(golden):
   with jax.enable_x64(True):
     state, found = run(golden, np.float64, 20)
