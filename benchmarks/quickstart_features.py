@@ -26,7 +26,8 @@ from kd_jax.build import images
 from kd_jax.data.sources import digits
 from kd_jax.evals import probe
 from kd_jax.evals.features import Features
-from kd_jax.report import neighbours, paired, tables
+from kd_jax.report import neighbours, tables
+from kd_jax.transfer import paired
 
 LABELS = 25
 HEADER = ("feature", "width", "accuracy", "paired difference")

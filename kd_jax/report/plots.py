@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import axes, figure, ticker
 
 from kd_jax.align import basis as basis_lib
-from kd_jax.report import paired
+from kd_jax.transfer import paired
 
 Lines = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[np.ndarray, np.ndarray]]

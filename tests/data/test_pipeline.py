@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from kd_jax import interfaces
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
@@ -165,7 +166,7 @@ def test_canvas_batches_hold_images_and_boxes():
   assert shapes.label == shapes.mask == (4,)
 
 
-class Lazy:
+class Lazy(interfaces.DataSource):
   """A source of any length that holds nothing."""
 
   num_classes = 0

@@ -15,6 +15,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from kd_jax.report import metrics, tables
+from kd_jax.report import progress as progress_lib
 from kd_jax.report.progress import Progress
 
 
@@ -186,7 +187,7 @@ def test_progress_in_a_log_file_is_sparse_but_shows_first_and_last():
 
 def test_time_left_counts_from_the_first_update(monkeypatch):
   clock = iter([100.0, 110.0])  # 10 s for 5 steps, 90 steps left
-  monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+  monkeypatch.setattr(progress_lib.time, "monotonic", lambda: next(clock))
   stream = io.StringIO()
   progress = Progress(100, start_step=4, stream=stream, every_s=0)
   progress.update(5, {}, 1.0)

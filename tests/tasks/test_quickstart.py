@@ -99,6 +99,7 @@ def test_pages_show_the_runs_pictures(story):
       assert text in own and text in page
 
 
+@pytest.mark.slow
 def test_linear_classifiers_of_frozen_features(story, capsys):
   workdir, _ = story
   arguments = ["--workdir", str(workdir), "--seeds", "3"]

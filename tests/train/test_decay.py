@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 import runs
 from kd_jax import config as config_lib
 from kd_jax import models, resolve, trees
+from kd_jax.build.experiment import experiment
 from kd_jax.convert import rules
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.tasks import pretrain
 from kd_jax.train.optim import Optim
 
 # What `no_weight_decay` of timm's files says: whole names, parts of names.
@@ -108,7 +108,7 @@ def test_a_run_asks_its_student(tmp_path):
   config = config_lib.load(str(runs.CONFIG), fields)
   small = {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 4}
   config.student.overrides = ConfigDict({**small, "num_classes": 0})
-  found = pretrain.assemble(config, tmp_path).optim
+  found = experiment(config, tmp_path).optim
   assert "cls_token" in found.no_decay
   config.optim.decay_all = True
-  assert not pretrain.assemble(config, tmp_path).optim.no_decay
+  assert not experiment(config, tmp_path).optim.no_decay

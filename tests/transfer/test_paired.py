@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_jax.report import paired
+from kd_jax.transfer import paired
 
 
 def test_what_rows_have_in_common_cancels():
