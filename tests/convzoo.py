@@ -50,10 +50,11 @@ def check_options(index, last=lambda taps: taps.get("final", taps["stage4"])):
   x = rng.standard_normal((2, 3, *size)).transpose(0, 2, 3, 1)
   with jax.enable_x64(True), native_depthwise():
     model = models.create_model(arch, num_classes=5, **zoo.RAW, **fields)
-    state_dict = {
-      k: gw.make_param(k, e.shape) for k, e in rules.entries(model).items()
-    }
-    variables = convert.from_timm(model, state_dict)
+    with zoo.zeros():
+      state_dict = {
+        k: gw.make_param(k, e.shape) for k, e in rules.entries(model).items()
+      }
+      variables = convert.from_timm(model, state_dict)
     variables = jax.tree.map(lambda a: a.astype(np.float64), variables)
     taps = dict(jax.device_get(jax.jit(model.apply)(variables, x)))
   taps["map"] = last(taps)

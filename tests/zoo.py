@@ -76,14 +76,16 @@ def check_golden(case, fields, features=None, **overrides):
   fields_of_timm = {**meta["create_kwargs"], **overrides}
   model = models.create_model(meta["arch"], **RAW, **fields_of_timm)
   state_dict = gw.make_state_dict(meta)
-  variables = convert.from_timm(model, state_dict)
+  with zeros():
+    variables = convert.from_timm(model, state_dict)
   taps = jax.jit(model.apply)(variables, gw.make_input(meta))
   for field, tap in fields.items():
     gw.check(meta, arrays, field, taps[tap])
   if features is not None:
     gw.check(meta, arrays, "features", features(taps))
   assert taps["pooled"].shape[1] == model.num_features
-  back = convert.to_timm(model, variables)
+  with zeros():
+    back = convert.to_timm(model, variables)
   assert set(back) == set(state_dict)
   for name, array in state_dict.items():
     np.testing.assert_array_equal(back[name], array, strict=True)

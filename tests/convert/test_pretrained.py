@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import zoo
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
@@ -95,7 +96,7 @@ def test_a_config_without_a_mode_means_the_centre(tmp_path):
   tiny = {"channel_multiplier": 0.1, "depth_multiplier": 0.1, "num_classes": 0}
   model = models.create_model("efficientnet_b5", **tiny)
   assert model.crop_mode == "squash" and "squash" not in repr(model)
-  variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), "float32"))
+  variables = zoo.drawn(model)
   convert.save_flax(model, variables, tmp_path, name="efficientnet_b5")
   again, _ = convert.load_pretrained("efficientnet_b5", tmp_path)
   assert again == model

@@ -78,15 +78,13 @@ def test_options_match_timm_in_float64(index):
   name, fields, size, stored = OPTION_CASES[index]
   fields = {**SMALL, **fields}
   origin = {**SMALL, **stored} if stored else fields
-  file = {
-    k: gw.make_param(k, e.shape, 0.0)
-    for k, e in rules.entries(
-      models.create_model(name, num_classes=5, **origin)
-    ).items()
-  }
+  with zoo.zeros():
+    entries = rules.entries(models.create_model(name, num_classes=5, **origin))
+  file = {k: gw.make_param(k, e.shape, 0.0) for k, e in entries.items()}
   with jax.enable_x64(True):
     model = models.create_model(name, num_classes=5, **zoo.RAW, **fields)
-    variables = convert.from_timm(model, file)
+    with zoo.zeros():
+      variables = convert.from_timm(model, file)
     variables = jax.tree.map(lambda a: a.astype(np.float64), variables)
     x = np.random.Generator(np.random.PCG64(0)).standard_normal((2, 3, *size))
     images = x.transpose(0, 2, 3, 1)
@@ -114,10 +112,11 @@ def test_counts_and_preprocessing(family):
     # All blocks are alike: tracing one of them is enough.
     model = models.create_model(name)
     taps, variables = zoo.shapes(model.clone(depth=4), end="stage1")
-    last = jax.eval_shape(
-      lambda x, m=model: m.init(jax.random.key(0), x, begin="head"),
-      taps["stage1"],
-    )
+    with zoo.zeros():
+      last = jax.eval_shape(
+        lambda x, m=model: m.init(jax.random.key(0), x, begin="head"),
+        taps["stage1"],
+      )
     stem, block = (_size(variables["params"][k]) for k in ("stem", "stage1"))
     assert stem + model.depth * block + _size(last) == want, name
 

@@ -70,10 +70,11 @@ def test_options_match_timm_in_float64(index):
   name, fields, size = OPTION_CASES[index]
   with jax.enable_x64(True):
     model = models.create_model(name, num_classes=5, **zoo.RAW, **fields)
-    state_dict = {
-      k: gw.make_param(k, e.shape) for k, e in rules.entries(model).items()
-    }
-    variables = convert.from_timm(model, state_dict)
+    with zoo.zeros():
+      state_dict = {
+        k: gw.make_param(k, e.shape) for k, e in rules.entries(model).items()
+      }
+      variables = convert.from_timm(model, state_dict)
     variables = jax.tree.map(lambda a: a.astype(np.float64), variables)
     x = np.random.Generator(np.random.PCG64(0)).standard_normal((2, 3, *size))
     images = x.transpose(0, 2, 3, 1)

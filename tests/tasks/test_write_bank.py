@@ -105,6 +105,7 @@ def test_two_crops_of_logits_are_those_of_the_running_teacher(folder, teachers):
   assert_same_training(folder / "stored_fkd", folder / "online_fkd")
 
 
+@pytest.mark.slow
 def test_passes_that_are_added_do_not_change_a_run(folder, teachers, capsys):
   fields = (*teachers[0], *FEATURE)
   place = write(folder / "grows", *fields)
