@@ -102,7 +102,7 @@ def test_whole_processes_whose_threads_write(quiet, tmp_path, capsys):
   bank = (tmp_path / "bank", *fields)
   processes = [
     start("kd_jax.train.checkpoints.Checkpoints.save", *train),
-    start("kd_jax.data.bank.bank.Writer._store", *bank, variant="bank"),
+    start("kd_jax.data.bank.writer.Writer._store", *bank, variant="bank"),
   ]
   (status, saving), (other, storing) = map(runs.finish, processes)
   assert status == 1 and other == 1
