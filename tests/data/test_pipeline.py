@@ -110,8 +110,7 @@ def test_record_ids_decide_not_positions():
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_resume_at_every_position_of_an_epoch(num_workers):
   # 3 steps of 4 records, and into the next epoch.
-  source = digits.Source(split="train[:12]")
-  options = {"source": source, "batch_size": 4}
+  options = {"source": digits.Source(split="train[:12]"), "batch_size": 4}
   whole = take(6, **options)
   for start_step in range(4):
     reading = Reading(num_workers)
