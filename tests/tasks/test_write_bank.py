@@ -8,25 +8,30 @@ import sys
 
 import numpy as np
 import pytest
+from bank_case import (
+  CROPS,
+  FEATURE,
+  LOGITS,
+  PLAIN,
+  STEPS,
+  assert_same_bank,
+  assert_same_training,
+  between,
+  crops,
+  files,
+  refused,
+  run,
+  shards,
+  stored,
+  viewed,
+  write,
+)
 from safetensors import numpy as safetensors_numpy
 
 import runs
 from kd_jax import config as config_lib
-from kd_jax import main
-from kd_jax.build import images, networks
+from kd_jax.build import images
 from kd_jax.data.bank import Bank, compatibility
-from kd_jax.report import metrics
-
-STEPS = 20
-PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20")
-FEATURE = (*PLAIN, "fit.augment=True")
-CROPS = (*PLAIN, "preprocess.num_crops=2", "data.split=train[:100]")
-LOGITS = (
-  *CROPS,
-  "losses.feature=0.0",
-  "losses.kl=1.0",
-  "student.overrides.num_classes=10",
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +50,6 @@ def teachers(folder):
   return found
 
 
-def run(where, *fields, variant=""):
-  return main.main(runs.arguments(where, *fields, variant=variant))
-
-
-def write(where, *fields):
-  """The place of the bank that a run writes."""
-  assert run(where, *fields, variant="bank") == 0
-  return where / "bank"
-
-
-def stored(place):
-  return ("teacher.source=bank", f"teacher.weights={place}")
-
-
 @pytest.fixture(scope="module")
 def bank(folder, teachers):
   """Two passes of float32 features, in five shards each."""
@@ -71,17 +62,6 @@ def aligned(folder, teachers):
   codec = ("name=aligned", "width=8", "dtype=int8")
   fields = [f"bank.codec.{field}" for field in codec]
   return write(folder / "aligned", *teachers[0], *FEATURE, *fields)
-
-
-def assert_same_training(ours, theirs):
-  """Up to rounding: on some CPUs a row's last bits depend on the batch."""
-  mine, other = (runs.state(where, STEPS) for where in (ours, theirs))
-  assert set(mine) == set(other) and len(mine) > 90
-  for name, array in other.items():
-    np.testing.assert_allclose(mine[name], array, 1e-4, 1e-4, err_msg=name)
-  # Far more than that is between one step's gradient and the next one's.
-  losses = np.array([line.get("loss/total", 0) for line in metrics.read(ours)])
-  assert np.ptp(losses[losses > 0]) > 0.1
 
 
 def test_two_epochs_of_features_are_those_of_the_running_teacher(
@@ -145,37 +125,6 @@ def test_passes_that_are_added_do_not_change_a_run(folder, teachers, capsys):
   assert run(new, *learn) == 1
   said = capsys.readouterr().err
   assert "began with 2 passes" in said and "has 1 now; write them" in said
-
-
-def crops(place, number):
-  return Bank(str(place)).shard(number, 0)["geometry"]
-
-
-def files(place):
-  """{path: bytes}; a killed writer may leave a lock."""
-  paths = (p for p in place.rglob("*") if p.is_file())
-  return {
-    str(p.relative_to(place)): p.read_bytes()
-    for p in paths
-    if not p.name.endswith(".__lock")
-  }
-
-
-def assert_same_bank(ours, theirs):
-  mine, other = files(ours), files(theirs)
-  assert set(mine) == set(other) and len(other) > 12
-  for name, data in other.items():
-    assert mine[name] == data, name
-
-
-def shards(where, number=0):
-  return len([*where.glob(f"bank/pass{number:04}/shards/*.json")])
-
-
-def between(where):
-  """After a shard's arrays, before its manifest."""
-  begun = len([*where.glob("bank/pass0000/values/c/*")])
-  return begun > max(shards(where), 3)
 
 
 @pytest.mark.slow
@@ -245,16 +194,6 @@ def test_price_before_anything_is_written(folder, teachers, capsys):
   assert not (where / "bank").exists()
 
 
-def refused(capsys, where, *fields, variant=""):
-  """What a run says that ends before its first step."""
-  capsys.readouterr()
-  assert run(where, *fields, variant=variant) == 1
-  assert not runs.checkpoints(where) and not runs.lines(where)
-  said = capsys.readouterr().err
-  assert "Traceback" not in said and said.count("error: ") == 1, said
-  return said[said.index("error: ") :]
-
-
 SHARD = "pass0000/values/c/1/0/0"
 
 
@@ -309,13 +248,6 @@ def test_damage_shows_before_the_first_step(
   damage(damaged / SHARD)
   said = refused(capsys, tmp_path / "run", *stored(damaged), *FEATURE)
   assert message in said
-
-
-def viewed(config):
-  teaching = networks.teaching(config)
-  return images.preprocess(
-    config.preprocess.to_dict(), teaching.source.evaluation_view
-  )
 
 
 def test_a_student_is_evaluated_as_its_teacher_would_be(folder, teachers):

@@ -67,29 +67,6 @@ def test_center_equals_timm(image, case):
   np.testing.assert_array_equal(found, GOLDEN[f"eval{image}_{case}"])
 
 
-@pytest.mark.parametrize("image", range(5))
-@pytest.mark.parametrize("case", range(3))
-def test_squash_equals_timm(image, case):
-  """timm's `transforms_imagenet_eval` is these calls of PIL.
-
-  Resize((short, short)), then torchvision's CenterCrop.
-  """
-  size, crop_pct, interpolation = EVAL[case]
-  pixels = GOLDEN[f"image{image}"]
-  short = math.floor(size / crop_pct)
-  edge = round((short - size) / 2)
-  whole = Image.fromarray(pixels).resize(
-    (short, short), Image.Resampling[interpolation.upper()]
-  )
-  want = whole.crop((edge, edge, edge + size, edge + size))
-  how = {"crop_pct": crop_pct, "interpolation": interpolation}
-  found = crops.center(pixels, size, **how, mode="squash")
-  np.testing.assert_array_equal(found, np.asarray(want))
-  # A square image has no proportions to lose.
-  center = crops.center(pixels, size, **how)
-  assert (found != center).any() == (pixels.shape[0] != pixels.shape[1])
-
-
 @pytest.mark.parametrize("case", range(4))
 def test_random_box_is_distributed_as_in_torchvision(case):
   height, width, scale = RRC[case]

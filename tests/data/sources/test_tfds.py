@@ -14,12 +14,8 @@ import tiny_tfds
 from PIL import Image
 
 from kd_jax.data import pipeline
-from kd_jax.data.formats import (
-  array_cache,
-  tfds_features,
-  tfds_prepared,
-  tfds_records,
-)
+from kd_jax.data.formats import array_cache, tfds_features, tfds_prepared
+from kd_jax.data.formats import tfds_records as records
 from kd_jax.data.formats.decode import decode
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import tfds
@@ -398,8 +394,8 @@ def test_more_files_than_may_be_open(monkeypatch):
   limits = [(1024, 4096)]
   monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
   monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
-  tfds_records._allow_files(1024)
-  tfds_records._allow_files(10)
+  records._allow_files(1024)
+  records._allow_files(10)
   assert limits == [(1024, 4096), (1280, 4096)]
   with pytest.raises(ValueError, match="4000 files, .* 4096; .*ulimit -n 4256"):
-    tfds_records._allow_files(4000)
+    records._allow_files(4000)
