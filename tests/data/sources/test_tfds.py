@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -389,8 +390,6 @@ def test_cache_builds_once(cache_dir):
 
 
 def test_more_files_than_may_be_open(monkeypatch):
-  import resource
-
   limits = [(1024, 4096)]
   monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
   monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
