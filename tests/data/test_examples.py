@@ -1,0 +1,28 @@
+"""What a visit to a record draws; banks and old runs rely on it."""
+
+import numpy as np
+import pytest
+
+from kd_jax.data import examples
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources import digits
+
+VIEWS = Preprocess(image_size=8, num_crops=2, scale=(0.2, 0.9))
+
+
+@pytest.mark.parametrize(("seed", "epoch", "index"), [(3, 1, 5), (1, 3, 5)])
+def test_a_crop_is_drawn_from_seed_epoch_record_and_number(seed, epoch, index):
+  source = digits.Source("test")
+  found = examples.Train(examples.Decoded(source), VIEWS, seed).visit(
+    epoch, index
+  )
+
+  def rng(crop):
+    counter = [0, 0, crop, index]
+    key = [seed, epoch]
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+  wanted = VIEWS.train(source[index], rng)
+  np.testing.assert_array_equal(found["image"], wanted["image"])
+  assert found["image"].shape == (2, 8, 8, 3) and np.ptp(found["image"]) > 0
+  assert (found["image"][0] != found["image"][1]).any()
