@@ -35,7 +35,6 @@ STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 HEAD = ("student/pool", "student/neck", "student/head")
 """Where the parameters of the student's stage 'head' are, if it has them."""
 
-
 Artifact = Mapping[str, Any]
 """Statistics of a teacher tap ('mean', 'basis', ...), or {tap: those}."""
 

@@ -7,8 +7,7 @@ missing. The page holds its images and needs neither network nor scripts; curves
 also lie in `workdir/plots` as PNG.
 
 Example:
-  python -c "from kd_jax.report import tables
-from kd_jax.train import report; print(report.write_report('r'))"
+  python -c "from kd_jax.report import page; print(page.write_report('r'))"
 """
 
 from __future__ import annotations

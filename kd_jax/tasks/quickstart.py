@@ -58,13 +58,15 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
     {kind of pre-training: accuracy of every seed}.
 
   Raises:
-    ValueError: more than one process, or anything `pretrain` refuses.
+    ValueError: more than one process, no seed, a run that does not exist or
+      comes before its teacher, or anything `pretrain` refuses.
   """
   if jax.process_count() > 1:
     raise ValueError(
       f"the quickstart runs in one process, not in {jax.process_count()}; "
       "start it with python -m kd_jax.main"
     )
+  _check(config.seeds, config.order, config.runs.keys())
   where = Path(where)
   about = {"task": config.task, "seeds": list(config.seeds)}
   with workdir.claimed(where, about):
@@ -88,6 +90,23 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, list[float]]:
     workdir.write(where / RESULTS, json.dumps(results, indent=2))
     _show(where, results, trained)
   return accuracy
+
+
+def _check(
+  seeds: Iterable[object], order: Sequence[str], runs: Iterable[str]
+) -> None:
+  """Raises ValueError where seeds or runs make no story."""
+  seeds, runs = tuple(seeds), tuple(runs)
+  if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+    raise ValueError(
+      f"config.seeds is {seeds}; it must be whole numbers from 0 on, at least "
+      "one, such as --config.seeds='(0,1,2)'"
+    )
+  if not order or order[0] != "teacher" or not set(order) <= set(runs):
+    raise ValueError(
+      f"config.order is {tuple(order)}; it must begin with 'teacher', whose "
+      f"weights the others need, and name only {runs}"
+    )
 
 
 def _played(

@@ -11,6 +11,7 @@ import pytest
 
 import runs
 from benchmarks import quickstart_features
+from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.report import metrics
 from kd_jax.tasks import quickstart
@@ -28,6 +29,23 @@ def story(tmp_path_factory):
   with contextlib.redirect_stdout(printed):
     assert main.main(arguments) == 0
   return workdir, printed.getvalue()
+
+
+@pytest.mark.parametrize(
+  ("field", "message"),
+  [
+    ("seeds=()", r"config.seeds is \(\); it must be whole numbers"),
+    ("seeds=('a',)", "config.seeds is .*'a'"),
+    ("order=('kdep',)", "must begin with 'teacher'"),
+    ("order=('teacher','kdeep')", "name only .*'kdep'"),
+  ],
+)
+def test_stories_that_cannot_be_told(field, message, tmp_path):
+  spec = f"{runs.ROOT}/configs/quickstart.py:smoke"
+  config = config_lib.load(spec, [field])
+  with pytest.raises(ValueError, match=message):
+    quickstart.run(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
