@@ -20,9 +20,9 @@ from kd_jax.data import pipeline
 from kd_jax.report.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
-from kd_jax.train.artifact import Fit
 from kd_jax.train.inputs import Inputs
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.artifact import Fit
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Array, Batch
 
 Constants = Mapping[str, Array]

@@ -12,7 +12,7 @@ from kd_jax.interfaces import DataSource, Method
 from kd_jax.train import phases
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.step import Settings
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.train.views import Mix
 from kd_jax.types import Specs
 

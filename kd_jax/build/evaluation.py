@@ -16,7 +16,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.evaluate import Evaluator
 from kd_jax.train.experiment import Pictures
 from kd_jax.train.inputs import Inputs
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.teaching import Teaching
 
 
 def evaluator(

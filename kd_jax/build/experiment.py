@@ -25,7 +25,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment, Names, Schedule
 from kd_jax.train.inputs import Inputs
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Specs
 
 

@@ -13,9 +13,9 @@ from kd_jax import resolve
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
 from kd_jax.interfaces import DataSource, EvaluationView
-from kd_jax.train.artifact import Fit
 from kd_jax.train.inputs import Inputs
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.artifact import Fit
+from kd_jax.train.teacher.teaching import Teaching
 
 
 def source(fields: Mapping[str, Any]) -> DataSource:

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 import kd_jax
 from kd_jax import convert, resolve, trees
 from kd_jax.models.backbone import Backbone
-from kd_jax.train import statistics
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher import statistics
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Variables
 
 

@@ -12,10 +12,11 @@ import jax
 
 from kd_jax import trees
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.train import artifact, phases, views
 from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import phases, views
 from kd_jax.train import step as step_lib
 from kd_jax.train.experiment import Experiment
+from kd_jax.train.teacher import artifact
 from kd_jax.types import Array, ArrayTree, TrainState
 
 Shapes = dict[str, Any]

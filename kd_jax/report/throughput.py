@@ -12,11 +12,11 @@ import jax
 import optax
 
 from kd_jax.data.pipeline import Batches
-from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.experiment import Experiment
+from kd_jax.train.teacher import artifact as artifact_lib
 from kd_jax.types import Batch, Phase, TrainState
 
 _SECONDS = 5.0  # of reading

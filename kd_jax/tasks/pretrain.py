@@ -32,12 +32,12 @@ from kd_jax.report import (
   training_views,
 )
 from kd_jax.report.progress import Progress
-from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.inputs import Inputs
+from kd_jax.train.teacher import artifact as artifact_lib
 from kd_jax.types import Artifact, TrainState, Variables
 
 

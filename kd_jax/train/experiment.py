@@ -12,13 +12,13 @@ import jax
 
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
-from kd_jax.train.artifact import Fit
 from kd_jax.train.evaluate import Evaluator
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
 from kd_jax.train.step import Settings
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher.artifact import Fit
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Specs, Variables
 
 

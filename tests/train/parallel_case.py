@@ -13,10 +13,11 @@ from kd_jax.align import basis as basis_lib
 from kd_jax.methods import kdep
 from kd_jax.teachers import online, random
 from kd_jax.train import checkpoints as checkpoints_lib
-from kd_jax.train import evaluate, loop, phases, statistics, views
+from kd_jax.train import evaluate, loop, phases, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
+from kd_jax.train.teacher import statistics
 from kd_jax.types import Batch
 
 ROWS, SIZE, STEPS = 16, 8, 5

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.train import statistics
-from kd_jax.train.artifact import Fit
+from kd_jax.train.teacher import statistics
+from kd_jax.train.teacher.artifact import Fit
 
 
 def check_rows(images, examples):

@@ -15,9 +15,10 @@ from kd_jax.align import maps
 from kd_jax.data.bank import compatibility
 from kd_jax.interfaces import Method
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import statistics, views
+from kd_jax.train import views
 from kd_jax.train.inputs import Inputs
-from kd_jax.train.teaching import Teaching
+from kd_jax.train.teacher import statistics
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Artifact, Specs
 
 _MOST_ROWS = np.iinfo(np.int32).max

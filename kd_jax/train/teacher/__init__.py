@@ -1,0 +1,1 @@
+"""The teacher of a run, and the statistics of what it says."""
