@@ -189,8 +189,9 @@ Record = Mapping[str, np.ndarray | bytes | int]
 Params = Mapping[str, Any]
 """Parameters as nested dicts: {'student': ..., 'method': ...}."""
 
-Frozen = Mapping[str, Variables]
-"""What a step only reads: {'teacher': its variables, 'artifact': ...}."""
+Frozen = Mapping[str, Any]
+"""What a step only reads: {'teacher': its variables, 'artifact': ...}, and
+'rate', a factor of the learning rate, where runs share one compiled step."""
 
 Metrics = Mapping[str, Array]
 """Figures of one step by name, still on the device."""

@@ -19,6 +19,7 @@ FLOORS = (
   ("transfer",),
   ("report",),
   ("build",),
+  ("running",),
   ("tasks",),
   ("main",),
 )

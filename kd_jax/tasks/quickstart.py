@@ -27,12 +27,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kd_jax import resolve, workdir
-from kd_jax.build.transfer import finetune
+from kd_jax.build.finetune import finetune
 from kd_jax.report import page as page_lib
 from kd_jax.report import tables
 from kd_jax.tasks import pretrain
 from kd_jax.transfer import paired
-from kd_jax.transfer.classify import Finetune
+from kd_jax.transfer.finetune import Finetune
 
 HEADER = (
   "pre-training of the student",

@@ -7,19 +7,19 @@ every room reads the fields that it needs here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import jax
 
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
-from kd_jax.train.evaluate import Evaluator
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
-from kd_jax.train.step import Settings
+from kd_jax.train.step import Settings, Step
 from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
-from kd_jax.types import Specs, Variables
+from kd_jax.types import Frozen, Specs, TrainState, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +94,11 @@ class Experiment:
     optim: the optimizer.
     inputs: the images.
     fit: where the teacher's statistics come from.
-    evaluate: what is measured on the way.
+    evaluate: measures a state on the way: {'eval/<name>': value}.
     pictures: what the report shows.
-    initial: variables that the student's backbone starts from; {} if none.
+    initial: variables that the student starts from; {} if none.
+    rate: factor of the learning rate; None is 1.
+    programs: see `loop.Job`; shared by what `dataclasses.replace` makes.
   """
 
   names: Names
@@ -111,6 +113,8 @@ class Experiment:
   optim: Optim
   inputs: Inputs
   fit: Fit
-  evaluate: Evaluator
+  evaluate: Callable[[TrainState, Frozen], Mapping[str, float]]
   pictures: Pictures
   initial: Variables
+  rate: float | None = None
+  programs: dict[int, Step] = dataclasses.field(default_factory=dict)

@@ -55,6 +55,8 @@ class Job:
     evaluate: (state, frozen) -> {name: value}.
     batch_size: global.
     log_every, eval_every, save_every: steps; 0 is only at the end.
+    programs: compiled steps by first step of their stretch; jobs that differ
+      only in data, weights, seed or rate may share them.
   """
 
   student: nn.Module
@@ -70,6 +72,7 @@ class Job:
   log_every: int
   eval_every: int
   save_every: int
+  programs: dict[int, step_lib.Step] = dataclasses.field(default_factory=dict)
 
   @property
   def mesh(self) -> jax.sharding.Mesh:
@@ -94,6 +97,18 @@ class Job:
       dataclasses.replace(self.optim, **changes) if changes else self.optim
     )
     return optim.transform(steps)
+
+  def step(self, stretch: Stretch) -> step_lib.Step:
+    """The train step of a stretch, compiled at its first call."""
+    if stretch.start not in self.programs:
+      self.programs[stretch.start] = step_lib.make_train_step(
+        self.student,
+        self.source,
+        stretch.phase,
+        self.transform(stretch),
+        self.settings,
+      )
+    return self.programs[stretch.start]
 
   def stretch_at(self, step: int) -> Stretch:
     """The stretch that the state after `step` updates belongs to."""
@@ -177,13 +192,7 @@ class Run:
 
   def _stretch(self, stretch: Stretch, state: TrainState) -> TrainState:
     job, start = self.job, int(state.step)
-    train_step = step_lib.make_train_step(
-      job.student,
-      job.source,
-      stretch.phase,
-      job.transform(stretch),
-      job.settings,
-    )
+    train_step = job.step(stretch)
     paths = list(step_lib.trainable(state.params, stretch.phase))
     had_gradient = np.zeros(len(paths), bool)
     self._timer, self._rates = (start, time.monotonic()), []

@@ -11,7 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-SCHEDULES = ("constant", "step", "cosine", "whole_cosine")
+from kd_jax.train import group_rates
+
+SCHEDULES = ("constant", "step", "cosine", "whole_cosine", "poly")
 OPTIMIZERS = ("sgd", "adamw", "lamb")
 
 _AT_LEAST_ZERO = (
@@ -21,6 +23,8 @@ _AT_LEAST_ZERO = (
   "warmup_lr",
   "final_lr",
   "clip_norm",
+  "power",
+  "head_lr",
 )
 
 
@@ -40,8 +44,10 @@ class Optim:
     no_decay: names of parameters and modules that never decay, wherever they
       are, such as 'pos_embed'; None leaves it to `exempting`.
     schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
-      'cosine' (to `final_lr` at the end of the phase) or 'whole_cosine' (the
-      same, but begun at step 0, beneath the warm-up, as timm does).
+      'cosine' (to `final_lr` at the end of the phase), 'whole_cosine' (the
+      same, but begun at step 0, beneath the warm-up, as timm does) or 'poly'
+      (times (1 - share of the steps)^power, as segmentation networks train).
+    power: of 'poly'.
     decay_every: steps between two decays of 'step'.
     gamma: factor of 'step'.
     warmup: steps of linear warm-up.
@@ -53,6 +59,9 @@ class Optim:
       from step `start` on the rate stays for `every` steps each; the first
       stair has the rate of step `at`, the next that of `at + every`.
     clip_norm: largest global gradient norm; 0 switches clipping off.
+    head_lr: factor of the rate of the task's own head, see `group_rates`.
+    layer_decay: factor of the rate from a layer to the one below it; 1 is
+      none.
 
   Raises:
     ValueError: a value that is not allowed.
@@ -75,6 +84,9 @@ class Optim:
   final_lr: float = 0.0
   stairs: tuple[tuple[int, int, int], ...] = ()
   clip_norm: float = 0.0
+  power: float = 0.9
+  head_lr: float = 1.0
+  layer_decay: float = 1.0
 
   def __post_init__(self) -> None:
     # Configs hold lists; the dataclass stays hashable.
@@ -100,6 +112,10 @@ class Optim:
       raise ValueError(
         f"optim.final_lr is {self.final_lr}; only a cosine ends there, and at "
         f"most at optim.lr={self.lr}. schedule is {self.schedule!r}"
+      )
+    if not 0 < self.layer_decay <= 1:
+      raise ValueError(
+        f"optim.layer_decay is {self.layer_decay}; it must be in (0, 1]"
       )
     self._check_warmup()
     _check_stairs(self.stairs)
@@ -153,7 +169,13 @@ class Optim:
     rate = self.rate(total_steps)
     clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
     builders = {"sgd": self._sgd, "adamw": self._adamw, "lamb": self._lamb}
-    return optax.chain(*clip, builders[self.name](rate))
+    return optax.chain(*clip, builders[self.name](rate), *self._groups())
+
+  def _groups(self) -> list[optax.GradientTransformation]:
+    """Rates of groups, where they differ."""
+    if self.head_lr == 1 and self.layer_decay == 1:
+      return []
+    return [group_rates.head_and_layers(self.head_lr, self.layer_decay)]
 
   def _in_steps(self, total_steps: int) -> Optim:
     """The same with `warmup`, which may round to none."""
@@ -181,6 +203,9 @@ class Optim:
       "cosine": lambda: optax.cosine_decay_schedule(self.lr, after, falls),
       "whole_cosine": lambda: optax.cosine_decay_schedule(
         self.lr, total_steps, falls
+      ),
+      "poly": lambda: optax.polynomial_schedule(
+        self.lr, 0.0, self.power, after
       ),
     }
     return curves[self.schedule]()

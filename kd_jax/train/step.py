@@ -18,8 +18,8 @@ from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.interfaces import TeacherSource
+from kd_jax.train import group_rates, views
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import views
 from kd_jax.types import (
   Array,
   Batch,
@@ -172,7 +172,8 @@ def make_train_step(
 ) -> Step:
   """Builds (state, frozen, batch) -> (state, metrics), jitted.
 
-  The state is donated. Metrics are device scalars: 'loss/<term>',
+  The state is donated. `frozen` may hold 'rate', a factor of the learning
+  rate. Metrics are device scalars: 'loss/<term>',
   'loss/total', 'grad_norm', and 'has_grad', one boolean per trainable leaf in
   the order of `trainable(...)`.
   """
@@ -186,6 +187,7 @@ def make_train_step(
     grads, metrics, stats = objective.gradients(state, frozen, batch, key)
     leaves = trainable(state.params, phase)
     updates, opt = tx.update(grads, state.opt, leaves)
+    updates = group_rates.scaled(updates, frozen.get("rate"))
     params = trees.overlay(state.params, optax.apply_updates(leaves, updates))
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["has_grad"] = jnp.stack([jnp.any(g != 0) for g in grads.values()])

@@ -1,117 +1,126 @@
-"""Fine-tunes a pre-trained student for classification.
-
-The whole network is trained with a new classifier; one compiled step serves
-every initialisation and every seed.
-"""
+"""Classification: figures of a classifier on labelled images."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
-from kd_jax import trees
-from kd_jax.methods import supervised
-from kd_jax.teachers import none
-from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import step as step_lib
-from kd_jax.train.optim import Optim
+from kd_jax.data.pipeline import Batches
+from kd_jax.interfaces import DataSource
+from kd_jax.train import evaluate
 from kd_jax.train.views import as_unit
-from kd_jax.types import Array, Batch, TrainState, Variables
+from kd_jax.transfer import confusion
+from kd_jax.types import Batch, Variables
+
+_TOP = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Finetune:
-  """A fine-tuning protocol for one architecture.
+class Predictions(NamedTuple):
+  """What a classifier says about every image, in order.
 
   Attributes:
-    model: the network, with the classifier of the new task.
-    optim: optimizer.
-    steps: updates per run.
-    train: seed -> closeable endless iterator of labelled batches.
-    test: a fresh closeable pass over labelled batches.
-    mesh: devices.
+    label: what is true.
+    predicted: the most likely class.
+    confidence: its probability.
   """
 
-  model: nn.Module
-  optim: Optim
-  steps: int
-  train: Callable[[int], Any]
-  test: Callable[[], Any]
+  label: Int[np.ndarray, " n"]
+  predicted: Int[np.ndarray, " n"]
+  confidence: Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+  """Top-1, top-5 and mean per class, counted on the devices.
+
+  Attributes:
+    student: the network with its classifier.
+    mesh: the devices.
+    batches: a fresh closeable pass over the evaluation views of a source.
+    figure: see `judge.Judge`.
+  """
+
+  student: nn.Module
   mesh: jax.sharding.Mesh
+  batches: Callable[[DataSource], Batches]
+  figure: str = "top1"
 
   def __post_init__(self) -> None:
-    phase = supervised.Method().phases()[0]
-    settings = step_lib.Settings(weights={"ce": 1.0}, mesh=self.mesh)
-    tx = self.optim.transform(self.steps)
-    step = step_lib.make_train_step(
-      self.model, none.Source(), phase, tx, settings
-    )
-    # Compiled once for all runs of this protocol.
-    object.__setattr__(self, "_tx", tx)
-    object.__setattr__(self, "_step", step)
-    object.__setattr__(self, "_init", jax.jit(self._fresh))
-    object.__setattr__(self, "_hits", jax.jit(self._count))
+    # Compiled once, however many runs are judged.
+    object.__setattr__(self, "_count", jax.jit(self._counted, donate_argnums=0))
+    object.__setattr__(self, "_answer", jax.jit(self._answered))
 
-  def run(self, backbone: Variables | None, seed: int) -> float:
-    """Top-1 accuracy on `test` after fine-tuning.
+  def figures(
+    self, variables: Variables, source: DataSource
+  ) -> Mapping[str, float]:
+    """{'top1', 'top5' (from 6 classes on), 'mean_per_class'}, in [0, 1].
 
-    Args:
-      backbone: pre-trained variables; a classifier among them is dropped.
-        None starts from scratch.
-      seed: of the classifier, the order of the data and dropout.
+    Raises:
+      ValueError: no image of `source` can be read.
     """
-    state = self._state(backbone, seed)
-    frozen: dict[str, Any] = {"teacher": {}, "artifact": {}}
-    with contextlib.closing(self.train(seed)) as stream:
-      for _ in range(self.steps):
-        batch = mesh_lib.put_batch(next(stream), self.mesh)
-        state, _ = self._step(state, frozen, batch)
-    return self._accuracy(state)
-
-  def _state(self, backbone: Variables | None, seed: int) -> TrainState:
-    key = jax.random.key(seed)
-    variables = self._init(key)
-    params, stats = variables["params"], variables.get("batch_stats", {})
-    if backbone is not None:
-      kept = {k: v for k, v in backbone["params"].items() if k != "head"}
-      params = trees.merge(params, kept)
-      stats = trees.merge(stats, backbone.get("batch_stats", {}))
-    leaves = trees.flatten({"student": params})
-    state = TrainState(
-      step=np.zeros((), np.int32),
-      params={"student": params},
-      stats={"student": stats, "method": {}},
-      opt=self._tx.init(leaves),
-      ema={},
-      rng=jax.random.key_data(jax.random.fold_in(key, 1)),
-    )
-    return mesh_lib.place(state, self.mesh)
-
-  def _accuracy(self, state: TrainState) -> float:
-    variables = {
-      "params": state.params["student"],
-      "batch_stats": state.stats["student"],
+    classes = self.student.num_classes
+    zero = {
+      "confusion": confusion.zeros(classes),
+      "top5": jnp.zeros((), jnp.int32),
     }
-    hits = np.zeros(2)
-    with contextlib.closing(self.test()) as stream:
+    found = evaluate.fold(
+      lambda sums, batch: self._count(sums, variables, batch),
+      zero,
+      self.batches(source),
+      self.mesh,
+    )
+    matrix = confusion.counts(found["confusion"])
+    total = matrix.sum()
+    if not total:
+      raise ValueError(
+        "no test image has a label, or none can be read; give labelled images "
+        "with --config.test"
+      )
+    figures = {
+      "top1": float(np.trace(matrix) / total),
+      "mean_per_class": confusion.mean_per_class(matrix),
+    }
+    if classes > _TOP:
+      figures["top5"] = float(found["top5"] / total)
+    return figures
+
+  def predictions(
+    self, variables: Variables, source: DataSource
+  ) -> Predictions:
+    """What the network says about every readable image."""
+    found = []
+    with self.batches(source) as stream:
       for local in stream:
-        batch = mesh_lib.put_batch(local, self.mesh)
-        hits += np.asarray(self._hits(variables, batch))
-    return float(hits[0] / hits[1])
+        batch = evaluate.placed(local, self.mesh)
+        answers = evaluate.on_host(self._answer(variables, batch))
+        found.append([x[answers[-1] > 0] for x in answers[:-1]])
+    return Predictions(*map(np.concatenate, zip(*found, strict=True)))
 
-  def _fresh(self, key: Array) -> Variables:
-    image = jnp.zeros((1, *self.model.example_size, 3))
-    return self.model.init(key, image, train=False)
+  def _logits(self, variables: Variables, batch: Batch) -> Float[Array, "n c"]:
+    image = as_unit(batch.image)
+    taps = self.student.apply(variables, image, train=False)
+    return taps["logits"].astype(jnp.float32)
 
-  def _count(self, variables: Variables, batch: Batch) -> Float[Array, " 2"]:
-    taps = self.model.apply(variables, as_unit(batch.image), train=False)
-    hit = jnp.argmax(taps["logits"], -1) == batch.label
-    return jnp.stack([jnp.sum(hit * batch.mask), jnp.sum(batch.mask)])
+  def _counted(
+    self, sums: Mapping[str, Array], variables: Variables, batch: Batch
+  ) -> dict[str, Array]:
+    logits = self._logits(variables, batch)
+    label = jnp.where(batch.mask > 0, batch.label, -1)
+    _, top = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
+    within = (top == label[:, None]).any(-1) & (label >= 0)
+    return {
+      "confusion": confusion.add(sums["confusion"], label, top[:, 0]),
+      "top5": sums["top5"] + within.sum(),
+    }
+
+  def _answered(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
+    logits = self._logits(variables, batch)
+    likely = jax.nn.softmax(logits).max(-1)
+    return batch.label, logits.argmax(-1), likely, batch.mask

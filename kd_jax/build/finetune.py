@@ -10,7 +10,7 @@ from kd_jax.build import images, networks, training
 from kd_jax.data import pipeline
 from kd_jax.interfaces import DataSource
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.transfer.classify import Finetune
+from kd_jax.transfer.finetune import Finetune
 
 
 def finetune(config: ConfigDict) -> Finetune:

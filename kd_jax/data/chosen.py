@@ -1,0 +1,77 @@
+"""Some records of a source, as a source of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from kd_jax import interfaces
+from kd_jax.types import Record
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen(interfaces.DataSource):
+  """The records `rows` of `source`, with their ids, classes and names.
+
+  Attributes:
+    source: where they come from.
+    rows: their places there, in the order they have here.
+  """
+
+  source: interfaces.DataSource
+  rows: np.ndarray
+
+  @property
+  def num_classes(self) -> int:
+    """As many as the source has, whichever occur here."""
+    return self.source.num_classes
+
+  @property
+  def class_names(self) -> Sequence[str]:
+    """Those of the source."""
+    return self.source.class_names
+
+  @property
+  def mask_names(self) -> Sequence[str]:
+    """Those of the source."""
+    return self.source.mask_names
+
+  @property
+  def skip_corrupt(self) -> bool:
+    """As in the source."""
+    return self.source.skip_corrupt
+
+  @property
+  def exif_rotation(self) -> bool:
+    """As in the source."""
+    return self.source.exif_rotation
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """16 hex digits of the source's and of the rows."""
+    rows = np.ascontiguousarray(self.rows, np.int64).tobytes()
+    text = self.source.fingerprint.encode()
+    return hashlib.sha256(text + rows).hexdigest()[:16]
+
+  def all_labels(self) -> np.ndarray:
+    """(n,) label of every record."""
+    return np.asarray(self.source.all_labels())[self.rows]
+
+  def describe(self, index: int) -> str:
+    """What the source calls it."""
+    return self.source.describe(int(self.rows[index]))
+
+  def ids(self) -> Iterator[str]:
+    """The source's names of them."""
+    names = list(self.source.ids())
+    return (names[row] for row in self.rows)
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.source[int(self.rows[index])]

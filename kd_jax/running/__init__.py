@@ -1,0 +1,1 @@
+"""What tasks share: a run from start to end, and many runs of a transfer."""
