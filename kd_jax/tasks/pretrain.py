@@ -22,16 +22,11 @@ from kd_jax import convert, trees, workdir
 from kd_jax.build.experiment import experiment as build_experiment
 from kd_jax.data.bank import passes
 from kd_jax.interfaces import DataSource
-from kd_jax.report import (
-  metrics,
-  neighbours,
-  page,
-  pictures,
-  summary,
-  throughput,
-  training_views,
-)
-from kd_jax.report.progress import Progress
+from kd_jax.report import metrics, page
+from kd_jax.report.pictures import neighbours, training_views
+from kd_jax.report.pictures import sheet as sheet_lib
+from kd_jax.report.run import summary, throughput
+from kd_jax.report.run.progress import Progress
 from kd_jax.train import artifact as artifact_lib
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
@@ -216,7 +211,7 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     seed=experiment.schedule.seed,
     bank=experiment.teaching.bank,
   )
-  pictures.keep(where, "views", training_views.draw(shown))
+  sheet_lib.keep(where, "views", training_views.draw(shown))
 
 
 def _draw_neighbours(
@@ -237,7 +232,7 @@ def _draw_neighbours(
     networks,
     count=shown.count,
   )
-  pictures.keep(where, "neighbours", png)
+  sheet_lib.keep(where, "neighbours", png)
 
 
 def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
