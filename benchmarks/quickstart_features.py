@@ -26,7 +26,8 @@ from kd_jax.build import images
 from kd_jax.data.sources import digits
 from kd_jax.evals import probe
 from kd_jax.evals.features import Features
-from kd_jax.report import neighbours, tables
+from kd_jax.report import tables
+from kd_jax.report.pictures import neighbours
 from kd_jax.transfer import paired
 
 LABELS = 25

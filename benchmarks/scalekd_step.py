@@ -32,7 +32,8 @@ from benchmarks import _command_line
 from configs.common import base
 from configs.common_scalekd import SWIN_WEIGHTS
 from kd_jax.build.experiment import experiment
-from kd_jax.report import memory, tables, throughput
+from kd_jax.report import tables
+from kd_jax.report.run import memory, throughput
 from kd_jax.types import Batch
 
 KDEP = "KDEP"

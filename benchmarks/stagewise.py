@@ -28,7 +28,8 @@ from benchmarks import _command_line
 from configs import quickstart as recipes
 from configs.common_stagewise import stagewise
 from kd_jax.build.experiment import experiment
-from kd_jax.report import tables, throughput
+from kd_jax.report import tables
+from kd_jax.report.run import throughput
 from kd_jax.tasks import pretrain, quickstart
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment

@@ -205,7 +205,7 @@ class MetricsWriter(Protocol):
 
 
 class ProgressLine(Protocol):
-  """What tells a person, such as `report.progress.Progress`."""
+  """What tells a person, such as `report.run.progress.Progress`."""
 
   def update(
     self, step: int, losses: Mapping[str, float], rate: float, *, phase: str

@@ -48,7 +48,7 @@ def refused(capsys, *argv):
 @pytest.fixture
 def brief(monkeypatch):
   """Dry runs measure how fast they read for moments instead of seconds."""
-  monkeypatch.setattr("kd_jax.report.throughput._SECONDS", 0.1)
+  monkeypatch.setattr("kd_jax.report.run.throughput._SECONDS", 0.1)
 
 
 def try_tiny(capsys, workdir, *fields, variant=""):

@@ -17,7 +17,7 @@ from kd_jax import resolve
 from kd_jax.build import checks, images, networks, training
 from kd_jax.codecs.base import CodecLike
 from kd_jax.data import pipeline
-from kd_jax.report.skipped_images import SkipLog
+from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
 from kd_jax.train.inputs import Inputs

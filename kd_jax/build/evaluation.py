@@ -11,7 +11,7 @@ from kd_jax.build import eval_sets
 from kd_jax.data import pipeline
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
-from kd_jax.report.skipped_images import SkipLog
+from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.evaluate import Evaluator
 from kd_jax.train.experiment import Pictures

@@ -20,7 +20,7 @@ from kd_jax.build import (
 )
 from kd_jax.interfaces import Method
 from kd_jax.models.backbone import Backbone
-from kd_jax.report.skipped_images import SkipLog
+from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment, Names, Schedule

@@ -24,7 +24,8 @@ from typing import Any
 
 from kd_jax import disk, trees
 from kd_jax.align import basis as basis_lib
-from kd_jax.report import metrics, pictures, plots, tables
+from kd_jax.report import metrics, plots, tables
+from kd_jax.report.pictures import sheet as sheet_lib
 
 _PICTURES = ("views", "neighbours")
 _WIDE = ("spectrum", "comparison", *_PICTURES)
@@ -206,7 +207,7 @@ def _images(
 
 def _pictures(root: pathlib.Path) -> dict[str, bytes]:
   """What the run drew while it had images and networks at hand."""
-  paths = {name: root / pictures.FOLDER / f"{name}.png" for name in _PICTURES}
+  paths = {name: root / sheet_lib.FOLDER / f"{name}.png" for name in _PICTURES}
   return {k: path.read_bytes() for k, path in paths.items() if path.exists()}
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from kd_jax import trees, workdir
 from kd_jax.data.bank import passes
 from kd_jax.interfaces import DataSource
-from kd_jax.report import metrics, summary
-from kd_jax.report.progress import Progress
+from kd_jax.report import metrics
+from kd_jax.report.run import summary
+from kd_jax.report.run.progress import Progress
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib

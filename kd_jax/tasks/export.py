@@ -26,7 +26,8 @@ from ml_collections import ConfigDict
 
 from kd_jax import convert, disk, workdir
 from kd_jax.build import networks
-from kd_jax.report import model_card, summary
+from kd_jax.report import model_card
+from kd_jax.report.run import summary
 from kd_jax.train import checkpoints
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

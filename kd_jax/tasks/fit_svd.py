@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from kd_jax import workdir
 from kd_jax.align import basis as basis_lib
 from kd_jax.build import images, networks, training
-from kd_jax.report.skipped_images import SkipLog
+from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 
 

@@ -19,14 +19,11 @@ from ml_collections import ConfigDict
 
 from kd_jax import convert, workdir
 from kd_jax.build.experiment import experiment as build_experiment
-from kd_jax.report import (
-  neighbours,
-  page,
-  pictures,
-  summary,
-  throughput,
-  training_views,
-)
+from kd_jax.report import page
+from kd_jax.report.pictures import neighbours, training_views
+from kd_jax.report.pictures import sheet as sheet_lib
+from kd_jax.report.run import summary, throughput
+from kd_jax.running import training
 from kd_jax.train.experiment import Experiment
 from kd_jax.types import TrainState, Variables
 
@@ -95,7 +92,7 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     seed=experiment.schedule.seed,
     bank=experiment.teaching.bank,
   )
-  pictures.keep(where, "views", training_views.draw(shown))
+  sheet_lib.keep(where, "views", training_views.draw(shown))
 
 
 def _draw_neighbours(
@@ -116,7 +113,7 @@ def _draw_neighbours(
     networks,
     count=shown.count,
   )
-  pictures.keep(where, "neighbours", png)
+  sheet_lib.keep(where, "neighbours", png)
 
 
 def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:

@@ -19,7 +19,7 @@ from kd_jax import workdir
 from kd_jax.build.bank_job import BankJob, bank_job
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.bank import compatibility
-from kd_jax.report import summary
+from kd_jax.report.run import summary
 from kd_jax.train import phases
 from kd_jax.types import Array
 

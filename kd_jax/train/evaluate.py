@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.types import (
   Array,
+  ArrayTree,
   Batch,
   Frozen,
   Params,
@@ -29,6 +30,39 @@ from kd_jax.types import (
 )
 
 Batches = Callable[[], Any]  # a fresh, closeable pass over Batch
+Item = TypeVar("Item")
+
+
+def fold(
+  step: Callable[[ArrayTree, Item], ArrayTree],
+  zero: ArrayTree,
+  stream: Iterable[Item],
+) -> ArrayTree:
+  """Adds up what a stream of batches gives, on the devices.
+
+  Results come to the host once, at the end. While the devices work on a batch
+  the next one is read and placed; a third waits, for batches take memory.
+
+  Args:
+    step: (total, batch) -> new total: compiled, or made of what is. It may not
+      donate the total.
+    zero: total of no batch; None if `step` takes it.
+    stream: the batches, on the devices; a generator places each when asked.
+
+  Returns:
+    The last total, as NumPy arrays.
+  """
+  total = zero
+  for item in stream:
+    before, total = total, step(total, item)
+    jax.block_until_ready(before)
+  return jax.tree.map(np.asarray, total)
+
+
+@jax.jit
+def added(total: ArrayTree, found: ArrayTree) -> ArrayTree:
+  """Sums of two trees, array by array."""
+  return jax.tree.map(jnp.add, total, found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +137,16 @@ class Evaluator:
     frozen: Frozen,
   ) -> dict[str, float]:
     own = {"params": params.get("method", {}), **state.stats["method"]}
-    sums: dict[str, np.ndarray] = {}
     if not self.online:
       return {}
+
+    def step(total: dict[str, Array] | None, batch: Batch) -> dict[str, Array]:
+      found = self._metrics(variables, own, frozen, batch)
+      return found if total is None else added(total, found)
+
     with contextlib.closing((self.judge or self.test)()) as stream:
-      for local in stream:
-        batch = mesh_lib.put_batch(local, self.mesh)
-        found = self._metrics(variables, own, frozen, batch)
-        sums = {k: sums.get(k, 0) + np.asarray(v) for k, v in found.items()}
+      placed = (mesh_lib.put_batch(batch, self.mesh) for batch in stream)
+      sums = fold(step, None, placed) or {}
     # No figure where nothing was counted: no row has a label, for instance.
     found = {k: v for k, v in sums.items() if v[1]}
     return {name: float(top / bottom) for name, (top, bottom) in found.items()}

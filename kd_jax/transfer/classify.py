@@ -15,9 +15,12 @@ from jaxtyping import Array, Float, Int
 from kd_jax.data.pipeline import Batches
 from kd_jax.interfaces import DataSource
 from kd_jax.train import evaluate
+from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
 from kd_jax.types import Batch, Variables
+
+Total = tuple[confusion.Counts, Int[Array, ""]]
 
 _TOP = 5
 
@@ -54,7 +57,7 @@ class Judge:
 
   def __post_init__(self) -> None:
     # Compiled once, however many runs are judged.
-    object.__setattr__(self, "_count", jax.jit(self._counted, donate_argnums=0))
+    object.__setattr__(self, "_count", jax.jit(self._counted))
     object.__setattr__(self, "_answer", jax.jit(self._answered))
 
   def figures(
@@ -63,33 +66,21 @@ class Judge:
     """{'top1', 'top5' (from 6 classes on), 'mean_per_class'}, in [0, 1].
 
     Raises:
-      ValueError: no image of `source` can be read.
+      ValueError: no image of `source` has a label, or none can be read.
     """
     classes = self.student.num_classes
-    zero = {
-      "confusion": confusion.zeros(classes),
-      "top5": jnp.zeros((), jnp.int32),
-    }
-    found = evaluate.fold(
-      lambda sums, batch: self._count(sums, variables, batch),
-      zero,
-      self.batches(source),
-      self.mesh,
-    )
-    matrix = confusion.counts(found["confusion"])
-    total = matrix.sum()
-    if not total:
-      raise ValueError(
-        "no test image has a label, or none can be read; give labelled images "
-        "with --config.test"
+    zero = confusion.zero(classes), jnp.zeros((), jnp.int32)
+    with self.batches(source) as stream:
+      counts, within = evaluate.fold(
+        lambda total, batch: self._count(total, variables, batch),
+        zero,
+        (mesh_lib.put_batch(batch, self.mesh) for batch in stream),
       )
-    figures = {
-      "top1": float(np.trace(matrix) / total),
-      "mean_per_class": confusion.mean_per_class(matrix),
-    }
+    matrix = confusion.finished(counts)
+    found = confusion.classification(matrix)
     if classes > _TOP:
-      figures["top5"] = float(found["top5"] / total)
-    return figures
+      found["top5"] = float(within / matrix.sum())
+    return found
 
   def predictions(
     self, variables: Variables, source: DataSource
@@ -98,27 +89,23 @@ class Judge:
     found = []
     with self.batches(source) as stream:
       for local in stream:
-        batch = evaluate.placed(local, self.mesh)
-        answers = evaluate.on_host(self._answer(variables, batch))
-        found.append([x[answers[-1] > 0] for x in answers[:-1]])
-    return Predictions(*map(np.concatenate, zip(*found, strict=True)))
+        batch = mesh_lib.put_batch(local, self.mesh)
+        found.append(self._answer(variables, batch))
+    *answers, mask = map(np.concatenate, zip(*found, strict=True))
+    return Predictions(*(answer[mask > 0] for answer in answers))
 
   def _logits(self, variables: Variables, batch: Batch) -> Float[Array, "n c"]:
     image = as_unit(batch.image)
     taps = self.student.apply(variables, image, train=False)
     return taps["logits"].astype(jnp.float32)
 
-  def _counted(
-    self, sums: Mapping[str, Array], variables: Variables, batch: Batch
-  ) -> dict[str, Array]:
+  def _counted(self, total: Total, variables: Variables, batch: Batch) -> Total:
     logits = self._logits(variables, batch)
     label = jnp.where(batch.mask > 0, batch.label, -1)
     _, top = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
     within = (top == label[:, None]).any(-1) & (label >= 0)
-    return {
-      "confusion": confusion.add(sums["confusion"], label, top[:, 0]),
-      "top5": sums["top5"] + within.sum(),
-    }
+    counts, hits = total
+    return confusion.add(counts, top[:, 0], label), hits + within.sum()
 
   def _answered(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
     logits = self._logits(variables, batch)

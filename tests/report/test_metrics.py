@@ -15,8 +15,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from kd_jax.report import metrics, tables
-from kd_jax.report import progress as progress_lib
-from kd_jax.report.progress import Progress
+from kd_jax.report.run import progress as progress_lib
+from kd_jax.report.run.progress import Progress
 
 
 class Terminal:

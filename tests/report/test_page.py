@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from kd_jax.align import basis
-from kd_jax.report import metrics, pictures, plots
+from kd_jax.report import metrics, plots
 from kd_jax.report import page as page_lib
+from kd_jax.report.pictures import sheet as sheet_lib
 
 SINGULAR = 50.0 * np.arange(1, 33) ** -0.7
 
@@ -302,10 +303,10 @@ def test_differences_are_paired_and_have_a_standard_error(monkeypatch):
 
 
 def test_pictures_of_a_run_are_in_its_page(tmp_path):
-  sheet = pictures.Sheet(20)
+  sheet = sheet_lib.Sheet(20)
   sheet.image(np.full((8, 8, 3), 9, np.uint8), 0, 0, 16)
-  pictures.keep(tmp_path, "neighbours", sheet.png())
+  sheet_lib.keep(tmp_path, "neighbours", sheet.png())
   page = Page(page_lib.write_report(tmp_path).read_text())
   (source,) = page.images
-  assert decode(source).size == (pictures.WIDTH, 20)
+  assert decode(source).size == (sheet_lib.WIDTH, 20)
   assert "Pictures" in page.text and "Curves" not in page.text

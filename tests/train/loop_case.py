@@ -3,7 +3,7 @@
 import contextlib
 
 from kd_jax.report import metrics
-from kd_jax.report.progress import Progress
+from kd_jax.report.run.progress import Progress
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop
 

@@ -28,7 +28,7 @@ def teacher(tmp_path_factory):
 @pytest.fixture
 def brief(monkeypatch):
   """Dry runs measure how fast they read for moments instead of seconds."""
-  monkeypatch.setattr("kd_jax.report.throughput._SECONDS", 0.1)
+  monkeypatch.setattr("kd_jax.report.run.throughput._SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ import pytest
 import sheets
 
 from kd_jax.data.sources import digits
-from kd_jax.report import pictures
+from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS
 
 
 def test_every_pixel_of_a_tiny_image_becomes_a_square():
   digit = digits.Source("test")[3]["image"]
-  sheet = pictures.Sheet(100)
+  sheet = sheet_lib.Sheet(100)
   assert sheet.image(digit, 10, 20, 80) == (10, 20, 10)
   found = sheets.pixels(sheet.png())
-  assert found.shape == (100, pictures.WIDTH, 4)
+  assert found.shape == (100, sheet_lib.WIDTH, 4)
   wanted = digit.repeat(10, 0).repeat(10, 1)
   np.testing.assert_array_equal(found[20:100, 10:90, :3], wanted)
   assert not found[:20, :, 3].any() and not found[:, 90:, 3].any()
@@ -24,7 +24,7 @@ def test_every_pixel_of_a_tiny_image_becomes_a_square():
 def test_photographs_keep_their_shape(shape):
   photo = np.full(shape, 200, np.uint8)
   photo[shape[0] // 2 :] = 50
-  sheet = pictures.Sheet(120)
+  sheet = sheet_lib.Sheet(120)
   left, top, scale = sheet.image(photo, 0, 10, 100)
   assert max(shape) * scale == pytest.approx(100)
   found = sheets.pixels(sheet.png())
@@ -38,7 +38,7 @@ def test_photographs_keep_their_shape(shape):
 
 
 def test_a_box_surrounds_what_it_encloses():
-  sheet = pictures.Sheet(60)
+  sheet = sheet_lib.Sheet(60)
   sheet.box(20, 10, 30, 40, COLORS[1], thick=2)
   found = sheets.pixels(sheet.png())
   drawn = (found[..., :3] == sheets.colour(COLORS[1])).all(-1) & (
@@ -52,15 +52,15 @@ def test_a_box_surrounds_what_it_encloses():
 
 def test_names_of_classes():
   names = ("cat", "a very long name of a class")
-  assert pictures.class_name(-1, names) == ""
-  assert pictures.class_name(0, names) == "cat"
-  assert pictures.class_name(1, names) == "a very long n…"
-  assert pictures.class_name(7, ()) == "7"
+  assert sheet_lib.class_name(-1, names) == ""
+  assert sheet_lib.class_name(0, names) == "cat"
+  assert sheet_lib.class_name(1, names) == "a very long n…"
+  assert sheet_lib.class_name(7, ()) == "7"
 
 
 def test_files_are_whole_or_not_there(tmp_path):
-  path = pictures.keep(tmp_path, "views", b"png")
+  path = sheet_lib.keep(tmp_path, "views", b"png")
   assert path == tmp_path / "pictures" / "views.png"
-  pictures.keep(tmp_path, "views", b"again")
+  sheet_lib.keep(tmp_path, "views", b"again")
   assert path.read_bytes() == b"again"
   assert list(path.parent.iterdir()) == [path]

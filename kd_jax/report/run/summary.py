@@ -15,7 +15,8 @@ from flax import linen as nn
 
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.report import memory, tables
+from kd_jax.report import tables
+from kd_jax.report.run import memory
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.phases import Stretch
 from kd_jax.types import Specs

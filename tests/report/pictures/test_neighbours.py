@@ -11,7 +11,7 @@ import sheets
 from kd_jax import create_model
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import digits, folder
-from kd_jax.report import neighbours
+from kd_jax.report.pictures import neighbours
 from kd_jax.report.plots import COLORS
 from kd_jax.teachers import random
 
@@ -118,13 +118,13 @@ def test_time_bounds_the_gallery(found):
 
 def test_labels_of_other_classes_are_not_compared(found, monkeypatch):
   written = []
-  text = neighbours.pictures.Sheet.text
+  text = neighbours.sheet_lib.Sheet.text
 
   def keep(sheet, words, *place, **style):
     written.append(words)
     text(sheet, words, *place, **style)
 
-  monkeypatch.setattr(neighbours.pictures.Sheet, "text", keep)
+  monkeypatch.setattr(neighbours.sheet_lib.Sheet, "text", keep)
   low = digits.Source("test", classes=(0, 1))
   high = digits.Source("test", classes=(5, 6))
   for queries in (high, low):

@@ -12,7 +12,7 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import trees
 from kd_jax.build.experiment import experiment
-from kd_jax.report import memory, throughput
+from kd_jax.report.run import memory, throughput
 from kd_jax.train import phases
 from kd_jax.types import Batch
 

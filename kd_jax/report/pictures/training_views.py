@@ -19,7 +19,7 @@ from kd_jax.data import examples, pipeline
 from kd_jax.data.bank import Bank
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource
-from kd_jax.report import pictures
+from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS
 from kd_jax.types import Batch
 
@@ -84,7 +84,7 @@ def collect(
     originals=tuple(record["image"] for record in records),
     views=views.reshape(count, -1, *views.shape[1:]),
     boxes=_boxes(visits, records) if preprocess.augment == "crop" else None,
-    names=tuple(pictures.class_name(r["label"], names) for r in records),
+    names=tuple(sheet_lib.class_name(r["label"], names) for r in records),
   )
 
 
@@ -96,11 +96,11 @@ def draw(shown: Shown) -> bytes:
   per_row = 1 if crops > 1 else min(images, 3)
   columns = per_row * (1 + min(crops, _CROPS))
   most = 120 if crops > 1 else 150
-  room = pictures.WIDTH - 2 * _EDGE - (per_row - 1) * _BETWEEN
+  room = sheet_lib.WIDTH - 2 * _EDGE - (per_row - 1) * _BETWEEN
   side = min((room + _GAP) // columns - _GAP, most)
   width = columns // per_row * (side + _GAP) + _BETWEEN
   height = side + _LINE + _GAP
-  sheet = pictures.Sheet(_HEAD + -(-images // per_row) * height)
+  sheet = sheet_lib.Sheet(_HEAD + -(-images // per_row) * height)
   sheet.text(_title(shown), 0, 4, size=13, bold=True)
   for index in range(images):
     row, column = divmod(index, per_row)
@@ -119,7 +119,7 @@ def _title(shown: Shown) -> str:
 
 
 def _image(
-  sheet: pictures.Sheet,
+  sheet: sheet_lib.Sheet,
   shown: Shown,
   index: int,
   place: tuple[int, int],

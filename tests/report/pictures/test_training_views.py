@@ -10,7 +10,7 @@ from kd_jax.data import pipeline
 from kd_jax.data.augment import crops
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import digits, folder, synthetic
-from kd_jax.report import training_views
+from kd_jax.report.pictures import training_views
 from kd_jax.report.plots import COLORS
 from kd_jax.train import step, views
 

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from kd_jax.data import examples
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import DataSource, TeacherSource
-from kd_jax.report import pictures
+from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS, INK
 from kd_jax.train.views import as_unit
 from kd_jax.types import Batch, Variables
@@ -64,7 +64,7 @@ class Images:
 
   def name(self, row: int) -> str:
     """The class of a row; '' if it is unknown."""
-    return pictures.class_name(int(self.label[row]), self.names, 9)
+    return sheet_lib.class_name(int(self.label[row]), self.names, 9)
 
 
 def nearest(
@@ -130,9 +130,9 @@ def sheet(
   """
   k = next(iter(found.values())).index.shape[1]
   columns = 1 + k * len(found)
-  side = min((pictures.WIDTH - 20 * len(found)) // columns - _GAP, 110)
+  side = min((sheet_lib.WIDTH - 20 * len(found)) // columns - _GAP, 110)
   height = side + _LINE + _GAP
-  page = pictures.Sheet(_HEAD + len(queries.label) * height)
+  page = sheet_lib.Sheet(_HEAD + len(queries.label) * height)
   known = _comparable(queries, gallery)
   title = f"Nearest of {len(gallery.label)} images by cosine of the feature"
   page.text(title, 0, 4, size=13, bold=True)

@@ -1,0 +1,1 @@
+"""What a run sees and gets wrong, drawn: sheets of images and masks."""
