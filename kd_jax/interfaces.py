@@ -195,6 +195,13 @@ class DataSource:
     """A name for every record, in order."""
     return map(str, range(len(self)))
 
+  def all_labels(self) -> Sequence[int]:
+    """The label of every record, in order; -1 where it is unknown.
+
+    Reads every record, unless a source knows better.
+    """
+    return [int(self[index]["label"]) for index in range(len(self))]
+
 
 class MetricsWriter(Protocol):
   """Where figures go, such as `report.metrics.Writer`."""

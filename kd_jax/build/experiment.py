@@ -23,7 +23,7 @@ from kd_jax.models.backbone import Backbone
 from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
-from kd_jax.train.experiment import Experiment, Names, Schedule
+from kd_jax.train.experiment import Experiment, Names
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Specs
@@ -39,7 +39,8 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
   Raises:
     ValueError: something does not exist, does not fit or cannot be reached.
   """
-  schedule, mesh = _schedule(config), mesh_lib.make_mesh()
+  checks.counts({"fit.examples": config.fit.examples})
+  schedule, mesh = training.schedule(config), mesh_lib.make_mesh()
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = training.optim(config.optim.to_dict())
   method = training.method(config)
@@ -86,37 +87,6 @@ def _names(config: ConfigDict) -> Names:
     student=config.student.name,
     teacher=config.teacher.name,
     teacher_weights=config.teacher.weights,
-  )
-
-
-def _schedule(config: ConfigDict) -> Schedule:
-  """How long the run takes.
-
-  Raises:
-    ValueError: a negative number.
-  """
-  checks.counts(
-    {
-      "seed": config.seed,
-      "log_every": config.log_every,
-      "eval.every": config.eval.every,
-      "eval.limit": config.eval.limit,
-      "eval.pictures": config.eval.pictures,
-      "fit.examples": config.fit.examples,
-      "checkpoint.every": config.checkpoint.every,
-      "input.workers": config.input.workers,
-      "input.threads": config.input.threads,
-      "input.prefetch": config.input.prefetch,
-    }
-  )
-  return Schedule(
-    steps=config.steps,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    log_every=config.log_every,
-    eval_every=config.eval.every,
-    save_every=config.checkpoint.every,
-    keep=config.checkpoint.keep,
   )
 
 

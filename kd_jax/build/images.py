@@ -56,12 +56,17 @@ def inputs(config: ConfigDict, data: DataSource, teaching: Teaching) -> Inputs:
     ),
     batch_size=config.batch_size,
     seed=config.seed,
-    reading=Reading(
-      num_workers=config.input.workers,
-      num_threads=config.input.threads,
-      prefetch=config.input.prefetch,
-    ),
+    reading=reading(config.input.to_dict()),
     bank=teaching.bank,
+  )
+
+
+def reading(fields: Mapping[str, int]) -> Reading:
+  """How batches are read ahead, as `config.input` says."""
+  return Reading(
+    num_workers=fields["workers"],
+    num_threads=fields["threads"],
+    prefetch=fields["prefetch"],
   )
 
 

@@ -9,8 +9,10 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
+from kd_jax.build import checks
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.interfaces import Method
+from kd_jax.train.experiment import Schedule
 from kd_jax.train.optim import Optim
 from kd_jax.train.step import Settings
 from kd_jax.train.views import Mix, cut_of
@@ -27,6 +29,36 @@ def method(config: ConfigDict) -> Method:
 def optim(fields: Mapping[str, Any]) -> Optim:
   """The optimizer that `config.optim` describes."""
   return resolve.construct(Optim, fields, "optim")
+
+
+def schedule(config: ConfigDict) -> Schedule:
+  """How long the run takes, and what it does on the way.
+
+  Raises:
+    ValueError: a negative number.
+  """
+  checks.counts(
+    {
+      "seed": config.seed,
+      "log_every": config.log_every,
+      "eval.every": config.eval.every,
+      "eval.limit": config.eval.limit,
+      "eval.pictures": config.eval.pictures,
+      "checkpoint.every": config.checkpoint.every,
+      "input.workers": config.input.workers,
+      "input.threads": config.input.threads,
+      "input.prefetch": config.input.prefetch,
+    }
+  )
+  return Schedule(
+    steps=config.steps,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    log_every=config.log_every,
+    eval_every=config.eval.every,
+    save_every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+  )
 
 
 def settings(

@@ -25,11 +25,18 @@ class Method(interfaces.Method):
 
   Attributes:
     terms: must be ('ce',).
+    trains: 'network', or 'head' for a linear probe: the classifier alone, on
+      a backbone in evaluation mode.
   """
 
   terms: tuple[str, ...] = ("ce",)
+  trains: str = "network"
 
   def __post_init__(self) -> None:
+    if self.trains not in ("network", "head"):
+      raise ValueError(
+        f"supervised.trains is {self.trains!r}; it can be 'network' or 'head'"
+      )
     if self.terms != ("ce",):
       raise ValueError(
         f"supervised has the one loss term ce; got {self.terms}. Give every "
@@ -37,9 +44,19 @@ class Method(interfaces.Method):
       )
 
   def phases(self) -> tuple[Phase, ...]:
-    """One phase over all parameters of the student."""
-    needs = Needs(student=("logits",))
-    return (Phase("supervised", self.losses, needs, trainable=("student",)),)
+    """One phase over all parameters of the student, or its classifier."""
+    part, train_from = ("student", "stem")
+    if self.trains == "head":
+      part, train_from = ("student/head", "")
+    return (
+      Phase(
+        "supervised",
+        self.losses,
+        Needs(student=("logits",)),
+        trainable=(part,),
+        train_from=train_from,
+      ),
+    )
 
   def losses(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch

@@ -23,6 +23,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher import artifact as artifact_lib
+from kd_jax.transfer.plan import variables_of
 from kd_jax.types import Artifact, TrainState, Variables
 
 
@@ -63,15 +64,6 @@ def host_variables(experiment: Experiment, state: TrainState) -> Variables:
   replicated = mesh_lib.replicated(experiment.mesh)
   gather = jax.jit(lambda tree: tree, out_shardings=replicated)
   return jax.tree.map(np.asarray, gather(variables_of(state)))
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-  """What `student.apply` takes."""
-  params = state.ema or state.params
-  return {
-    "params": params["student"],
-    "batch_stats": state.stats["student"],
-  }
 
 
 @contextlib.contextmanager

@@ -57,8 +57,13 @@ class Judge:
 
   def __post_init__(self) -> None:
     # Compiled once, however many runs are judged.
-    object.__setattr__(self, "_count", jax.jit(self._counted))
-    object.__setattr__(self, "_answer", jax.jit(self._answered))
+    whole = mesh_lib.replicated(self.mesh)
+    for name, function in (
+      ("count", self._counted),
+      ("answer", self._answered),
+    ):
+      jitted = jax.jit(function, out_shardings=whole)
+      object.__setattr__(self, f"_{name}", jitted)
 
   def figures(
     self, variables: Variables, source: DataSource

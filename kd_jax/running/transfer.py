@@ -1,0 +1,170 @@
+"""The runs of a transfer: a search for the rate, then those that count.
+
+A run has a folder in `workdir/trials`, with the files of any other run. Once
+it is finished its result.json says what came out, and its checkpoints go: the
+same command takes up an unfinished transfer where it was left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kd_jax import workdir
+from kd_jax.report import metrics
+from kd_jax.report.run import summary
+from kd_jax.running import training
+from kd_jax.transfer.plan import Plan, Trial, variables_of
+from kd_jax.transfer.protocol import best
+from kd_jax.types import Variables
+
+RESULT = "result.json"
+Finish = Callable[[Variables, Path], None]
+"""Is given the weights of a run that counts, on the devices, and its folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """What came out of a run.
+
+  Attributes:
+    trial: which it was.
+    figures: {name: value} of its last weights.
+    best: {name: value} of the evaluation where the plan's figure was highest.
+    seconds: that it took, since it was last started.
+  """
+
+  trial: Trial
+  figures: Mapping[str, float]
+  best: Mapping[str, float]
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What came out of a transfer.
+
+  Attributes:
+    figure: the name of the figure that counts.
+    rate: the chosen learning rate.
+    search: {rate: mean figure on held-out images}; {} without a search.
+    runs: those that count, in the order of the seeds.
+    best_test: whether the best evaluation on the test images counts, and not
+      the last.
+  """
+
+  figure: str
+  rate: float
+  search: Mapping[float, float]
+  runs: Sequence[Finished]
+  best_test: bool
+
+  def values(self, name: str = "") -> list[float]:
+    """A figure of every seed; '' is the one that counts."""
+    name = name or self.figure
+    runs = self.runs
+    return [(r.best if self.best_test else r.figures)[name] for r in runs]
+
+
+def run(plan: Plan, where: Path, finish: Finish) -> Outcome:
+  """Runs, or goes on with, all runs of a transfer.
+
+  Args:
+    plan: of the transfer.
+    where: its folder.
+    finish: called once for every run that counts.
+
+  Raises:
+    ValueError: what only shows once images are read.
+    Stopped: SIGTERM; the state is saved.
+  """
+
+  def one(trial: Trial) -> Finished:
+    return _run(plan, trial, where / "trials" / trial.name, finish)
+
+  search = [one(Trial(*pair, search=True)) for pair in plan.protocol.search()]
+  known = {(f.trial.rate, f.trial.seed): _figure(plan, f) for f in search}
+  rates = (best(known),) if known else plan.rates
+  seeds = plan.protocol.seeds
+  runs = [one(Trial(rate, seed)) for rate in rates for seed in seeds]
+  if len(rates) > 1:  # chosen on the test images, as the authors did
+    rate = best({(f.trial.rate, f.trial.seed): _best(plan, f) for f in runs})
+    runs = [f for f in runs if f.trial.rate == rate]
+  means = {
+    rate: sum(v for (r, _), v in known.items() if r == rate)
+    / plan.protocol.search_seeds
+    for rate, _ in known
+  }
+  return Outcome(
+    figure=plan.judge.figure,
+    rate=runs[0].trial.rate,
+    search=means,
+    runs=runs,
+    best_test=plan.protocol.select == "best_test",
+  )
+
+
+def _figure(plan: Plan, found: Finished) -> float:
+  return found.figures[plan.judge.figure]
+
+
+def _best(plan: Plan, found: Finished) -> float:
+  return found.best[plan.judge.figure]
+
+
+def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
+  """A run of its own, or what it left when it was finished."""
+  path = where / RESULT
+  if not path.exists():
+    start = time.monotonic()
+    state = training.fit(plan.of(trial), where)
+    if not trial.search:
+      finish(variables_of(state), where)
+    if jax.process_index() == 0:
+      result = _result(plan.judge.figure, trial, where)
+      result["seconds"] = time.monotonic() - start
+      workdir.write(path, json.dumps(result))
+  if jax.process_index() == 0:
+    shutil.rmtree(where / "checkpoints", ignore_errors=True)
+  found = read(path)
+  value = found.figures[plan.judge.figure]
+  summary.say(f"  {trial.name}: {plan.judge.figure} {100 * value:.1f} %")
+  return found
+
+
+def _result(figure: str, trial: Trial, where: Path) -> dict[str, Any]:
+  """What result.json holds, from the metrics that the run has written."""
+  every = [_evals(line) for line in metrics.read(where)]
+  every = [line for line in every if line]
+  return {
+    "trial": dataclasses.asdict(trial),
+    "figures": every[-1],
+    "best": max(every, key=lambda line: line[figure]),
+  }
+
+
+def _evals(line: Mapping[str, float]) -> dict[str, float]:
+  found = {k: v for k, v in line.items() if k.startswith("eval/")}
+  return {k.removeprefix("eval/"): v for k, v in found.items()}
+
+
+def read(path: Path) -> Finished:
+  """What a finished run wrote.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Finished(**{**found, "trial": Trial(**found["trial"])})
+  except (ValueError, TypeError, KeyError) as error:
+    raise ValueError(
+      f"{path} is damaged ({error}); delete it, and the run is repeated"
+    ) from error
