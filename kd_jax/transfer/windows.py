@@ -193,13 +193,14 @@ def _softmax(
   apply: Apply, windows: Num[Array, "n h w 3"], *, mirror: bool
 ) -> Float[Array, "n h w classes"]:
   """Of the windows, or the mean with what their mirror images give."""
-  both = [windows, windows[:, :, ::-1]] if mirror else [windows]
-  logits = apply(jnp.concatenate(both))
-  said = jax.nn.softmax(logits.astype(jnp.float32), -1)
   if not mirror:
-    return said
-  straight, mirrored = jnp.split(said, 2)
-  return (straight + mirrored[:, :, ::-1]) / 2
+    return jax.nn.softmax(apply(windows).astype(jnp.float32), -1)
+  # Side by side, so that both stay on the device that has the image.
+  pairs = jnp.stack([windows, windows[:, :, ::-1]], 1)
+  logits = apply(pairs.reshape(-1, *pairs.shape[2:]))
+  said = jax.nn.softmax(logits.astype(jnp.float32), -1)
+  said = said.reshape(-1, 2, *said.shape[1:])
+  return (said[:, 0] + said[:, 1, :, ::-1]) / 2
 
 
 def _line(
