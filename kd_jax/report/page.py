@@ -2,9 +2,10 @@
 
 It is made of what the run left behind: metrics.jsonl, summary.json (label ->
 value), config.json, phases.json (phase -> first and last step, if there are
-several), artifact.npz and the PNGs in `workdir/pictures`, each of which may be
-missing. The page holds its images and needs neither network nor scripts; curves
-also lie in `workdir/plots` as PNG.
+several), artifact.npz, whatever PNGs lie in `workdir/pictures` and JSON tables
+in `workdir/tables` (see `tables.Table`), each of which may be missing. The page
+holds its images and needs neither network nor scripts; curves also lie in
+`workdir/plots` as PNG.
 
 Example:
   python -c "from kd_jax.report import page; print(page.write_report('r'))"
@@ -12,53 +13,27 @@ Example:
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import math
 import os
 import pathlib
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kd_jax import disk, trees
 from kd_jax.align import basis as basis_lib
-from kd_jax.report import metrics, plots, tables
+from kd_jax.report import markup, metrics, plots
+from kd_jax.report import tables as tables_lib
 from kd_jax.report.pictures import sheet as sheet_lib
 
-_PICTURES = ("views", "neighbours")
-_WIDE = ("spectrum", "comparison", *_PICTURES)
+_FIRST = ("views", "neighbours")  # Of the pictures; others follow by name.
+_WIDE = ("spectrum", "comparison")
+_LONG = 30  # Tables of more rows are folded.
 
 Tables = Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
 """title -> (header, rows)."""
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #656d76;
-  --line: #8884; --page: #fff; --warn: #b3460f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb;
-  --soft: #9aa2ab; --page: #16181b; --warn: #ec8f56; } }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 900px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 26px; margin: 0 0 16px; }
-h2 { font-size: 19px; margin: 36px 0 10px; }
-h3 { font-size: 15px; margin: 24px 0 8px; }
-section { border-top: 1px solid var(--line); margin-top: 40px; }
-section > h2 { margin-top: 24px; }
-table { border-collapse: collapse; font-size: 14px; }
-th, td { text-align: left; padding: 4px 22px 4px 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.plots { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
-.plots img { width: 100%; display: block; }
-.plots .wide { grid-column: 1 / -1; }
-.note { color: var(--soft); font-size: 13px; }
-.warn { color: var(--warn); font-size: 14px; }
-summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
-@media (max-width: 640px) { .plots { grid-template-columns: 1fr; } }
-"""
 
 
 def write_report(
@@ -99,7 +74,7 @@ def write_report(
   page = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
+    f"<title>{html.escape(title)}</title><style>{markup.STYLE}</style></head>"
     f"<body><main>{''.join(body)}</main></body></html>\n"
   )
   path = root / "report.html"
@@ -115,13 +90,14 @@ def _results(
 ) -> str:
   """The results of a task, which come first."""
   parts = [
-    _headed(name, 2, _table(name, *table)) for name, table in tables.items()
+    markup.headed(name, 2, markup.table(tables_lib.Table.of(name, *table)))
+    for name, table in tables.items()
   ]
   if groups:
     title = next(iter(tables), "Accuracy")
     png = plots.comparison(groups, title, baseline)
     _keep(root, {"comparison": png})
-    parts.append(_gallery({"comparison": png}))
+    parts.append(markup.gallery({"comparison": png}, _WIDE))
   return "".join(parts)
 
 
@@ -137,13 +113,14 @@ def _run(root: pathlib.Path, level: int) -> str:
   images = _images(root, lines, summary, list(phases.values()))
   seen = _pictures(root)
   parts = [
-    _headed("Summary", level, _about(summary)) if summary else "",
-    _headed("Curves", level, _gallery(images)) if any(images.values()) else "",
-    _headed("Pictures", level, _gallery(seen)) if seen else "",
-    _headed("Phases", level, _stretches(lines, phases)) if phases else "",
+    markup.headed("Summary", level, _about(summary)) if summary else "",
+    _gallery("Curves", level, images, _WIDE),
+    _gallery("Pictures", level, seen, seen),
+    *(_kept_table(x, level) for x in tables_lib.read(root).values()),
+    markup.headed("Phases", level, _stretches(lines, phases)) if phases else "",
     _warnings(lines),
-    _headed("Final metrics", level, _final(lines)) if lines else "",
-    _details("Configuration", _config(config)) if config else "",
+    markup.headed("Final metrics", level, _final(lines)) if lines else "",
+    markup.details("Configuration", _config(config)) if config else "",
     _missing(lines, summary, config, images),
   ]
   return "".join(parts)
@@ -175,10 +152,10 @@ def _stretches(
     rates = [x["images_per_s"] for x in inside if "images_per_s" in x]
     totals = [x["loss/total"] for x in inside if "loss/total" in x]
     rate = f"{statistics.median(rates[1:] or rates):,.0f}" if rates else "-"
-    last = tables.digits(totals[-1]) if totals else "-"
+    last = tables_lib.digits(totals[-1]) if totals else "-"
     rows.append((name, f"{start:,} to {stop:,}", rate, last))
   header = ("phase", "steps", "images/s (median)", "last loss")
-  return _table("Phases", header, rows)
+  return markup.table(tables_lib.Table.of("Phases", header, rows))
 
 
 def _images(
@@ -207,8 +184,30 @@ def _images(
 
 def _pictures(root: pathlib.Path) -> dict[str, bytes]:
   """What the run drew while it had images and networks at hand."""
-  paths = {name: root / sheet_lib.FOLDER / f"{name}.png" for name in _PICTURES}
-  return {k: path.read_bytes() for k, path in paths.items() if path.exists()}
+  paths = {x.stem: x for x in (root / sheet_lib.FOLDER).glob("*.png")}
+  first = [name for name in _FIRST if name in paths]
+  names = dict.fromkeys([*first, *sorted(paths)])
+  return {name: paths[name].read_bytes() for name in names}
+
+
+def _gallery(
+  title: str,
+  level: int,
+  images: Mapping[str, bytes | None],
+  wide: Collection[str],
+) -> str:
+  """Pictures below a heading; nothing without any."""
+  if not any(images.values()):
+    return ""
+  return markup.headed(title, level, markup.gallery(images, wide))
+
+
+def _kept_table(table: tables_lib.Table, level: int) -> str:
+  """A table below its title, folded if it is long."""
+  body = markup.table(table)
+  if len(table.rows) > _LONG:
+    return markup.details(table.title, body)
+  return markup.headed(table.title, level, body)
 
 
 def _keep(root: pathlib.Path, images: Mapping[str, bytes | None]) -> None:
@@ -245,73 +244,16 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   return found
 
 
-def _headed(title: str, level: int, body: str) -> str:
-  return f"<h{level}>{html.escape(title)}</h{level}>{body}"
-
-
-def _details(title: str, body: str) -> str:
-  return f"<details><summary>{html.escape(title)}</summary>{body}</details>"
-
-
 def _about(summary: Mapping[str, Any]) -> str:
-  return _pairs({k.replace("_", " "): v for k, v in summary.items()})
+  return markup.pairs({k.replace("_", " "): v for k, v in summary.items()})
 
 
 def _config(config: Mapping[str, Any]) -> str:
   flat = trees.flatten(config)
   # Dots, as in the flags that set them.
-  return _pairs({name.replace("/", "."): flat[name] for name in sorted(flat)})
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-  rows = "".join(
-    f"<tr><th>{html.escape(label)}</th>"
-    f"<td>{html.escape(tables.show(value))}</td></tr>"
-    for label, value in values.items()
+  return markup.pairs(
+    {name.replace("/", "."): flat[name] for name in sorted(flat)}
   )
-  return f"<table>{rows}</table>"
-
-
-def _table(
-  name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> str:
-  table = [list(row) for row in rows]
-  for number, row in enumerate(table, 1):
-    if len(row) != len(header):
-      raise ValueError(
-        f"table {name!r} row {number} has {len(row)} cells, its header "
-        f"{len(header)}: {list(header)}"
-      )
-  numeric = [
-    all(isinstance(row[i], int | float) for row in table)
-    for i in range(len(header))
-  ]
-
-  def cells(tag: str, row: Sequence[Any]) -> str:
-    found = "".join(
-      f"<{tag}{' class=number' if number else ''}>"
-      f"{html.escape(_cell(value))}</{tag}>"
-      for value, number in zip(row, numeric, strict=True)
-    )
-    return f"<tr>{found}</tr>"
-
-  body = "".join(cells("td", row) for row in table)
-  return f"<table>{cells('th', header)}{body}</table>"
-
-
-def _cell(value: Any) -> str:
-  return (tables.digits if isinstance(value, float) else tables.show)(value)
-
-
-def _gallery(images: Mapping[str, bytes | None]) -> str:
-  def figure(name: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    wide = " class=wide" if name in _WIDE else ""
-    alt = name.replace("_", " ")
-    return f'<img{wide} alt="{alt}" src="data:image/png;base64,{data}">'
-
-  shown = (figure(name, png) for name, png in images.items() if png)
-  return f"<div class=plots>{''.join(shown)}</div>"
 
 
 def _final(lines: plots.Lines) -> str:
@@ -322,7 +264,8 @@ def _final(lines: plots.Lines) -> str:
       if name != "step":
         seen.setdefault(name, []).append((value, line["step"]))
   rows = [(k, v[0][0], v[-1][0], v[-1][1]) for k, v in seen.items()]
-  return _table("Final metrics", ("metric", "first", "last", "at step"), rows)
+  header = ("metric", "first", "last", "at step")
+  return markup.table(tables_lib.Table.of("Final metrics", header, rows))
 
 
 def _warnings(lines: plots.Lines) -> str:

@@ -23,7 +23,10 @@ Series = dict[str, tuple[np.ndarray, np.ndarray]]
 
 INK = "#7a7a7a"  # Contrast above 4:1 on white and on near-black.
 COLORS = ("#2f7fc1", "#e0812b", "#2f9e77", "#c8478c", "#8f6fd1", "#a8892c")
-ACCURACIES = ("knn", "probe", "accuracy", "top1", "top5")
+ACCURACIES = (
+  *("knn", "probe", "accuracy", "top1", "top5"),
+  *("mean_per_class", "miou"),
+)
 
 _SMALL, _WIDE = (4.4, 3.0), (9.0, 3.0)
 _PLAIN = ticker.FuncFormatter(lambda y, _: f"{y:,.6g}")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kd_jax.align import basis
-from kd_jax.report import metrics, plots
+from kd_jax.report import metrics, plots, tables
 from kd_jax.report import page as page_lib
 from kd_jax.report.pictures import sheet as sheet_lib
 
@@ -198,6 +198,14 @@ def test_accuracies_carry_their_last_value(monkeypatch):
   assert all(line.get_marker() == "o" for line in single) and single
 
 
+def test_figures_of_transfer_are_accuracies(monkeypatch):
+  names = ("miou", "pixel_accuracy", "top1", "top5", "mean_per_class")
+  lines = [{"step": 1, "eval/loss": 1.0} | {f"eval/{x}": 0.5 for x in names}]
+  (ax,) = drawn(monkeypatch, lambda: plots.accuracy(lines)).axes
+  labels = ax.get_legend_handles_labels()[1]
+  assert labels == [f"{name} 50.0 %" for name in names]
+
+
 def test_figures_without_data_are_left_out():
   lines = [{"step": 1, "grad_norm": 1.0, "loss/a": math.nan}]
   drawings = (
@@ -259,9 +267,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_rows_of_another_length_than_their_header(tmp_path):
-  tables = {"Transfer": (("a", "b"), [(1, 2), (3,)])}
+  given = {"Transfer": (("a", "b"), [(1, 2), (3,)])}
   with pytest.raises(ValueError, match="'Transfer' row 2 has 1 cells.* 2"):
-    page_lib.write_report(tmp_path, tables=tables)
+    page_lib.write_report(tmp_path, tables=given)
 
 
 def test_results_of_several_runs_come_with_a_picture(tmp_path):
@@ -310,3 +318,26 @@ def test_pictures_of_a_run_are_in_its_page(tmp_path):
   (source,) = page.images
   assert decode(source).size == (sheet_lib.WIDTH, 20)
   assert "Pictures" in page.text and "Curves" not in page.text
+
+
+def test_whatever_pictures_and_tables_lie_in_the_folder_are_shown(tmp_path):
+  for height, name in ((20, "masks"), (30, "views"), (40, "confusion")):
+    sheet_lib.keep(tmp_path, name, sheet_lib.Sheet(height).png())
+  few = tables.Table.of("Worst", ("class", "IoU"), [("cat <1>", 0.5)])
+  tables.keep(tmp_path, "worst", few)
+  many = tables.Table.of("All classes", ("class",), [(i,) for i in range(99)])
+  tables.keep(tmp_path, "all", many)
+  page = Page(page_lib.write_report(tmp_path).read_text())
+  assert [decode(x).height for x in page.images] == [30, 40, 20]
+  text = "|".join(page.text)
+  assert "Worst|class|IoU|cat <1>|0.5000" in text
+  assert page.tags.count("h2") == 2 and page.tags.count("details") == 1
+  assert text.index("All classes|class|0|1") < text.index("Worst")
+
+
+def test_files_that_hold_no_table_are_named(tmp_path):
+  (tmp_path / "tables").mkdir()
+  for text in ("[", "[1]", '{"title": "a", "header": ["b"]}'):
+    (tmp_path / "tables" / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.json holds no table"):
+      page_lib.write_report(tmp_path)

@@ -7,13 +7,13 @@ pages, as the plots do.
 from __future__ import annotations
 
 import io
-import os
 import pathlib
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import figure, patches
 
+from kd_jax import disk
 from kd_jax.report.plots import INK
 
 FOLDER = "pictures"
@@ -127,9 +127,7 @@ def keep(workdir: pathlib.Path, name: str, png: bytes) -> pathlib.Path:
   """Writes `workdir/pictures/<name>.png`, whole or not at all."""
   path = workdir / FOLDER / f"{name}.png"
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
-  temporary.write_bytes(png)
-  os.replace(temporary, path)
+  disk.write(path, png)
   return path
 
 

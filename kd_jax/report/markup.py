@@ -1,0 +1,92 @@
+"""Pieces of HTML: headings, tables, pictures that the page holds itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kd_jax.report import tables
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --soft: #656d76;
+  --line: #8884; --page: #fff; --warn: #b3460f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb;
+  --soft: #9aa2ab; --page: #16181b; --warn: #ec8f56; } }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 900px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 26px; margin: 0 0 16px; }
+h2 { font-size: 19px; margin: 36px 0 10px; }
+h3 { font-size: 15px; margin: 24px 0 8px; }
+section { border-top: 1px solid var(--line); margin-top: 40px; }
+section > h2 { margin-top: 24px; }
+table { border-collapse: collapse; font-size: 14px; }
+th, td { text-align: left; padding: 4px 22px 4px 0; vertical-align: top;
+  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 600; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.plots { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
+.plots img { width: 100%; display: block; }
+.plots .wide { grid-column: 1 / -1; }
+.note { color: var(--soft); font-size: 13px; }
+.warn { color: var(--warn); font-size: 14px; }
+summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
+@media (max-width: 640px) { .plots { grid-template-columns: 1fr; } }
+"""
+"""Of the whole page; light or dark as the reader likes."""
+
+
+def headed(title: str, level: int, body: str) -> str:
+  """A heading, <h1> to <h6>, and what is below it (HTML)."""
+  return f"<h{level}>{html.escape(title)}</h{level}>{body}"
+
+
+def details(title: str, body: str) -> str:
+  """HTML that only shows after a click on its title."""
+  return f"<details><summary>{html.escape(title)}</summary>{body}</details>"
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+  """A table of two columns, a row per label."""
+  rows = "".join(
+    f"<tr><th>{html.escape(label)}</th>"
+    f"<td>{html.escape(tables.show(value))}</td></tr>"
+    for label, value in values.items()
+  )
+  return f"<table>{rows}</table>"
+
+
+def table(given: tables.Table) -> str:
+  """A table without its title; columns of numbers are aligned to the right."""
+  numeric = [
+    all(isinstance(row[i], int | float) for row in given.rows)
+    for i in range(len(given.header))
+  ]
+
+  def cells(tag: str, row: Sequence[Any]) -> str:
+    found = "".join(
+      f"<{tag}{' class=number' if number else ''}>"
+      f"{html.escape(tables.cell(value))}</{tag}>"
+      for value, number in zip(row, numeric, strict=True)
+    )
+    return f"<tr>{found}</tr>"
+
+  body = "".join(cells("td", row) for row in given.rows)
+  return f"<table>{cells('th', given.header)}{body}</table>"
+
+
+def gallery(
+  images: Mapping[str, bytes | None], wide: Collection[str] = ()
+) -> str:
+  """PNGs two to a row, those named in `wide` alone; None is left out."""
+
+  def figure(name: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    alone = " class=wide" if name in wide else ""
+    alt = html.escape(name.replace("_", " "))
+    return f'<img{alone} alt="{alt}" src="data:image/png;base64,{data}">'
+
+  shown = (figure(name, png) for name, png in images.items() if png)
+  return f"<div class=plots>{''.join(shown)}</div>"
