@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import Method
 from kd_jax.train.optim import Optim
 from kd_jax.train.step import Settings
@@ -32,7 +32,7 @@ def optim(fields: Mapping[str, Any]) -> Optim:
 def settings(
   config: ConfigDict,
   mesh: jax.sharding.Mesh,
-  views: Preprocess,
+  views: Views,
   classes: int = 0,
 ) -> Settings:
   """What the train step needs.
