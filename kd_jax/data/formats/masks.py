@@ -56,8 +56,8 @@ class LabelMap:
     count = len(self.names)
     if not 1 <= count <= _MOST:
       raise ValueError(
-        f"{count} classes; it must be 1 to {_MOST}: their names, a text file "
-        "with a name per line, or their number"
+        f"classes names {count}; it must be 1 to {_MOST}: their names, a text "
+        "file with a name per line, or their number"
       )
     if not -1 <= self.ignore <= 65535:
       raise ValueError(
