@@ -163,7 +163,8 @@ class DataSource:
   To be written: `num_classes` (0 without labels), `fingerprint` (16 hex
   digits of the images in order), `__len__` and `__getitem__`, whose record is
   {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int (-1 if
-  unknown), 'id': int}.
+  unknown), 'id': int}. A source with masks adds 'mask': int16 (h, w), the
+  class of every pixel of the image, -1 where it is ignored.
   """
 
   num_classes: int
@@ -177,6 +178,9 @@ class DataSource:
 
   class_names: Sequence[str] = ()
   """Names of the labels, if they have any."""
+
+  mask_names: Sequence[str] = ()
+  """Names of the classes in masks; () where records have none."""
 
   drawn: bool = False
   """Whether the records were drawn from more, so that a run lists them."""

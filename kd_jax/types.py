@@ -46,7 +46,8 @@ class Batch:
   Attributes:
     image: (n, h, w, 3) RGB; uint8 on its way to the device, float in [0, 1]
       once inside the step. Models normalise.
-    label: (n,) int32; -1 where there is none.
+    label: (n,) int32; -1 where there is none. For segmentation (n, h, w)
+      int16, the class of every pixel; -1 where it is ignored.
     mask: (n,) float32; 0 marks padding of the last evaluation batch.
     teacher: stored teacher taps, empty when the teacher runs online.
     geometry: (n, m, 7) int32 of the m views that the step has to cut out of

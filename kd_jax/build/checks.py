@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kd_jax.data.bank import compatibility
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.train import phases
 from kd_jax.train.inputs import Inputs
@@ -45,7 +45,7 @@ def inputs(found: Inputs, settings: Settings, teaching: Teaching) -> None:
     )
 
 
-def crops(batch_size: int, views: Preprocess, settings: Settings) -> None:
+def crops(batch_size: int, views: Views, settings: Settings) -> None:
   """Whether the images of a batch can be shared out and mixed.
 
   Raises:

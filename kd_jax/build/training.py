@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import resolve
 from kd_jax.build import checks
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import Method
 from kd_jax.train.experiment import Schedule
 from kd_jax.train.optim import Optim
@@ -64,7 +64,7 @@ def schedule(config: ConfigDict) -> Schedule:
 def settings(
   config: ConfigDict,
   mesh: jax.sharding.Mesh,
-  views: Preprocess,
+  views: Views,
   classes: int = 0,
 ) -> Settings:
   """What the train step needs.

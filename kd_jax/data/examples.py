@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
 
@@ -24,23 +24,46 @@ class Decoded:
 
   Attributes:
     source: where records come from.
+
+  Raises:
+    ValueError: EXIF tags would turn images that have masks; for a record, it
+      cannot be decoded, or its mask is of another size.
   """
 
   source: DataSource
+
+  def __post_init__(self) -> None:
+    if self.source.exif_rotation and self.source.mask_names:
+      raise ValueError(
+        "exif_rotation would turn images but not their masks; set "
+        "--config.data.exif_rotation=False, and write photographs upright"
+      )
 
   def __len__(self) -> int:
     return len(self.source)
 
   def __getitem__(self, index: int) -> Record:
     record = self.source[index]
-    if not isinstance(record["image"], bytes):
-      return record
-    image = decode(
-      record["image"],
-      self.source.describe(index),
-      exif_rotation=self.source.exif_rotation,
-    )
-    return {**record, "image": image}
+    if isinstance(record["image"], bytes):
+      image = decode(
+        record["image"],
+        self.source.describe(index),
+        exif_rotation=self.source.exif_rotation,
+      )
+      record = {**record, "image": image}
+    if "mask" in record:
+      self._check_mask(index, record)
+    return record
+
+  def _check_mask(self, index: int, record: Record) -> None:
+    sizes = [np.shape(record[name])[:2] for name in ("image", "mask")]
+    if sizes[0] != sizes[1]:
+      image, mask = (f"{height}x{width}" for height, width in sizes)
+      raise ValueError(
+        f"{self.source.describe(index)}: its mask has {mask} pixels, the image "
+        f"{image} (height x width); they must be the same. A photograph that "
+        "its EXIF tag turns has to be written upright first"
+      )
 
   def readable(self, index: int) -> Record | None:
     """The record; None if it cannot be decoded and may be skipped."""
@@ -80,7 +103,7 @@ class Train:
   """
 
   source: Decoded
-  preprocess: Preprocess
+  preprocess: Views
   seed: int
   bank: Bank | None = None
 
@@ -107,8 +130,8 @@ class Train:
     views = self.preprocess.train(record, rng)
     rows = () if self.preprocess.canvas else (crops,)
     return {
-      **views,
       **_about(record["label"], 1.0, skipped, rows),
+      **views,
       "place": np.array([number, first, index], np.int64),
     }
 
@@ -124,7 +147,7 @@ class Eval:
   """
 
   source: Decoded
-  preprocess: Preprocess
+  preprocess: Views
   count: int
 
   def __call__(self, index: int) -> Mapping[str, Any]:

@@ -6,74 +6,29 @@ resuming is slicing, and neither processes, workers nor threads change it.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 
 from kd_jax.data import examples
 from kd_jax.data.bank import Bank
-from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import USUAL, Reading, not_negative
+from kd_jax.data.streams import Report, Stream, check_share, padded
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch
 
-Report = Callable[[Sequence[int]], None]
-"""Is told the indices of records that could not be read and were skipped."""
-
-
-class Batches(Iterator[Batch]):
-  """An iterator of `Batch` that owns threads: use `with`, or close it."""
-
-  def __init__(
-    self, dataset: grain.IterDataset, on_skip: Report | None = None
-  ) -> None:
-    self._held = [iter(dataset)]
-    self._on_skip = on_skip
-    # Also lets go before the interpreter takes modules apart, where Grain's
-    # own destructor fails.
-    self._release = weakref.finalize(self, _release, self._held)
-
-  def __next__(self) -> Batch:
-    if not self._held:
-      raise ValueError("these batches are closed; make new ones")
-    fields = jax.tree.map(_owned, dict(next(self._held[0])))
-    skipped = fields.pop("skipped")
-    if self._on_skip and (skipped >= 0).any():
-      self._on_skip(skipped[skipped >= 0].tolist())
-    fields.pop("place", None)
-    teacher = fields.pop("teacher", {})
-    if fields["label"].ndim == 1:  # whole images, of which the step cuts views
-      geometry = fields.pop("geometry")
-    else:
-      # (images, crops, ...) -> rows; a device gets all crops of its images.
-      fields.pop("geometry", None)
-      geometry, fields = None, {k: _rows(v) for k, v in fields.items()}
-    return Batch(
-      **fields,
-      teacher={k: _rows(v) for k, v in teacher.items()},
-      geometry=geometry,
-    )
-
-  def close(self) -> None:
-    """Stops the threads and processes behind it; twice does no harm."""
-    self._release()
-
-  def __enter__(self) -> Batches:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self.close()
+Batches = Stream[Batch]
+"""An iterator of `Batch` that owns threads: use `with`, or close it."""
 
 
 # One argument per thing that a run can choose; grouping them would only hide
 # the count.
 def train_batches(  # noqa: PLR0913
   source: DataSource,
-  preprocess: Preprocess,
+  preprocess: Views,
   *,
   batch_size: int,
   seed: int,
@@ -111,7 +66,7 @@ def train_batches(  # noqa: PLR0913
       while iterating, where a record cannot be decoded.
   """
   images = _images(batch_size, preprocess.num_crops)
-  _check_share(images, process_index, process_count)
+  check_share(images, process_index, process_count)
   not_negative(seed=seed, start_step=start_step)
   _check_length(source, images, preprocess.num_crops)
   dataset = shuffled(len(source), seed)
@@ -122,7 +77,8 @@ def train_batches(  # noqa: PLR0913
   dataset = dataset.batch(images // process_count, drop_remainder=True)
   if bank is not None:
     dataset = dataset.map(examples.Attach(bank, preprocess.num_crops))
-  return Batches(reading.of(dataset[start_step:]), on_skip)
+  build = _whole if preprocess.canvas else _views
+  return Stream(reading.of(dataset[start_step:]), build, on_skip)
 
 
 def shuffled(length: int, seed: int) -> grain.MapDataset:
@@ -132,7 +88,7 @@ def shuffled(length: int, seed: int) -> grain.MapDataset:
 
 def eval_batches(
   source: DataSource,
-  preprocess: Preprocess,
+  preprocess: Views,
   *,
   batch_size: int,
   limit: int | None = None,
@@ -155,21 +111,18 @@ def eval_batches(
   Raises:
     ValueError: as `train_batches`, except that any non-empty source will do.
   """
-  _check_share(batch_size, process_index, process_count)
-  if limit is not None and limit < 1:
-    raise ValueError(f"limit={limit}; it must be at least 1, or None for all")
-  count = len(source) if limit is None else min(limit, len(source))
-  padded = -(-count // batch_size) * batch_size
+  check_share(batch_size, process_index, process_count)
+  count, rows = padded(len(source), limit, batch_size)
   fetch = examples.Eval(examples.Decoded(source), preprocess, count)
-  dataset = grain.MapDataset.range(padded).map(fetch)
+  dataset = rows.map(fetch)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count)
-  return Batches(USUAL.of(dataset), on_skip)
+  return Stream(USUAL.of(dataset), _views, on_skip)
 
 
 def pass_batches(
   source: DataSource,
-  preprocess: Preprocess,
+  preprocess: Views,
   rows: range,
   *,
   number: int,
@@ -191,12 +144,12 @@ def pass_batches(
   """
   images = _images(batch_size, preprocess.num_crops)
   fetch = examples.Train(examples.Decoded(source), preprocess, seed)
-  padded = -(-len(rows) // images) * images
+  count, places = padded(len(rows), None, images)
 
   def visit(place: int) -> Mapping[str, Any]:
-    return fetch.visit(number, rows[min(place, len(rows) - 1)])
+    return fetch.visit(number, rows[min(place, count - 1)])
 
-  dataset = grain.MapDataset.range(padded).map(visit).batch(images)
+  dataset = places.map(visit).batch(images)
   stream = iter(USUAL.of(dataset))
   try:
     for batch in stream:
@@ -231,14 +184,23 @@ def position(
   }
 
 
-def _release(held: list[grain.DatasetIterator]) -> None:
-  while held:
-    held.pop().close()
+def _whole(fields: dict[str, Any]) -> Batch:
+  """A batch of whole images, of which the step cuts views."""
+  return _batch(fields, geometry=fields.pop("geometry"))
 
 
-def _owned(array: np.ndarray) -> np.ndarray:
-  # Workers hand over shared memory, which vanishes with its array object.
-  return array if type(array) is np.ndarray else np.array(array)
+def _views(fields: dict[str, Any]) -> Batch:
+  """(images, crops, ...) -> rows; a device gets all crops of its images."""
+  fields.pop("geometry", None)
+  teacher = fields.pop("teacher", {})
+  rows = {name: _rows(values) for name, values in fields.items()}
+  return _batch({**rows, "teacher": teacher})
+
+
+def _batch(fields: dict[str, Any], geometry: np.ndarray | None = None) -> Batch:
+  fields.pop("place", None)
+  teacher = {k: _rows(v) for k, v in fields.pop("teacher", {}).items()}
+  return Batch(**fields, teacher=teacher, geometry=geometry)
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
@@ -253,19 +215,6 @@ def _images(batch_size: int, num_crops: int) -> int:
       f"num_crops={num_crops}; make it a multiple of that"
     )
   return batch_size // num_crops
-
-
-def _check_share(batch_size: int, index: int, count: int) -> None:
-  if not 0 <= index < count:
-    raise ValueError(
-      f"process_index={index} of process_count={count}; it must be in "
-      "[0, process_count)"
-    )
-  if batch_size < 1 or batch_size % count:
-    raise ValueError(
-      f"batch_size={batch_size} does not split over {count} processes; it is "
-      "the global size and must be a positive multiple of process_count"
-    )
 
 
 def _check_length(source: DataSource, images: int, crops: int) -> None:

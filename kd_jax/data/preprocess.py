@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import UInt8
 
 from kd_jax.data.augment import canvas, crops, randaugment
 from kd_jax.data.formats.decode import decode
+from kd_jax.data.views import Draw, Views
 from kd_jax.types import Record
 
 Pixels = UInt8[np.ndarray, "s s 3"]
@@ -24,7 +24,7 @@ EXACT = ("bilinear", "bicubic")
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Views):
   """What happens to an image; one size for training and evaluation.
 
   Attributes:
@@ -89,19 +89,12 @@ class Preprocess:
     `crop_mode` is left out where it is 'center', so that what was written
     before there was a choice still belongs to the same views.
     """
-    fields = dataclasses.asdict(self)
+    fields = super().stated()
     if self.crop_mode == "center":
       del fields["crop_mode"]
     return fields
 
-  def fingerprint(self) -> str:
-    """16 hex digits that identify the settings."""
-    text = repr(sorted(self.stated().items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-  def train(
-    self, record: Record, rng: Callable[[int], np.random.Generator]
-  ) -> Mapping[str, np.ndarray]:
+  def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The `num_crops` augmented views of one record.
 
     Args:

@@ -11,8 +11,8 @@ import jax
 
 from kd_jax.data import pipeline
 from kd_jax.data.bank import Bank
-from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch, Phase
 
@@ -32,7 +32,7 @@ class Inputs:
   """
 
   source: DataSource
-  views: Preprocess
+  views: Views
   batch_size: int
   seed: int
   reading: Reading

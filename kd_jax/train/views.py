@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kd_jax.data.augment import canvas
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.types import Batch
 
 
@@ -73,7 +73,7 @@ class Mix:
     return self.prob > 0 and max(self.mixup, self.cutmix) > 0
 
 
-def cut_of(views: Preprocess) -> Cut:
+def cut_of(views: Views) -> Cut:
   """How the step cuts what `views` leaves to it."""
   return Cut(views.image_size, views.train_interpolation)
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from kd_jax import interfaces
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
@@ -26,7 +27,7 @@ def assert_equal(found, expected):
 
 
 @dataclasses.dataclass(frozen=True)
-class Spoilt:
+class Spoilt(interfaces.DataSource):
   """Digits of which some cannot be read."""
 
   bad: tuple[int, ...]

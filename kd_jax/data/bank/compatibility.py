@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 
 # The student may see the stored crops larger, smaller or otherwise resized.
@@ -45,12 +46,17 @@ def _own(views: Preprocess) -> tuple[str, ...]:
   return tuple(name for name in _OWN if name not in shared)
 
 
-def check(bank: bank_lib.Bank, views: Preprocess, data: DataSource) -> None:
+def check(bank: bank_lib.Bank, views: Views, data: DataSource) -> None:
   """Whether a bank belongs to these images and these views.
 
   Raises:
     ValueError: it was written for others.
   """
+  if not isinstance(views, Preprocess):
+    raise ValueError(
+      f"the bank {bank.place} holds what a teacher said about whole images; "
+      "views with masks cannot use it. Set --config.teacher.source=none"
+    )
   header = bank.header
   plain = {} if bank.per_image else settings(views)
   stored = {} if bank.per_image else header.about["views"]

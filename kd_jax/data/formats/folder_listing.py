@@ -93,6 +93,22 @@ class Index:
     start = ends[row - 1] if row else 0
     return os.fsdecode(self._arrays["paths"][start : ends[row]].tobytes())
 
+  def read(self, directory: str, row: int) -> bytes:
+    """The contents of a file of `directory`, which this is a listing of.
+
+    Raises:
+      ValueError: it is gone, cannot be read, or changed since it was listed.
+    """
+    path, size = os.path.join(directory, self.path(row)), int(self.sizes[row])
+    data = _read(path, known=size >= 0)
+    if len(data) != size:
+      raise ValueError(
+        f"{path}: it changed since it was listed, from {size} to {len(data)} "
+        "bytes. Touch its directory, or delete "
+        f"{os.path.dirname(self.place)}, and start again."
+      )
+    return data
+
   def items(self, rows: range | np.ndarray) -> Iterator[tuple[bytes, int]]:
     """(path, size) of the files of `rows`, in that order."""
     paths, ends = self._arrays["paths"], self._arrays["ends"]
@@ -140,6 +156,24 @@ def find(directory: str) -> Index:
       _keep_for_now(home, error)
   with disk.writing("the list of images", _SPARE[home], listing.nbytes):
     return Index(_store(_SPARE[home], listing))
+
+
+def _read(path: str, *, known: bool) -> bytes:
+  """A whole file; `known` says that it was one when it was listed."""
+  if not known and not os.path.isfile(path):
+    what = "a link to nothing" if os.path.islink(path) else "not a file"
+    raise ValueError(f"{path}: {what}. Remove or replace it.")
+  try:
+    with open(path, "rb") as file:
+      return file.read()
+  except FileNotFoundError as error:
+    raise ValueError(
+      f"{path}: gone since it was listed. Put it back, or start again."
+    ) from error
+  except OSError as error:
+    raise ValueError(
+      f"{path}: cannot be read, {error.strerror}. Allow it, or remove it."
+    ) from error
 
 
 def shelf(directory: str) -> str:

@@ -76,6 +76,10 @@ class Source(interfaces.DataSource):
     """What to call a record in an error message."""
     return f"digits[{self.split}] record {index}"
 
+  def all_labels(self) -> list[int]:
+    """The label of every record, in order; -1 where labels are hidden."""
+    return [self._label(digit) for digit in _load()[1][self._rows].tolist()]
+
   def __len__(self) -> int:
     return len(self._rows)
 

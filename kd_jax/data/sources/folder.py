@@ -142,6 +142,12 @@ class Source(interfaces.DataSource):
     """Paths of all records in order, relative to `dir`, with slashes."""
     return (os.fsdecode(path) for path, _ in self._index.items(self._rows))
 
+  def all_labels(self) -> list[int]:
+    """The label of every record, in order; -1 where there are none."""
+    if not self.labels:
+      return [-1] * len(self)
+    return self._named[1][np.asarray(self._rows)].tolist()
+
   def describe(self, index: int) -> str:
     """The path of a record, for error messages."""
     return os.path.join(self._place, self._index.path(self._rows[index]))
@@ -152,35 +158,10 @@ class Source(interfaces.DataSource):
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
     label = int(self._named[1][row]) if self.labels else -1
-    data = _read(self.describe(index), self._index, row)
+    data = self._index.read(self._place, row)
     return {"image": data, "label": label, "id": index % len(self)}
 
   def __getstate__(self) -> dict[str, Any]:
     # The listing pickles as its place: workers see the one of this process.
     kept = {field.name for field in dataclasses.fields(self)} | {"_index"}
     return {name: value for name, value in vars(self).items() if name in kept}
-
-
-def _read(path: str, listing: index_lib.Index, row: int) -> bytes:
-  size = int(listing.sizes[row])
-  if size < 0 and not os.path.isfile(path):
-    what = "a link to nothing" if os.path.islink(path) else "not a file"
-    raise ValueError(f"{path}: {what}. Remove or replace it.")
-  try:
-    with open(path, "rb") as file:
-      data = file.read()
-  except FileNotFoundError as error:
-    raise ValueError(
-      f"{path}: gone since it was listed. Put it back, or start again."
-    ) from error
-  except OSError as error:
-    raise ValueError(
-      f"{path}: cannot be read, {error.strerror}. Allow it, or remove it."
-    ) from error
-  if len(data) != size:
-    raise ValueError(
-      f"{path}: it changed since it was listed, from {size} to {len(data)} "
-      f"bytes. Touch its directory, or delete {os.path.dirname(listing.place)}"
-      ", and start again."
-    )
-  return data

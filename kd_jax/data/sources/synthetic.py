@@ -50,17 +50,24 @@ class Source(interfaces.DataSource):
     text = f"synthetic {dataclasses.astuple(self)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+  def all_labels(self) -> list[int]:
+    """The label of every record, in order."""
+    return list(map(self._label, range(self.length)))
+
   def __len__(self) -> int:
     return self.length
 
   def __getitem__(self, index: int) -> Record:
     index = range(self.length)[index]
-    label = index % self.num_classes if self.num_classes else -1
+    label = self._label(index)
     rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
     # Gray rows plus coloured columns: long inner loops make it cheap.
     rows, columns = self._wave(label, 1, rng), self._wave(label, 3, rng)
     image = (rows + columns.reshape(1, -1)).reshape(self.size, self.size, 3)
     return {"image": image, "label": label, "id": index}
+
+  def _label(self, index: int) -> int:
+    return index % self.num_classes if self.num_classes else -1
 
   def _wave(
     self, label: int, channels: int, rng: np.random.Generator

@@ -188,6 +188,15 @@ class Source(interfaces.DataSource):
         return (_text(names[row]) for row in self._rows)
     return map(self.describe, range(len(self)))
 
+  def all_labels(self) -> list[int]:
+    """The label of every record, in order; -1 where there are none.
+
+    This reads the splits once, see `tfds_records.columns`.
+    """
+    if not self.num_classes:
+      return [-1] * len(self)
+    return self._column("label")[np.asarray(self._rows)].tolist()
+
   def describe(self, index: int) -> str:
     """'<data set>/<split>/<number in the split>' of a record."""
     row = int(self._rows[index])

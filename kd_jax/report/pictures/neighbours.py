@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int, UInt8
 
 from kd_jax.data import examples
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, TeacherSource
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS, INK
@@ -79,7 +79,7 @@ def nearest(
 def draw(
   queries: DataSource,
   gallery: DataSource,
-  preprocess: Preprocess,
+  preprocess: Views,
   networks: Mapping[str, Embed],
   *,
   count: int,
@@ -199,7 +199,7 @@ def _drawn(length: int, count: int) -> list[int]:
 
 
 def _stream(
-  source: DataSource, preprocess: Preprocess, rows: Sequence[int]
+  source: DataSource, preprocess: Views, rows: Sequence[int]
 ) -> Iterator[Images]:
   """Evaluation views in chunks, without images that may be skipped."""
   decoded = examples.Decoded(source)

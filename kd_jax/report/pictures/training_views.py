@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from kd_jax.data import examples, pipeline
 from kd_jax.data.bank import Bank
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS
@@ -51,7 +51,7 @@ class Shown:
 
 def collect(
   source: DataSource,
-  preprocess: Preprocess,
+  preprocess: Views,
   see: See,
   *,
   count: int,
@@ -78,7 +78,9 @@ def collect(
   order = pipeline.shuffled(len(source), seed)
   visits = [fetch.visit(0, order[place]) for place in range(count)]
   records = [decoded.next_readable(order[i])[0] for i in range(count)]
-  views = np.asarray(see(_batch(visits), jax.random.key(seed)).image)
+  views = np.asarray(
+    see(_batch(visits, preprocess), jax.random.key(seed)).image
+  )
   names = tuple(source.class_names)
   return Shown(
     originals=tuple(record["image"] for record in records),
@@ -143,15 +145,12 @@ def _image(
       sheet.text("mirrored", at + side / 2, top + side + 3, center=True)
 
 
-def _batch(visits: list[Any]) -> Batch:
-  """Visits as the host sends them; see `pipeline.Batches`."""
-  stacked = {
-    name: np.stack([visit[name] for visit in visits])
-    for name in ("image", "label", "mask", "geometry")
-  }
-  if stacked["label"].ndim == 1:  # whole images, of which the step cuts views
+def _batch(visits: list[Any], preprocess: Views) -> Batch:
+  """Visits as the host sends them; see `pipeline.train_batches`."""
+  names = ("image", "label", "mask", *("geometry",) * bool(preprocess.canvas))
+  stacked = {n: np.stack([visit[n] for visit in visits]) for n in names}
+  if preprocess.canvas:  # whole images, of which the step cuts views
     return Batch(**stacked)
-  del stacked["geometry"]
   return Batch(**{k: x.reshape(-1, *x.shape[2:]) for k, x in stacked.items()})
 
 

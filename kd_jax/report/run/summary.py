@@ -13,7 +13,7 @@ import numpy as np
 from clu import parameter_overview
 from flax import linen as nn
 
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.report import tables
 from kd_jax.report.run import memory
@@ -115,7 +115,7 @@ def gflops(model: nn.Module, image_size: int) -> float:
   return round(float(cost.get("flops", np.nan)) / 1e9, 4)
 
 
-def _view(views: Preprocess) -> str:
+def _view(views: Views) -> str:
   short = int(views.image_size / views.crop_pct)
   squashed = ", squashed" if views.crop_mode == "squash" else ""
   return f"{views.interpolation}, {short} -> {views.image_size}{squashed}"

@@ -1,0 +1,70 @@
+"""What batches, the step and the report know of how images are prepared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from kd_jax.types import Record
+
+Draw = Callable[[int], np.random.Generator]
+"""Crop number -> its source of randomness."""
+
+
+class Views:
+  """Base of frozen dataclasses that turn a record into what a network sees.
+
+  `preprocess.Preprocess` is for labels of whole images, `dense.Dense` for
+  those of pixels. Attributes that mean nothing to one of them are constants.
+
+  Attributes:
+    image_size: side of the square views, pixels.
+    interpolation: of the evaluation view.
+    crop_pct: share of the short side that the evaluation view keeps.
+    crop_mode: of the evaluation view.
+    train_interpolation: of the training view.
+    augment: kind of the training view.
+    num_crops: training views of every record.
+    canvas: 0, or the side of the canvases on which whole images travel to the
+      device, which cuts the views.
+  """
+
+  image_size: int
+  interpolation: str
+  crop_pct: float
+  crop_mode: str
+  train_interpolation: str
+  augment: str
+  num_crops: int
+  canvas: int
+
+  def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
+    """The training views of one record.
+
+    Args:
+      record: with pixels or encoded bytes.
+      rng: crop number -> its source of randomness.
+
+    Returns:
+      {'image': (m, s, s, 3) uint8}, and arrays that belong to the views:
+      'label' if it is not the record's own, 'geometry'.
+    """
+    raise NotImplementedError
+
+  def eval(self, record: Record) -> UInt8[np.ndarray, "s s 3"]:
+    """The view without randomness."""
+    raise NotImplementedError
+
+  def stated(self) -> dict[str, Any]:
+    """{field: value}, as fingerprints and banks tell views apart."""
+    return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+  def fingerprint(self) -> str:
+    """16 hex digits that identify the settings."""
+    text = repr(sorted(self.stated().items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
