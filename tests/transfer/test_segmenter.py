@@ -75,15 +75,15 @@ def _check_gradients(net, grads):
   }
   assert len(found) == len(names) == len(grads)
   got = np.array([np.linalg.norm(found[name]) for name in names])
-  # The file's numbers are float32, and 2e-3 from their float64 peers: the
-  # normalisation over two images of one pixel each cancels most digits.
+  # The file's numbers are float32: where a ReLU of theirs is on that is off in
+  # float64, gradients differ. In float64 both agree, see `live`.
   np.testing.assert_allclose(got, norms, rtol=3e-3)
-  stored = [k for k in GOLDEN.arrays if k.startswith("grad/")]
+  stored = [k.removeprefix("grad/") for k in GOLDEN.arrays if "grad/" in k]
   assert stored
-  for key in stored:
-    grad = np.asarray(found[key.removeprefix("grad/")])
+  for name in stored:
+    grad = np.asarray(found[name])
     grad = grad.transpose(3, 2, 0, 1) if grad.ndim == 4 else grad
-    step = max(1, grad.size // 400) | 1
-    pixel = "ppm.features.0." in key
-    error = 1e-2 if pixel else 2e-3
-    near(grad.reshape(-1)[::step], GOLDEN.arrays[key], error)
+    want = GOLDEN.arrays[f"grad/{name}"]
+    gap = grad.reshape(-1)[:: max(1, grad.size // 400) | 1] - want
+    error = 1e-4 if name.startswith(("aux", "cls.4")) else 2e-2
+    assert np.linalg.norm(gap) <= error * np.linalg.norm(want), name
