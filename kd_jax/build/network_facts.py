@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.extend import core
 
-from kd_jax import trees
+from kd_jax.models import dependence
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.types import STAGES, Networks, Specs
 
@@ -50,36 +49,11 @@ def groups(
   model: nn.Module, taps: tuple[str, ...], image_size: int
 ) -> dict[str, frozenset[str]]:
   """{tap: top-level groups of the parameters that it is computed from}."""
-  variables, image = _shapes(model, image_size)
-  run = functools.partial(_run, model, taps)
-  jaxpr = jax.make_jaxpr(run)(variables, image).jaxpr
-  paths = [
-    jax.tree_util.keystr(path, simple=True, separator="/")
-    for path, _ in jax.tree_util.tree_leaves_with_path(variables)
-  ]
-  # The image is the last input.
-  owners = dict(zip(jaxpr.invars[:-1], paths, strict=True))
-  found = {}
-  for tap, output in zip(taps, jaxpr.outvars, strict=True):
-    needed = _ancestors(jaxpr, output)
-    read = {path for var, path in owners.items() if var in needed}
-    found[tap] = frozenset(
-      path.split("/")[1] for path in read if trees.is_under(path, ("params",))
-    )
-  return found
-
-
-def _ancestors(jaxpr: core.Jaxpr, output: Any) -> set[Any]:
-  """All variables that `output` is computed from."""
-  needed = set(_variables([output]))
-  for equation in reversed(jaxpr.eqns):
-    if needed.intersection(equation.outvars):
-      needed.update(_variables(equation.invars))
-  return needed
-
-
-def _variables(atoms: Iterable[Any]) -> list[Any]:
-  return [atom for atom in atoms if not isinstance(atom, core.Literal)]
+  found = dependence.parameters(model, taps, image_size)
+  return {
+    tap: frozenset(path.split("/")[0] for path in paths)
+    for tap, paths in found.items()
+  }
 
 
 def _run(

@@ -15,6 +15,7 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from jaxtyping import Array
@@ -175,6 +176,10 @@ class Model(backbone.ConvNet):
       branch; 0 has none.
     zero_init_last: start each block as the identity (timm's default; KDEP
       does not).
+    dilation_type: what `output_stride` dilates: 'timm' all 3x3 convolutions
+      behind the place where the first stride was taken away, or 'conv2' the
+      second convolution of every block of those stages and no other, as
+      PSPNet (arXiv:1612.01105) does. Parameters are the same.
   """
 
   interpolation: str = "bicubic"
@@ -189,9 +194,17 @@ class Model(backbone.ConvNet):
   avg_down: bool = False
   se_ratio: float = 0.0
   zero_init_last: bool = False
+  # Out of the `repr`, and so of the identity of teachers, where it is 'timm'.
+  dilation_type: str = dataclasses.field(default="timm", repr=False)
+
+  def __repr__(self) -> str:
+    """The fields; a teacher's identity."""
+    plain = self.dilation_type == "timm"
+    return super().__repr__() + ("" if plain else f" # {self.dilation_type}")
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    backbone.one_of("dilation_type", self.dilation_type, ("timm", "conv2"))
     backbone.one_of("block", self.block, tuple(EXPANSION))
     backbone.one_of("stem_type", self.stem_type, _STEMS)
     backbone.positive("layers", self.layers, 4)
@@ -265,7 +278,7 @@ def _stem(model: Model) -> tuple[tuple[str, str, dict[str, int]], ...]:
 
 
 def _plan(model: Model) -> list[tuple[dict[str, Any], ...]]:
-  """The fields of every block, per stage; dilation as in timm."""
+  """The fields of every block, per stage."""
   rates = strides.drop_rates(model.drop_path_rate, model.layers)
   steps = strides.steps(model.output_stride, net_stride=4)
   plan = []
@@ -286,10 +299,17 @@ def _plan(model: Model) -> list[tuple[dict[str, Any], ...]]:
         {
           **shared,
           "stride": step.stride if b == 0 else 1,
-          "first_dilation": step.first_dilation if b == 0 else step.dilation,
+          "first_dilation": _first_dilation(model, step, b),
           "drop_path": rate,
         }
         for b, rate in enumerate(stage)
       )
     )
   return plan
+
+
+def _first_dilation(model: Model, step: strides.Step, block: int) -> int:
+  """Dilation of the first 3x3 convolution of a block of a stage."""
+  if model.dilation_type == "conv2":
+    return 1 if model.block == "basic" else step.dilation
+  return step.dilation if block else step.first_dilation

@@ -1,0 +1,1 @@
+"""Heads for segmentation: a file each, which defines `Head`."""
