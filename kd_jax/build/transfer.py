@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import resolve
 from kd_jax.build import checks, images, training
-from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.run.skipped_images import SkipLog
@@ -44,7 +44,7 @@ class Task:
   """
 
   student: Backbone
-  views: Preprocess
+  views: Views
   method: Method
   judge: Callable[[jax.sharding.Mesh, SkipLog], Judge]
   initial: Variables
@@ -110,7 +110,10 @@ def _experiment(
   settings = training.settings(config, mesh, task.views, task.classes)
   checks.inputs(inputs, settings, teaching)
   batch = phases.image_batch(
-    config.batch_size, task.views.image_size, teaching.source
+    config.batch_size,
+    task.views.image_size,
+    teaching.source,
+    masks=task.method.reads_masks,
   )
   specs = phases.student_specs(student, batch), {}
   stretches = checks.stretches(

@@ -56,13 +56,26 @@ def stretches(method: Method, total_steps: int) -> tuple[Stretch, ...]:
 
 
 def image_batch(
-  batch_size: int, image_size: int, source: TeacherSource
+  batch_size: int,
+  image_size: int,
+  source: TeacherSource,
+  *,
+  masks: bool = False,
 ) -> Batch:
-  """The shapes of a batch as the step sees it."""
+  """The shapes of a batch as the step sees it.
+
+  Args:
+    batch_size: rows.
+    image_size: side of the views, pixels.
+    source: the teacher.
+    masks: whether every pixel has a label.
+  """
   shape = (batch_size, image_size, image_size, 3)
   return Batch(
     image=jax.ShapeDtypeStruct(shape, jnp.float32),
-    label=jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    label=jax.ShapeDtypeStruct(
+      shape[: 3 if masks else 1], jnp.int16 if masks else jnp.int32
+    ),
     mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
     teacher=source.stored_specs(batch_size),
   )

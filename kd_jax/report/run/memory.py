@@ -123,6 +123,7 @@ def _activation_bytes(
       batch_size // accum_steps // experiment.mesh.size,
       experiment.inputs.views.image_size,
       source,
+      masks=experiment.method.reads_masks,
     ),
     jax.random.key(0),
   )

@@ -1,0 +1,118 @@
+"""From a config to the plan of a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import kd_jax
+from kd_jax import resolve
+from kd_jax.build import images, networks, transfer
+from kd_jax.data import windows
+from kd_jax.data.dense import Dense
+from kd_jax.data.streams import Stream
+from kd_jax.interfaces import DataSource
+from kd_jax.report.run.skipped_images import SkipLog
+from kd_jax.transfer import draws, segmenter
+from kd_jax.transfer.heads.base import MapHead
+from kd_jax.transfer.plan import Plan
+from kd_jax.transfer.segment import Judge, Method
+from kd_jax.transfer.segmenter import Segmenter
+from kd_jax.types import Variables
+
+
+def plan(config: ConfigDict, where: str | Path) -> Plan:
+  """Builds what a config names and checks that it fits together.
+
+  Args:
+    config: of the task 'segment'.
+    where: the workdir; nothing is written.
+
+  Raises:
+    ValueError: something does not exist or does not fit.
+  """
+  train = images.source(config.data.to_dict())
+  test = images.source(config.test.to_dict())
+  _check_masks(train, test)
+  student, wanted = _student(config, train), transfer.protocol(config)
+  views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
+  terms = tuple(name for name, weight in config.losses.items() if weight)
+  _check_mix(config.mix.to_dict())
+
+  def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
+    def batches(source: DataSource) -> Stream[windows.DenseBatch]:
+      return windows.window_batches(
+        source,
+        views,
+        batch_size=config.eval.batch_size,
+        limit=config.eval.limit or None,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        on_skip=skips.report(source),
+      )
+
+    return Judge(student, mesh, batches, views.image_size, views.mirror)
+
+  task = transfer.Task(
+    student=student,
+    views=views,
+    method=Method(terms, wanted.trains, segmenter.unread(student)),
+    judge=judge,
+    initial=_initial(config),
+    classes=0,
+  )
+  holdout = wanted.holdout if wanted.searches else 0.0
+  parts = draws.parts(train, None, holdout)
+  return transfer.plan(config, Path(where), task, parts, test)
+
+
+def _student(config: ConfigDict, train: DataSource) -> Segmenter:
+  """The backbone with its heads, of the classes of the masks."""
+  overrides = networks.model_fields(config.student.overrides.to_dict())
+  fields = {"dtype": config.dtype, **overrides, "num_classes": 0}
+  backbone = kd_jax.create_model(config.student.name, **fields)
+  shared = {"num_classes": len(train.mask_names), "dtype": config.dtype}
+  head = _head({**shared, **config.head.to_dict()})
+  if not config.aux.name:
+    return Segmenter(backbone, head)
+  return Segmenter(backbone, head, _head({**shared, **config.aux.to_dict()}))
+
+
+def _head(fields: Mapping[str, Any]) -> MapHead:
+  return resolve.build("transfer.heads", "Head", fields)
+
+
+def _initial(config: ConfigDict) -> Variables:
+  """What the network starts from: weights of the backbone, or nothing."""
+  found = networks.initial(config.student.to_dict(), config.init_from)
+  return {kind: {"backbone": tree} for kind, tree in found.items()}
+
+
+def _check_masks(train: DataSource, test: DataSource) -> None:
+  """Whether both sets have masks, of the same classes."""
+  for name, found in (("data", train), ("test", test)):
+    if not found.mask_names:
+      raise ValueError(
+        f"config.{name} has no masks; segmentation needs a source with masks, "
+        f"such as --config.{name}.name=pairs"
+      )
+  if tuple(train.mask_names) != tuple(test.mask_names):
+    raise ValueError(
+      f"the masks of config.data have {len(train.mask_names)} classes and "
+      f"those of config.test {len(test.mask_names)}, or other names; they "
+      "must be the same, in the same order"
+    )
+
+
+def _check_mix(fields: Mapping[str, float]) -> None:
+  """Whether nothing is mixed: masks have no shares of classes."""
+  for name in ("mixup", "cutmix", "smoothing"):
+    if fields[name]:
+      raise ValueError(
+        f"mix.{name} is {fields[name]}; masks are not mixed. Set "
+        f"--config.mix.{name}=0"
+      )
