@@ -19,7 +19,12 @@ from kd_jax import disk, lock, trees
 # Fields that may change between two starts of the same experiment.
 FREE = ("dry_run", "log_every", "checkpoint", "eval")
 # What a folder must hold to be worth protecting from another experiment.
-RESULTS = ("checkpoints/[0-9]*", "student/*")
+RESULTS = (
+  "checkpoints/[0-9]*",
+  "student/*",
+  "trials/*/result.json",
+  "trials/*/checkpoints/[0-9]*",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 _LONGEST = 4096  # bytes of a message between processes
 

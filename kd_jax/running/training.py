@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax import trees, workdir
+from kd_jax import convert, trees, workdir
 from kd_jax.data.bank import passes
 from kd_jax.interfaces import DataSource
 from kd_jax.report import metrics
@@ -64,6 +64,26 @@ def host_variables(experiment: Experiment, state: TrainState) -> Variables:
   replicated = mesh_lib.replicated(experiment.mesh)
   gather = jax.jit(lambda tree: tree, out_shardings=replicated)
   return jax.tree.map(np.asarray, gather(variables_of(state)))
+
+
+def export(experiment: Experiment, variables: Variables, where: Path) -> None:
+  """Writes the student to `where/student`, as timm stores it.
+
+  Args:
+    experiment: whose it is.
+    variables: its weights, on the host.
+    where: the folder of the run.
+  """
+  views, size = experiment.inputs.views, experiment.inputs.views.image_size
+  student = experiment.student.clone(
+    interpolation=views.interpolation,
+    crop_pct=views.crop_pct,
+    crop_mode=views.crop_mode,
+    input_size=(3, size, size),
+  )
+  convert.save_timm(
+    student, variables, where / "student", name=experiment.names.student
+  )
 
 
 @contextlib.contextmanager

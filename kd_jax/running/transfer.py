@@ -19,15 +19,15 @@ import jax
 
 from kd_jax import workdir
 from kd_jax.report import metrics
-from kd_jax.report.run import summary
+from kd_jax.report.run import summary, throughput
 from kd_jax.running import training
-from kd_jax.transfer.plan import Plan, Trial, variables_of
+from kd_jax.transfer.plan import Plan, Trial
 from kd_jax.transfer.protocol import best
 from kd_jax.types import Variables
 
 RESULT = "result.json"
 Finish = Callable[[Variables, Path], None]
-"""Is given the weights of a run that counts, on the devices, and its folder."""
+"""Is given the weights of a run that counts, on the host, and its folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,33 @@ def run(plan: Plan, where: Path, finish: Finish) -> Outcome:
   )
 
 
+def announce(plan: Plan, where: Path, *, dry: bool) -> bool:
+  """Shows what is about to run, and writes summary.json.
+
+  Args:
+    plan: of the transfer.
+    where: its folder.
+    dry: also measure reading and computing, and go no further.
+
+  Returns:
+    Whether to go on.
+  """
+  about = {
+    **summary.about(plan.experiment, where),
+    "starts_from": plan.start,
+    "test_images": len(plan.test),
+    "held_out_images": len(plan.parts.held),
+    "rates": ", ".join(f"{rate:g}" for rate in plan.rates),
+    "runs": len(plan.protocol.search()) + len(plan.protocol.seeds),
+  }
+  if jax.process_index() == 0:
+    summary.show(about, plan.experiment.specs)
+    workdir.write(where / "summary.json", json.dumps(about, default=str))
+  if dry:
+    summary.say(str(throughput.measure(plan.experiment)))
+  return not dry
+
+
 def _figure(plan: Plan, found: Finished) -> float:
   return found.figures[plan.judge.figure]
 
@@ -126,7 +153,7 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
     start = time.monotonic()
     state = training.fit(plan.of(trial), where)
     if not trial.search:
-      finish(variables_of(state), where)
+      finish(training.host_variables(plan.experiment, state), where)
     if jax.process_index() == 0:
       result = _result(plan.judge.figure, trial, where)
       result["seconds"] = time.monotonic() - start

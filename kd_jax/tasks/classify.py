@@ -7,20 +7,20 @@ its student/), results.json and report.html.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from kd_jax import workdir
-from kd_jax.build.classification import plan as build_plan
-from kd_jax.running import transfer
-from kd_jax.running.transfer import Outcome
+from kd_jax.build import classify as build
+from kd_jax.running import classify, transfer
 
 
-def run(config: ConfigDict, where: str | Path) -> Outcome | None:
+def run(config: ConfigDict, where: str | Path) -> dict[str, Any] | None:
   """Runs or continues the classification of `config` in the folder `where`.
 
   Returns:
-    What came out; None after a dry run.
+    What results.json holds; None after a dry run.
 
   Raises:
     ValueError: anything in the config that cannot work, before step 0.
@@ -28,5 +28,7 @@ def run(config: ConfigDict, where: str | Path) -> Outcome | None:
   """
   where = Path(where)
   with workdir.claimed(where, config.to_dict()):
-    plan = build_plan(config, where)
-    return transfer.run(plan, where, lambda variables, folder: None)
+    plan = build.plan(config, where)
+    if not transfer.announce(plan, where, dry=config.dry_run):
+      return None
+    return classify.conclude(plan, where)

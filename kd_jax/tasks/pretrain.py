@@ -17,7 +17,7 @@ import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from kd_jax import convert, workdir
+from kd_jax import workdir
 from kd_jax.build.experiment import experiment as build_experiment
 from kd_jax.report import page
 from kd_jax.report.pictures import neighbours, training_views
@@ -121,16 +121,7 @@ def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
   variables = training.host_variables(experiment, state)
   last: Mapping[str, float] = {}
   if jax.process_index() == 0:
-    views = experiment.inputs.views
-    student = experiment.student.clone(
-      interpolation=views.interpolation,
-      crop_pct=views.crop_pct,
-      crop_mode=views.crop_mode,
-      input_size=(3, views.image_size, views.image_size),
-    )
-    convert.save_timm(
-      student, variables, where / "student", name=experiment.names.student
-    )
+    training.export(experiment, variables, where)
     _draw_neighbours(experiment, variables, where)
     page.write_report(where)
     last = training.last_figures(where)

@@ -1,0 +1,87 @@
+"""What features are worth as they came, before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import resolve, trees
+from kd_jax.evals import features
+from kd_jax.interfaces import DataSource
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import phases
+from kd_jax.train.views import as_unit
+from kd_jax.transfer.plan import Plan, Trial
+from kd_jax.types import Array, Taps, Variables
+
+TAP = "pooled"
+
+
+def judged(
+  plan: Plan, batches: Callable[[DataSource], Any]
+) -> dict[str, list[float]]:
+  """{eval: value of every seed} of the protocol's `evals`.
+
+  The images that vote, or that a linear classifier is fitted to, are those
+  that the run of the same seed trains on, in their evaluation views.
+
+  Args:
+    plan: of the transfer.
+    batches: a fresh closeable pass over the evaluation views of a source.
+  """
+  wanted = plan.protocol.evals
+  if not wanted:
+    return {}
+  apply, mesh = jax.jit(taps(plan)), plan.experiment.mesh
+
+  def of(source: DataSource) -> features.Features:
+    with batches(source) as stream:
+      placed = (mesh_lib.put_batch(batch, mesh) for batch in stream)
+      return features.extract(apply, placed, TAP)
+
+  test = of(plan.test)
+  found: dict[str, list[float]] = {name: [] for name in wanted}
+  # All images are the same ones for every seed.
+  seeds = (
+    plan.protocol.seeds if plan.protocol.shots else plan.protocol.seeds[:1]
+  )
+  for seed in seeds:
+    train = of(plan.images(Trial(plan.rates[0], seed)))
+    for name in wanted:
+      evaluate = resolve.symbol("evals", name, "evaluate")
+      found[name].append(evaluate(train, test)[name])
+  return found
+
+
+def taps(plan: Plan) -> Callable[[Array], Taps]:
+  """Images -> taps of the network as every run starts, without its head."""
+  experiment = plan.experiment
+  variables = starting_weights(plan)
+  student = experiment.student
+
+  def apply(image: Array) -> Taps:
+    return student.apply(variables, as_unit(image), train=False)
+
+  return apply
+
+
+def starting_weights(plan: Plan) -> Variables:
+  """What the runs start from; an untrained network where that is nothing."""
+  experiment = plan.experiment
+  key = jax.random.key(experiment.schedule.seed)
+  params, stats = phases.init_variables(
+    experiment.student, experiment.method, key, experiment.specs
+  )
+  found: Mapping[str, Any] = {
+    "params": params["student"],
+    "batch_stats": stats["student"],
+  }
+  initial = experiment.initial
+  merged = {
+    kind: trees.merge(tree, initial.get(kind, {}))
+    for kind, tree in found.items()
+  }
+  return jax.tree.map(jnp.asarray, merged)

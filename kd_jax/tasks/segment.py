@@ -1,0 +1,34 @@
+"""Transfer to segmentation: a head on a pre-trained backbone.
+
+The workdir ends with a folder per run in trials/ (the fine-tuned network in
+its student/), results.json and report.html.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from kd_jax import workdir
+from kd_jax.build import segment as build
+from kd_jax.running import segment, transfer
+
+
+def run(config: ConfigDict, where: str | Path) -> dict[str, Any] | None:
+  """Runs or continues the segmentation of `config` in the folder `where`.
+
+  Returns:
+    What results.json holds; None after a dry run.
+
+  Raises:
+    ValueError: anything in the config that cannot work, before step 0.
+    Stopped: SIGTERM; the state is saved.
+  """
+  where = Path(where)
+  with workdir.claimed(where, config.to_dict()):
+    plan = build.plan(config, where)
+    if not transfer.announce(plan, where, dry=config.dry_run):
+      return None
+    return segment.conclude(plan, where)
