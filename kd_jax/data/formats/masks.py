@@ -159,7 +159,7 @@ def _names(classes: int | str | Sequence[str], place: str) -> tuple[str, ...]:
       return tuple(line.strip() for line in file if line.strip())
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(
-      f"classes={classes!r}: cannot read {path!r} ({error}); it must be a text "
+      f"classes={classes!r}: cannot be read ({error}); it must be a text "
       "file with the name of a class per line"
     ) from error
 

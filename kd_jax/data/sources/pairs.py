@@ -143,8 +143,8 @@ class Source(interfaces.DataSource):
         names = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
       raise ValueError(
-        f"list_file={self.list_file!r}: cannot read {path!r} ({error}); it must be "
-        "a text file with the name of a pair per line"
+        f"list_file={self.list_file!r}: cannot be read ({error}); it "
+        "must be a text file with the name of a pair per line"
       ) from error
     if not names or len(set(names)) < len(names):
       what = "names no pair" if not names else "names a pair twice"

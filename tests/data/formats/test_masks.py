@@ -83,7 +83,9 @@ def test_names_from_a_file(tmp_path):
   (tmp_path / "names.txt").write_text("road\n\n side walk \n")
   found = masks.label_map("names.txt", 255, (), str(tmp_path))
   assert found.names == ("road", "side walk")
-  with pytest.raises(ValueError, match="'no.txt': cannot read .*name of a cla"):
+  with pytest.raises(
+    ValueError, match="'no.txt': cannot be read .*name of a cla"
+  ):
     masks.label_map("no.txt", 255, (), str(tmp_path))
 
 

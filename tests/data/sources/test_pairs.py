@@ -155,7 +155,7 @@ def test_mistakes_of_the_folders(place):
     ({"images": "photos"}, r"images='photos': there is no folder '.*photos'"),
     ({"masks": "labels"}, "masks='labels': there is no folder .*data.masks"),
     ({"image_suffix": "_x"}, "no image of 'images' has a mask in .* nothing"),
-    ({"list_file": "no.txt"}, "list_file='no.txt': cannot read"),
+    ({"list_file": "no.txt"}, "list_file='no.txt': cannot be read"),
     ({"list_file": "empty.txt"}, "empty.txt' names no pair"),
     ({"list_file": "twice.txt"}, "twice.txt' names a pair twice"),
     ({"split": "train"}, r"names 'train'; the source has \['all'\]"),
