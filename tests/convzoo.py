@@ -38,14 +38,19 @@ def option_cases(*families):
   ]
 
 
-def check_options(index, last=lambda taps: taps.get("final", taps["stage4"])):
+def check_options(
+  index,
+  last=lambda taps: taps.get("final", taps["stage4"]),
+  options=OPTIONS,
+):
   """All taps in float64, parameter for parameter as in timm.
 
   Args:
     index: of the case.
     last: taps -> timm's forward_features.
+    options: the file with the case.
   """
-  _, arch, fields, size = CASES[index]
+  _, arch, fields, size = json.loads(str(options["cases"]))[index]
   rng = np.random.Generator(np.random.PCG64(0))
   x = rng.standard_normal((2, 3, *size)).transpose(0, 2, 3, 1)
   with jax.enable_x64(True), native_depthwise():
@@ -61,7 +66,7 @@ def check_options(index, last=lambda taps: taps.get("final", taps["stage4"])):
   assert taps["pooled"].shape[1] == model.num_features
   wanted = {
     k.partition("_")[2]: v
-    for k, v in OPTIONS.items()
+    for k, v in options.items()
     if k.startswith(f"{index}_")
   }
   assert {"stage1", "stage4", "map", "pooled", "logits"} <= set(wanted)
