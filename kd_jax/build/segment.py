@@ -55,7 +55,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
         on_skip=skips.report(source),
       )
 
-    return Judge(student, mesh, batches, views.image_size, views.mirror)
+    return Judge(student, mesh, batches, views.image_size, config.eval.mirror)
 
   task = transfer.Task(
     student=student,

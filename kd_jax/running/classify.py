@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kd_jax.data import examples
+from kd_jax.report import classes, tables
+from kd_jax.report.pictures import mistakes, sheet
 from kd_jax.running import frozen, results, training, transfer
+from kd_jax.transfer import confusion
+from kd_jax.transfer.classify import Predictions
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
 
@@ -38,3 +43,28 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
 
 def _show(plan: Plan, variables: Variables, folder: Path) -> None:
   """Confusions and worst classes of a run, for its part of the report."""
+  names, count = tuple(plan.test.class_names), plan.experiment.pictures.count
+  said = plan.judge.predictions(variables, plan.test)
+  counts = confusion.of(said.predicted, said.label, len(names))
+  judged = classes.Judged(counts, names)
+  tables.keep(folder, "classes", classes.worst_table(judged))
+  sheet.keep(folder, "confusion", classes.matrix(judged))
+  worst = judged.worst(count)
+  rows = mistakes.chosen(said.label, said.predicted, said.confidence, worst)
+  groups = [
+    (names[label], [_mistake(plan, said, row) for row in rows[label]])
+    for label in worst
+    if rows.get(label)
+  ]
+  if groups:
+    sheet.keep(folder, "mistakes", mistakes.draw(groups))
+
+
+def _mistake(plan: Plan, said: Predictions, row: int) -> mistakes.Mistake:
+  """An image that was taken for something else."""
+  record = examples.Decoded(plan.test)[int(said.row[row])]
+  return mistakes.Mistake(
+    image=plan.experiment.inputs.views.eval(record),
+    said=plan.test.class_names[said.predicted[row]],
+    confidence=float(said.confidence[row]),
+  )

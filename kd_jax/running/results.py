@@ -58,9 +58,7 @@ def summed_up(
   }
 
 
-def write(
-  plan: Plan, found: Mapping[str, Any], where: Path, title: str
-) -> None:
+def write(found: Mapping[str, Any], where: Path, title: str) -> None:
   """Prints the table; writes results.json and report.html."""
   if jax.process_index():
     return
@@ -68,10 +66,13 @@ def write(
   print(f"\n{title}\n\n{tables.columns([header, *rows])}\n", flush=True)
   workdir.write(where / FILE, json.dumps(found, indent=2))
   finals = sorted((where / "trials").glob("final_*"))[:_SHOWN]
+  shown = {"Result": (header, rows)}
+  if found["search"]:
+    shown["Choice of the rate"] = _search(found)
   report = page.write_report(
     where,
     title=title,
-    tables={"Result": (header, rows), "Search": _search(found)},
+    tables=shown,
     sections={folder.name: folder for folder in finals},
   )
   print(f"report: {report}", flush=True)

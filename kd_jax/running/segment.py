@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kd_jax.running import results, training, transfer
+from kd_jax.data.augment import crops
+from kd_jax.report import classes, tables
+from kd_jax.report.pictures import masks, sheet
+from kd_jax.running import results, transfer
+from kd_jax.transfer import files
 from kd_jax.transfer.plan import Plan
+from kd_jax.transfer.segment import Example
 from kd_jax.types import Variables
 
 
@@ -26,8 +31,14 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   """
 
   def finish(variables: Variables, folder: Path) -> None:
+    files.save(
+      plan.experiment.student,
+      variables,
+      folder,
+      name=plan.experiment.names.student,
+      classes=plan.test.mask_names,
+    )
     _show(plan, variables, folder)
-    training.export_segmenter(plan.experiment, variables, folder)
 
   outcome = transfer.run(plan, where, finish)
   found = results.summed_up(plan, outcome, {})
@@ -37,3 +48,20 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
 
 def _show(plan: Plan, variables: Variables, folder: Path) -> None:
   """Overlays and classes of a run, for its part of the report."""
+  names = tuple(plan.test.mask_names)
+  counts = plan.judge.counts(variables, plan.test)
+  judged = classes.Judged(counts, names, iou=True)
+  tables.keep(folder, "classes", classes.worst_table(judged))
+  sheet.keep(folder, "classes", classes.bars(judged))
+  examples = plan.judge.examples(
+    variables, plan.test, plan.experiment.pictures.count
+  )
+  if shown := [_segmented(example) for example in examples]:
+    sheet.keep(folder, "masks", masks.draw(shown, names))
+
+
+def _segmented(example: Example) -> masks.Segmented:
+  """All at the size of the mask."""
+  high, wide = example.truth.shape
+  image = crops.resize(example.image, high, wide, interpolation="bilinear")
+  return masks.Segmented(image, example.truth, example.predicted)

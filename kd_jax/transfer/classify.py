@@ -29,11 +29,13 @@ class Predictions(NamedTuple):
   """What a classifier says about every image, in order.
 
   Attributes:
+    row: its place in the source.
     label: what is true.
     predicted: the most likely class.
     confidence: its probability.
   """
 
+  row: Int[np.ndarray, " n"]
   label: Int[np.ndarray, " n"]
   predicted: Int[np.ndarray, " n"]
   confidence: Float[np.ndarray, " n"]
@@ -97,7 +99,9 @@ class Judge:
         batch = mesh_lib.put_batch(local, self.mesh)
         found.append(self._answer(variables, batch))
     *answers, mask = map(np.concatenate, zip(*found, strict=True))
-    return Predictions(*(answer[mask > 0] for answer in answers))
+    kept = np.flatnonzero(mask > 0)
+    rows = _places(len(mask), len(mask) // len(found))
+    return Predictions(rows[kept], *(answer[kept] for answer in answers))
 
   def _logits(self, variables: Variables, batch: Batch) -> Float[Array, "n c"]:
     image = as_unit(batch.image)
@@ -116,3 +120,14 @@ class Judge:
     logits = self._logits(variables, batch)
     likely = jax.nn.softmax(logits).max(-1)
     return batch.label, logits.argmax(-1), likely, batch.mask
+
+
+def _places(rows: int, batch_size: int) -> Int[np.ndarray, " n"]:
+  """Where every row of a pass stands in its source.
+
+  A batch holds one process's rows after the other's, which take turns there.
+  """
+  turns = np.arange(rows).reshape(-1, batch_size)
+  count = jax.process_count()
+  own = turns.reshape(len(turns), -1, count)
+  return own.swapaxes(1, 2).reshape(-1)

@@ -59,6 +59,15 @@ def finished(counts: Counts) -> Matrix:
   return low + (high << 32)
 
 
+def of(
+  prediction: Int[np.ndarray, " n"], label: Int[np.ndarray, " n"], classes: int
+) -> Matrix:
+  """The confusion matrix of answers on the host; labels of -1 are ignored."""
+  known = label >= 0
+  cells = label[known].astype(np.int64) * classes + prediction[known]
+  return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
 def batch_counts(
   prediction: Int[Array, "*shape"], label: Int[Array, "*shape"], classes: int
 ) -> UInt32[Array, "classes classes"]:
