@@ -41,11 +41,13 @@ def fold(
   """Adds up what a stream of batches gives, on the devices.
 
   Results come to the host once, at the end. While the devices work on a batch
-  the next one is read and placed; a third waits, for batches take memory.
+  the next one is read, placed and sent after it; no third one, for batches take
+  memory.
 
   Args:
     step: (total, batch) -> new total: compiled, or made of what is. It may not
-      donate the total.
+      donate the total, of which every device has a whole copy
+      (`mesh.replicated`).
     zero: total of no batch; None if `step` takes it.
     stream: the batches, on the devices; a generator places each when asked.
 

@@ -70,18 +70,21 @@ def probabilities(
   """What a network says about every pixel of the canvases of one scale.
 
   The k-th windows of all images run together, one k after the other: memory
-  does not grow with the number of windows.
+  does not grow with the number of windows. An image that is smaller than a
+  window is moved to the middle of it, and what is said about it back again.
 
   Args:
     apply: the network.
-    view: canvases and windows. Windows lie inside; none may leave the canvas.
+    view: canvases and windows. No window may leave the canvas; those of a side
+      that is smaller than a window start at 0.
     crop: height and width of a window.
     mirror: also look at every window from left to right.
 
   Returns:
     Means over windows, 0 where no window was. Without any, all are 0.
   """
-  image = jnp.asarray(view.image)
+  shift = jnp.maximum(jnp.array(crop) - view.size, 0) // 2
+  image = _moved(jnp.asarray(view.image), shift)
   classes = jax.eval_shape(
     apply, jax.ShapeDtypeStruct((1, *crop, 3), image.dtype)
   ).shape[-1]
@@ -104,7 +107,8 @@ def probabilities(
 
   places = (jnp.swapaxes(view.start, 0, 1), jnp.swapaxes(view.weight, 0, 1))
   (found, count), _ = jax.lax.scan(window, (found, count), places)
-  return jnp.where(count > 0, found / jnp.where(count > 0, count, 1), 0)
+  mean = jnp.where(count > 0, found / jnp.where(count > 0, count, 1), 0)
+  return _moved(mean, -shift)
 
 
 def at_label_size(
@@ -171,6 +175,13 @@ def counted(
   """Adds a batch's predictions to a confusion matrix; padding is left out."""
   real = batch.mask[:, None, None] > 0
   return confusion.add(counts, prediction, jnp.where(real, batch.label, -1))
+
+
+def _moved(
+  canvas: Num[Array, "n h w c"], by: Int[Array, "n 2"]
+) -> Num[Array, "n h w c"]:
+  """Canvases moved down and right; what leaves them comes in opposite."""
+  return jax.vmap(lambda x, d: jnp.roll(x, (d[0], d[1]), (0, 1)))(canvas, by)
 
 
 def _cut(

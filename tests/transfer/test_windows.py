@@ -86,7 +86,8 @@ def view(rng, sizes, canvas, crop):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_one_window_over_the_image_is_the_whole_image(mirror):
   image = np.random.default_rng(0).integers(0, 256, (2, 9, 12, 3), np.uint8)
-  one = View(image, np.zeros((2, 1, 2), int), np.ones((2, 1)), None)
+  size = np.array([(9, 12)] * 2)
+  one = View(image, np.zeros((2, 1, 2), int), np.ones((2, 1)), size)
   found = windows.probabilities(network, one, (9, 12), mirror=mirror)
   for row in range(2):
     wanted = softmaxed(image[row], mirror)
@@ -105,6 +106,27 @@ def test_windows_are_averaged_as_in_a_loop(mirror):
     wanted = slide(*inputs, crop, mirror)
     np.testing.assert_allclose(found[row], wanted, atol=2e-6)
   assert not found[1, 8:].any() and found[1, :8].min() > 0
+
+
+def test_an_image_smaller_than_a_window_lies_in_its_middle():
+  crop = (11, 10)
+  given = view(np.random.default_rng(4), [(6, 17), (14, 5)], (14, 17), crop)
+  run = functools.partial(windows.probabilities, network, mirror=True)
+  found = jax.jit(run, static_argnums=1)(given, crop)
+  borders = (2, 3, 0, 0), (0, 0, 2, 3)
+  for row, border in enumerate(borders):
+    height, width = given.size[row]
+    image = cv2.copyMakeBorder(
+      given.image[row, :height, :width],
+      *border,
+      cv2.BORDER_CONSTANT,
+      value=(124, 124, 124),
+    )
+    inputs = (image, given.start[row], given.weight[row])
+    wanted = slide(*inputs, crop, True)[border[0] :, border[2] :]
+    np.testing.assert_allclose(
+      found[row, :height, :width], wanted[:height, :width], atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (14, 18), (13, 31), (40, 29)])
