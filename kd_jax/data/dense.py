@@ -178,7 +178,8 @@ def _full(d: Dense, both: joint.Pair, draws: Draws) -> joint.Pair:
     both = joint.mirrored(both)
   image, mask = joint.cut(both, d.image_size, draws.down, draws.right)
   # The authors do it before they mirror and crop. Pixels do not meet in it, so
-  # that the result is the same, with fewer of them.
+  # that the result is the same with fewer of them, but for a level of 255 where
+  # OpenCV comes back from HSV.
   colours = photometric.draw(draws.colours, d.photometric)
   image = photometric.distort(image, colours)
   return joint.padded((image, mask), d.image_size, d.fill)

@@ -1,5 +1,8 @@
 """What a visit to a record draws; banks and old runs rely on it."""
 
+import dataclasses
+
+import blocks
 import numpy as np
 import pytest
 
@@ -26,3 +29,16 @@ def test_a_crop_is_drawn_from_seed_epoch_record_and_number(seed, epoch, index):
   np.testing.assert_array_equal(found["image"], wanted["image"])
   assert found["image"].shape == (2, 8, 8, 3) and np.ptp(found["image"]) > 0
   assert (found["image"][0] != found["image"][1]).any()
+
+
+def test_a_mask_has_the_size_of_its_image():
+  @dataclasses.dataclass(frozen=True)
+  class Cut(blocks.Source):
+    def __getitem__(self, index):
+      record = super().__getitem__(index)
+      return {**record, "mask": record["mask"][:-1]}
+
+  assert examples.Decoded(blocks.Source())[0]["mask"].shape == (60, 80)
+  match = r"record 1: its mask has 69x50 pixels, the image 70x50 \(height x"
+  with pytest.raises(ValueError, match=match):
+    examples.Decoded(Cut())[1]

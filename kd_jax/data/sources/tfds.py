@@ -15,6 +15,7 @@ import numpy as np
 
 from kd_jax import interfaces
 from kd_jax.data.formats import tfds_features, tfds_prepared
+from kd_jax.data.formats.masks import LabelMap, decode, label_map
 from kd_jax.data.formats.tfds_records import Records, columns
 from kd_jax.data.sources import splits, subset
 from kd_jax.types import Record
@@ -24,7 +25,10 @@ from kd_jax.types import Record
 class Source(interfaces.DataSource):
   """Records as encoded images, straight from array_record or TFRecord files.
 
-  Only the image and the label of a record are taken from it.
+  Only the image and the label of a record are taken from it, and its mask if
+  that is asked for. Cityscapes for segmentation is Source(
+  'cityscapes/semantic_segmentation', 'train', masks=True, mask_classes=19,
+  mapping='cityscapes').
 
   Attributes:
     dataset: 'imagenet2012', 'voc/2007' or 'my_ds/config:1.0.0'; without a
@@ -44,6 +48,13 @@ class Source(interfaces.DataSource):
       no labels.
     skip_corrupt: an image that cannot be decoded is replaced by another one,
       instead of an error.
+    masks: True reads the class of every pixel too, for segmentation.
+    mask_key: feature that holds it; '' is the image that the data set declares
+      as its target, or the only one of one channel.
+    mask_classes: names of the classes of masks, or a text file with a name per
+      line, or their number; () is what the data set says.
+    ignore: value of pixels without a class; -1 where there is none.
+    mapping: from values to classes, see `formats.masks.label_map`.
 
   Raises:
     ValueError: the data set is unknown, not prepared, or damaged; no such
@@ -61,9 +72,19 @@ class Source(interfaces.DataSource):
   image_key: str = ""
   label_key: str = ""
   skip_corrupt: bool = False
+  masks: bool = False
+  mask_key: str = ""
+  mask_classes: int | str | tuple[str, ...] = ()
+  ignore: int = 255
+  mapping: str | tuple[int, ...] = ()
 
   def __post_init__(self) -> None:
-    _ = self._image_key, self.class_names, self._rows
+    for name in ("mask_classes", "mapping"):
+      value = getattr(self, name)
+      if not isinstance(value, int | str):
+        # Configs hold lists; the dataclass must stay hashable.
+        object.__setattr__(self, name, tuple(value))
+    _ = self._image_key, self.class_names, self._rows, self.mask_names
     # Missing files are found now, not in the middle of an epoch.
     _ = [self._prepared.splits[name].stats for name in self._origins]
 
@@ -137,7 +158,22 @@ class Source(interfaces.DataSource):
 
   @functools.cached_property
   def _image_key(self) -> str:
-    return tfds_features.image_key(self._prepared, self.image_key)
+    mask = self._mask_key if self.masks else ""
+    return tfds_features.image_key(self._prepared, self.image_key, mask)
+
+  @functools.cached_property
+  def _mask_key(self) -> str:
+    return tfds_features.mask_key(self._prepared, self.mask_key)
+
+  @functools.cached_property
+  def _mask_labels(self) -> LabelMap:
+    known = tfds_features.mask_names(self._prepared, self._mask_key)
+    try:
+      return label_map(self.mask_classes or known, self.ignore, self.mapping)
+    except ValueError as error:
+      raise ValueError(
+        f"masks of {self._prepared.name}, mask_classes: {error}"
+      ) from error
 
   @functools.cached_property
   def _label_key(self) -> str:
@@ -156,6 +192,11 @@ class Source(interfaces.DataSource):
   def num_classes(self) -> int:
     """Number of classes of the data set, or 0 where there are no labels."""
     return len(self.class_names)
+
+  @property
+  def mask_names(self) -> tuple[str, ...]:
+    """Names of the classes in masks; () where masks are not asked for."""
+    return self._mask_labels.names if self.masks else ()
 
   @property
   def drawn(self) -> bool:
@@ -215,7 +256,12 @@ class Source(interfaces.DataSource):
     if self.num_classes:
       label = record[self._label_key].int64_list.value[0]
     image = record[self._image_key].bytes_list.value[0]
-    return {"image": image, "label": label, "id": index % len(self)}
+    found = {"image": image, "label": label, "id": index % len(self)}
+    if not self.masks:
+      return found
+    data = record[self._mask_key].bytes_list.value[0]
+    name = f"{self._mask_key} of {self.describe(index)}"
+    return {**found, "mask": self._mask_labels(decode(data, name), name)}
 
 
 def _text(name: np.bytes_) -> str:

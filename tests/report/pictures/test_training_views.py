@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import blocks
 import jax
 import numpy as np
 import photographs
@@ -8,6 +9,7 @@ import sheets
 
 from kd_jax.data import pipeline
 from kd_jax.data.augment import crops
+from kd_jax.data.dense import Dense
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import digits, folder, synthetic
 from kd_jax.report.pictures import training_views
@@ -132,3 +134,12 @@ def test_images_without_labels_have_no_names():
   assert shown.names == ("", "") and shown.views.shape[:2] == (2, 8)
   tall = sheets.pixels(training_views.draw(shown)).shape[0]
   assert tall < 360
+
+
+def test_images_with_masks():
+  source, preprocess = blocks.Source(), Dense(24)
+  look = see(preprocess)
+  shown = training_views.collect(source, preprocess, look, count=4, seed=5)
+  batch = first_batch(source, preprocess, 4)
+  np.testing.assert_allclose(shown.views[:, 0], batch.image / 255, atol=1e-6)
+  assert shown.boxes is None and np.ptp(shown.views) > 0.5

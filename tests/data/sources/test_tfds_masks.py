@@ -1,0 +1,190 @@
+"""Data sets for segmentation, in the forms in which TFDS prepares them."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds_lib
+import tiny_tfds
+from PIL import Image
+
+from kd_jax.data import examples
+from kd_jax.data.sources import tfds
+
+SIDES = (20, 16)
+
+
+def raw(index):
+  """Values 0..4 of a mask, and a row of 255."""
+  rng = np.random.default_rng(index)
+  values = rng.integers(0, 5, SIDES, np.uint8)
+  values[0] = 255
+  return values
+
+
+def encoded(index):
+  file = io.BytesIO()
+  Image.fromarray(raw(index)).save(file, "PNG")
+  return file.getvalue()
+
+
+class _Masked(tfds_lib.core.GeneratorBasedBuilder):
+  VERSION = tfds_lib.core.Version("1.0.0")
+  SUPERVISED = None
+  OTHER = {}
+
+  def _info(self):
+    return tfds_lib.core.DatasetInfo(
+      builder=self,
+      features=tfds_lib.features.FeaturesDict(
+        {
+          self.IMAGE: tfds_lib.features.Image(shape=(None, None, 3)),
+          self.MASK: self.KIND,
+          **self.OTHER,
+        }
+      ),
+      supervised_keys=self.SUPERVISED,
+    )
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self):
+    for index in range(6):
+      other = {"label": index % 3} if self.OTHER else {}
+      image = tiny_tfds.encoded("train", index)
+      yield index, {self.IMAGE: image, self.MASK: encoded(index), **other}
+
+
+class TinyCityscapes(_Masked):
+  """Undeclared; the mask is an image of one channel."""
+
+  IMAGE, MASK = "image_left", "segmentation_label"
+  KIND = tfds_lib.features.Image(shape=(*SIDES, 1))
+
+
+class TinyScenes(_Masked):
+  """As scene_parse150: declared, and nothing says that it has one channel."""
+
+  IMAGE, MASK, SUPERVISED = "image", "annotation", ("image", "annotation")
+  KIND = tfds_lib.features.Image(encoding_format="png")
+
+
+class TinyPets(_Masked):
+  """As oxford_iiit_pet: a label is declared."""
+
+  IMAGE, MASK, SUPERVISED = "image", "segmentation_mask", ("image", "label")
+  KIND = tfds_lib.features.Image(shape=(None, None, 1))
+  OTHER = {"label": tfds_lib.features.ClassLabel(names=tiny_tfds.CLASSES)}
+
+
+class TinyNamed(_Masked):
+  IMAGE, MASK = "image", "mask"
+  KIND = tfds_lib.features.LabeledImage(labels=["a", "b", "c", "d", "e"])
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  place = tmp_path_factory.mktemp("tfds")
+  for cls in (TinyCityscapes, TinyScenes, TinyPets, TinyNamed):
+    tiny_tfds.prepare(cls, place)
+  return str(place)
+
+
+@pytest.fixture
+def make(data_dir, tmp_path, monkeypatch):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "cache"))
+
+  def build(dataset, **fields):
+    fields = {"masks": True, **fields}
+    return tfds.Source(dataset, "train", data_dir=data_dir, **fields)
+
+  return build
+
+
+def check(source, mapping):
+  """Every record against its values; order is that of the images."""
+  images = [tiny_tfds.encoded("train", index) for index in range(6)]
+  table = np.full(256, -1)
+  table[: len(mapping)] = mapping
+  seen = []
+  decoded = examples.Decoded(source)
+  for record in (source[index] for index in range(len(source))):
+    index = images.index(record["image"])
+    assert record["mask"].dtype == np.int16
+    np.testing.assert_array_equal(record["mask"], table[raw(index)])
+    seen.append(index)
+  assert sorted(seen) == list(range(6))
+  assert decoded[0]["image"].shape == (*SIDES, 3)
+
+
+def test_undeclared_masks_of_one_channel(make):
+  names = ("road", "sky")
+  source = make(
+    "tiny_cityscapes", mask_classes=names, mapping=[-1, 0, 1, 1, -1]
+  )
+  assert source.mask_names == names and source.num_classes == 0
+  check(source, [-1, 0, 1, 1, -1])
+  again = pickle.loads(pickle.dumps(source))
+  assert again == source and hash(again) == hash(source)
+  np.testing.assert_array_equal(again[2]["mask"], source[2]["mask"])
+
+
+def test_declared_targets(make):
+  source = make("tiny_scenes", mask_classes=4, mapping="shift")
+  assert source.mask_names == ("0", "1", "2", "3")
+  check(source, [-1, 0, 1, 2, 3])
+
+
+def test_masks_beside_labels(make):
+  fields = {"mask_classes": 4, "mapping": (-1, 0, 1, 2, 3)}
+  source = make("tiny_pets", **fields)
+  assert source.class_names == tiny_tfds.CLASSES
+  check(source, [-1, 0, 1, 2, 3])
+  labels = [record["label"] for record in source]
+  assert source.all_labels() == labels and sorted(labels) == [0, 0, 1, 1, 2, 2]
+  plain = make("tiny_pets", masks=False)
+  assert plain.mask_names == () and "mask" not in plain[0]
+  assert plain.fingerprint == source.fingerprint
+
+
+def test_names_of_the_data_set(make):
+  source = make("tiny_named")
+  assert source.mask_names == ("a", "b", "c", "d", "e")
+  check(source, range(5))
+  assert make("tiny_named", mask_classes=6).mask_names[-1] == "5"
+
+
+@pytest.mark.parametrize(
+  ("fields", "match"),
+  [
+    (
+      {"dataset": "tiny_cityscapes"},
+      "masks of tiny_cityscapes/1.0.0, mask_classes: classes names 0; ",
+    ),
+    (
+      {"dataset": "tiny_named", "mask_key": "label"},
+      r"mask_key='label': tiny_named/1.0.0 has the images \['image', 'mask'\],"
+      r" of which \['mask'\] have one channel; set mask_key",
+    ),
+    (
+      {"dataset": "tiny_cityscapes", "masks": False},
+      "has several: .*; set image_key",
+    ),
+  ],
+)
+def test_mistakes(make, fields, match):
+  with pytest.raises(ValueError, match=match):
+    make(**fields)
+
+
+def test_values_without_a_class_are_named(make):
+  source = make("tiny_scenes", mask_classes=4)
+  match = r"annotation of tiny_scenes/1.0.0/train/0 holds 4; classes are 0\.\.3"
+  with pytest.raises(ValueError, match=match):
+    source[0]
+  colours = make("tiny_pets", mask_key="image", image_key="segmentation_mask",
+                 mask_classes=4)  # fmt: skip
+  with pytest.raises(ValueError, match="JPEG changes labels|RGB, not labels"):
+    colours[0]
