@@ -53,5 +53,6 @@ class Head(base.MapHead):
         x = layers.layer_norm(_EPS, self.dtype, f"norm_{name}")(x)
       fields = {"dtype": self.dtype, "name": f"linear_{name}"}
       found.append(base.conv(x, self.channels, **fields))
-    x = self.conv_norm("fuse", 1)(base.same_size(found), train=train)
+    x = base.same_size(found[::-1])
+    x = self.conv_norm("fuse", 1)(x, train=train)
     return self.classify(x, train)
