@@ -49,7 +49,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
         on_skip=skips.report(source),
       )
 
-    return Judge(student, mesh, batches)
+    return Judge(student, mesh, batches, config.eval.figure)
 
   task = transfer.Task(
     student=student,

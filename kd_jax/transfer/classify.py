@@ -22,6 +22,9 @@ from kd_jax.types import Batch, Variables
 
 Total = tuple[confusion.Counts, Int[Array, ""]]
 
+FIGURES = ("top1", "mean_per_class")
+"""What can count."""
+
 _TOP = 5
 
 
@@ -49,7 +52,10 @@ class Judge:
     student: the network with its classifier.
     mesh: the devices.
     batches: a fresh closeable pass over the evaluation views of a source.
-    figure: see `judge.Judge`.
+    figure: see `judge.Judge`; one of `FIGURES`.
+
+  Raises:
+    ValueError: another figure.
   """
 
   student: nn.Module
@@ -58,6 +64,10 @@ class Judge:
   figure: str = "top1"
 
   def __post_init__(self) -> None:
+    if self.figure not in FIGURES:
+      raise ValueError(
+        f"eval.figure is {self.figure!r}; it can be one of {FIGURES}"
+      )
     # Compiled once, however many runs are judged.
     whole = mesh_lib.replicated(self.mesh)
     for name, function in (
