@@ -11,7 +11,7 @@ import pytest
 import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import main, resolve
-from kd_jax.build import images, training, transfer
+from kd_jax.build import images, segment, training, transfer
 from kd_jax.data.dense import Dense
 from kd_jax.train.views import Mix
 from kd_jax.transfer.classify import Judge
@@ -162,6 +162,22 @@ def test_the_usual_protocol_counts_classes_where_the_paper_does():
 def test_a_figure_that_does_not_count_is_refused():
   with pytest.raises(ValueError, match="eval.figure is 'top5'; .*'top1'"):
     Judge(None, None, None, "top5")
+
+
+@pytest.mark.parametrize(
+  ("variant", "field", "match"),
+  [
+    ("smoke", "aux.name=", "losses.aux is 0.4, .* no auxiliary head"),
+    ("smoke", "losses.aux=0", "aux.name is 'fcn', .* losses.aux is 0"),
+    ("smoke_vit", "head.name=upernet", "tokens .* --config.head.name=light"),
+    ("smoke", "test.size=40", r"0: its image.* 40x40 .*eval_size=\(40, 40\)"),
+    ("smoke", "mix.mixup=0.5", "masks are not mixed"),
+  ],
+)
+def test_segmentations_that_cannot_be(variant, field, match, tmp_path):
+  config = load("voc2012", variant, field)
+  with pytest.raises(ValueError, match=match):
+    segment.plan(config, tmp_path)
 
 
 def test_another_head_keeps_no_field_of_the_former_one():
