@@ -21,7 +21,9 @@ TAP = "pooled"
 
 
 def judged(
-  plan: Plan, batches: Callable[[DataSource], Any]
+  plan: Plan,
+  batches: Callable[[DataSource], Any],
+  apply: Callable[[Array], Taps] | None = None,
 ) -> dict[str, list[float]]:
   """{eval: value of every seed} of the protocol's `evals`.
 
@@ -31,11 +33,13 @@ def judged(
   Args:
     plan: of the transfer.
     batches: a fresh closeable pass over the evaluation views of a source.
+    apply: images -> {`TAP`: features}; None is the network as runs start.
   """
   wanted = plan.protocol.evals
   if not wanted:
     return {}
-  apply, mesh = jax.jit(taps(plan)), plan.experiment.mesh
+  mesh = plan.experiment.mesh
+  apply = apply or jax.jit(taps(plan))
 
   def of(source: DataSource) -> features.Features:
     with batches(source) as stream:
