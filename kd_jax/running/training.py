@@ -147,9 +147,7 @@ def _start(
 ) -> TrainState:
   """The newest checkpoint; without one fresh weights, or `initial`."""
   key, init_key = jax.random.split(jax.random.key(experiment.schedule.seed))
-  params, stats = phases.init_variables(
-    experiment.student, experiment.method, init_key, experiment.specs
-  )
+  params, stats = experiment.fresh(init_key)
   for stretch in job.stretches:
     phases.check_trainable(stretch.phase, params)
     job.transform(stretch)  # refuses what does not fit its length
