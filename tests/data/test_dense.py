@@ -260,7 +260,7 @@ def test_what_else_reads_views_finds_it():
     images = np.concatenate([batch.image for batch in batches])
   for index, image in enumerate(images):
     np.testing.assert_array_equal(image, settings.eval(source[index]))
-  assert images.shape == (10, 24, 24, 3) and len(np.unique(images)) > 2
+  assert images.shape == (10, 24, 24, 3) and np.ptp(images) > 200
   assert cut_of(settings) == Cut(24, "bilinear")
   bank = types.SimpleNamespace(place="bank")
   with pytest.raises(ValueError, match="the bank bank holds .* whole images; "):
