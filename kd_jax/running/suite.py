@@ -9,141 +9,186 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from kd_jax import workdir
+from kd_jax import resolve, workdir
+from kd_jax.build.suite import Cell, Row
 from kd_jax.report import comparison, page, tables
-from kd_jax.running import frozen, results
+from kd_jax.report.run import summary
+from kd_jax.running import frozen, results, training
 from kd_jax.train.views import as_unit
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.protocol import mean_and_error
 from kd_jax.types import Array, Taps
 
 FILE = "results.json"
+Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""row -> column -> what the results.json of a cell holds."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """A student of the table.
+class Table:
+  """What a suite found.
 
   Attributes:
-    title: what to call it.
-    init_from: a run, a file, a folder or a hub name; '' is nothing.
-    student: {'name', 'overrides'} of the network; {} is the transfer's own.
-    trains: as in `Protocol`; '' is the transfer's own.
-    pixels: no network at all: a linear classifier of raw pixels.
+    title: of the page.
+    rows: {student: what to call it}.
+    columns: {transfer: what to call it}.
+    baseline: the row that the others are compared with.
+    cells: what every transfer gave; some may be missing.
   """
 
   title: str
-  init_from: str = ""
-  student: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  trains: str = ""
-  pixels: bool = False
+  rows: Mapping[str, str]
+  columns: Mapping[str, str]
+  baseline: str
+  cells: Cells
 
 
-Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""row -> column -> what its results.json holds."""
-
-
-def pixel_classifier(plan: Plan, where: Path) -> dict[str, Any]:
-  """What a linear classifier of raw pixels reaches on the same images.
+def played(
+  jobs: Mapping[str, Callable[[], object]], least: Mapping[str, float]
+) -> dict[str, tuple[Path, float]]:
+  """Runs what the students come from.
 
   Args:
-    plan: of a classification.
-    where: folder for its results.json.
+    jobs: in this order.
+    least: accuracy on test images of its own task that a run must reach.
+
+  Returns:
+    {name: (folder of the run, seconds)}.
+
+  Raises:
+    ValueError: a run has not learned enough.
   """
-  judge = dataclasses.replace(plan.protocol, evals=("probe",))
-  asked = dataclasses.replace(plan, protocol=judge)
+  found = {}
+  for name, job in jobs.items():
+    summary.say(f"\n--- {name} ---")
+    start = time.monotonic()
+    job()
+    folder = Path(job.args[1])  # type: ignore[attr-defined]
+    found[name] = folder, time.monotonic() - start
+    if name in least:
+      _check(name, training.last_figures(folder), least[name])
+  return found
+
+
+def _check(name: str, figures: Mapping[str, float], least: float) -> None:
+  """Whether a network has learned enough to teach.
+
+  Raises:
+    ValueError: it has not.
+  """
+  found = figures["eval/accuracy"]
+  said = f"{name}: accuracy {100 * found:.1f} % on test images of its own task"
+  summary.say(said)
+  if found < least:
+    raise ValueError(
+      f"{said}, less than the {100 * least:.0f} % asked for: what it would "
+      "teach is worth little. Train it longer or at another rate "
+      f"(config.runs.{name}), or lower --config.least.{name}"
+    )
+
+
+def filled(
+  cells: Sequence[Cell], students: Mapping[str, Row]
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+  """Runs every cell, or reads what it gave."""
+  found: dict[str, dict[str, Mapping[str, Any]]] = {}
+  for cell in cells:
+    row = students[cell.row]
+    known = results.read(cell.folder)
+    if known is None:
+      with workdir.claimed(cell.folder, cell.fields):
+        known = _run(cell, row)
+    found.setdefault(cell.row, {})[cell.column] = known
+    summary.say(_line(f"{row.title}, {cell.column}", known))
+  return found
+
+
+def _run(cell: Cell, row: Row) -> Mapping[str, Any]:
+  summary.say(f"\n--- {row.title}, {cell.column} ---")
+  plan = cell.plan()
+  if row.pixels:
+    return _pixel_classifier(plan, cell.folder)
+  conclude = resolve.symbol("running", cell.fields["task"], "conclude")
+  return conclude(plan, cell.folder)
+
+
+def _pixel_classifier(plan: Plan, where: Path) -> dict[str, Any]:
+  """What a linear classifier of raw pixels reaches on the same images."""
+  protocol = dataclasses.replace(plan.protocol, evals=("probe",))
+  asked = dataclasses.replace(plan, protocol=protocol)
 
   def pixels(image: Array) -> Taps:
     return {frozen.TAP: as_unit(image).reshape(len(image), -1)}
 
   found = frozen.judged(asked, plan.judge.batches, jax.jit(pixels))
-  values = {"figures": {plan.judge.figure: found["probe"]}}
-  workdir.write(where / results.FILE, json.dumps(values))
+  figures = {plan.judge.figure: found["probe"]}
+  values = {"figure": plan.judge.figure, "figures": figures}
+  results.write(values, where)
   return values
 
 
 def concluded(
-  cells: Cells,
-  rows: Mapping[str, Row],
-  columns: Mapping[str, str],
-  baseline: str,
-  seconds: Mapping[str, float],
-  where: Path,
-  *,
-  title: str,
-  sections: Mapping[str, Path],
+  table: Table, runs: Mapping[str, tuple[Path, float]], where: Path
 ) -> dict[str, Any]:
   """Prints the table; writes it as HTML, Markdown, CSV and a chart.
 
   Args:
-    cells: what every transfer gave.
-    rows: the students.
-    columns: {transfer: title}.
-    baseline: the row that the others are compared with.
-    seconds: of every run before the transfers.
+    table: what was found.
+    runs: folder and seconds of what the students come from.
     where: the folder.
-    title: of the page.
-    sections: name -> folder of runs shown on the page.
 
   Returns:
     What results.json holds.
   """
-  values = {
-    rows[row].title: {
-      columns[column]: figure(cell) for column, cell in found.items()
-    }
-    for row, found in cells.items()
+  given = comparison.Comparison(
+    _values(table), table.rows[table.baseline], table.title
+  )
+  rates = {
+    table.rows[row]: {c: cell.get("rate") for c, cell in cells.items()}
+    for row, cells in table.cells.items()
   }
-  names = {columns[c]: _figure_name(cells, c) for c in columns}
-  values = {
-    row: {f"{c} ({names[c]})": v for c, v in found.items()}
-    for row, found in values.items()
-  }
-  given = comparison.Comparison(values, rows[baseline].title, title)
   found = {
-    "baseline": rows[baseline].title,
-    "values": values,
-    "rates": {row: _rates(found) for row, found in cells.items()},
-    "seconds": dict(seconds),
+    "baseline": given.baseline,
+    "values": given.values,
+    "rates": rates,
+    "seconds": {name: seconds for name, (_, seconds) in runs.items()},
   }
-  if jax.process_index() == 0:
-    shown = comparison.write(where, given)
-    workdir.write(where / FILE, json.dumps(found, indent=2))
-    for table in list(shown.values())[:2]:
-      text = tables.columns([table.header, *map(_texts, table.rows)])
-      print(f"\n{table.title}\n\n{text}", flush=True)
-    path = page.write_report(where, title=title, sections=sections)
-    print(f"\nreport: {path}", flush=True)
+  shown = comparison.write(where, given)
+  workdir.write(where / FILE, json.dumps(found, indent=2))
+  for each in list(shown.values())[:2]:
+    rows = [[tables.cell(x) for x in row] for row in each.rows]
+    print(f"\n{each.title}\n\n{tables.columns([each.header, *rows])}")
+  sections = {name: folder for name, (folder, _) in runs.items()}
+  path = page.write_report(where, title=table.title, sections=sections)
+  print(f"\nreport: {path}", flush=True)
   return found
 
 
-def figure(cell: Mapping[str, Any]) -> Sequence[float]:
+def _values(table: Table) -> dict[str, dict[str, Sequence[float]]]:
+  """{title of the row: {title of the column: value of every seed}}."""
+  return {
+    table.rows[row]: {
+      f"{table.columns[column]} ({cell['figure']})": _figure(cell)
+      for column, cell in cells.items()
+    }
+    for row, cells in table.cells.items()
+  }
+
+
+def _figure(cell: Mapping[str, Any]) -> Sequence[float]:
   """The figure that counts, of every seed."""
-  name = cell.get("figure") or next(iter(cell["figures"]))
-  return cell["figures"][name]
+  return cell["figures"][cell["figure"]]
 
 
-def _figure_name(cells: Cells, column: str) -> str:
-  every = [found[column] for found in cells.values() if column in found]
-  return next((cell["figure"] for cell in every if "figure" in cell), "")
-
-
-def _rates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-  return {c: cell["rate"] for c, cell in found.items() if "rate" in cell}
-
-
-def _texts(row: Sequence[Any]) -> list[str]:
-  return [tables.cell(value) for value in row]
-
-
-def line(name: str, cell: Mapping[str, Any]) -> str:
+def _line(name: str, cell: Mapping[str, Any]) -> str:
   """A cell in a few words."""
-  mean, error = mean_and_error(figure(cell))
+  mean, error = mean_and_error(_figure(cell))
   spread = "?" if error is None else f"{100 * error:.1f}"
-  return f"{name}: {100 * mean:.1f} ± {spread} %"
+  return f"{name}: {cell['figure']} {100 * mean:.1f} ± {spread} %"
