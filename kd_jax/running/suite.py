@@ -27,6 +27,7 @@ from kd_jax.transfer.protocol import mean_and_error
 from kd_jax.types import Array, Taps
 
 FILE = "results.json"
+Job = Callable[[Path], object]
 Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """row -> column -> what the results.json of a cell holds."""
 
@@ -51,12 +52,12 @@ class Table:
 
 
 def played(
-  jobs: Mapping[str, Callable[[], object]], least: Mapping[str, float]
+  jobs: Mapping[str, tuple[Job, Path]], least: Mapping[str, float]
 ) -> dict[str, tuple[Path, float]]:
   """Runs what the students come from.
 
   Args:
-    jobs: in this order.
+    jobs: {name: (what runs in a folder, the folder)}, in this order.
     least: accuracy on test images of its own task that a run must reach.
 
   Returns:
@@ -66,11 +67,10 @@ def played(
     ValueError: a run has not learned enough.
   """
   found = {}
-  for name, job in jobs.items():
+  for name, (job, folder) in jobs.items():
     summary.say(f"\n--- {name} ---")
     start = time.monotonic()
-    job()
-    folder = Path(job.args[1])  # type: ignore[attr-defined]
+    job(folder)
     found[name] = folder, time.monotonic() - start
     if name in least:
       _check(name, training.last_figures(folder), least[name])

@@ -45,7 +45,7 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
       if fields.teacher.weights.partition("/")[0] in config.order:
         fields.teacher.weights = str(where / fields.teacher.weights)
       task = resolve.symbol("tasks", fields.task, "run")
-      jobs[name] = functools.partial(task, fields, where / name)
+      jobs[name] = functools.partial(task, fields), where / name
     played = suite.played(jobs, config.least.to_dict())
     table = suite.Table(
       title=config.title,

@@ -32,6 +32,7 @@ from kd_jax.types import (
 )
 
 _LOGITS = {"ce": "logits", "aux": "aux_logits"}
+_HEADS = {"ce": "head", "aux": "aux"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +68,13 @@ class Method(interfaces.Method):
   def phases(self) -> tuple[Phase, ...]:
     """One phase, over all parameters or the heads."""
     whole = self.trains == "network"
+    heads = tuple(f"student/{_HEADS[term]}" for term in self.terms)
     return (
       Phase(
         "segmentation",
         self.losses,
         Needs(student=tuple(_LOGITS[term] for term in self.terms)),
-        trainable=("student",) if whole else ("student/head", "student/aux"),
+        trainable=("student",) if whole else heads,
         frozen=self.unread,
         train_from="stem" if whole else "head",
       ),
