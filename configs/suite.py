@@ -11,8 +11,16 @@ has not learned. At most 15 minutes on 2 CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import common_scenes as on_scenes
 from configs.common import choose
+from configs.common_scenes import (
+  STUDENT,
+  TEACHER,
+  few_labels,
+  few_masks,
+  logits,
+  supervised,
+  unlabelled,
+)
 
 DATA_SETS = (
   "cifar100",
@@ -57,10 +65,10 @@ def demo(config: ConfigDict, *, small: bool) -> None:
   steps, length = (4, 256) if small else (600, 8000)
   tuning, seeds = (2, 2) if small else (150, 5)
   runs = {
-    "teacher": on_scenes.supervised(on_scenes.TEACHER, steps, length),
-    "supervised": on_scenes.supervised(on_scenes.STUDENT, steps, length),
-    "logits": on_scenes.logits(steps, length),
-    "kdep": on_scenes.unlabelled(steps, length),
+    "teacher": supervised(TEACHER, steps, length),
+    "supervised": supervised(STUDENT, steps, length),
+    "logits": logits(steps, length),
+    "kdep": unlabelled(steps, length),
   }
   students = {
     "scratch": {"title": "from scratch"},
@@ -78,9 +86,9 @@ def demo(config: ConfigDict, *, small: bool) -> None:
   config.rows, config.students = tuple(students), ConfigDict(students)
   config.transfers = ConfigDict(
     {
-      "labels5": on_scenes.few_labels(tuning, 5, seeds),
-      "labels20": on_scenes.few_labels(tuning, 20, seeds),
-      "masks50": on_scenes.few_masks(tuning, 50, seeds),
+      "labels5": few_labels(tuning, 5, seeds),
+      "labels20": few_labels(tuning, 20, seeds),
+      "masks50": few_masks(tuning, 50, seeds),
     }
   )
   config.columns = ("labels5", "labels20", "masks50")
