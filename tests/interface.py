@@ -44,6 +44,7 @@ PARTS = {
   "codec": ("codecs", "Codec"),
   "data": ("data.sources", "Source"),
   "evals": ("evals", "evaluate"),
+  "head": ("transfer.heads", "Head"),
   "method": ("methods", "Method"),
   "task": ("tasks", "run"),
   "teacher": ("teachers", "load"),
@@ -70,8 +71,13 @@ def parts():
     for name in resolve.names(floor, symbol):
       what = resolve.symbol(floor, name, symbol)
       own = dataclasses.fields(what) if dataclasses.is_dataclass(what) else ()
-      found[f"{part}/{name}"] = [_field(f) for f in own if f.init]
+      found[f"{part}/{name}"] = [_field(f) for f in own if _settable(f)]
   return found
+
+
+def _settable(field):
+  """Whether it can be given; the last two are every module's own."""
+  return field.init and field.name not in ("parent", "name")
 
 
 def _field(field):
@@ -97,7 +103,7 @@ def options():
     family: [
       _field(f)
       for f in dataclasses.fields(resolve.symbol("models", family, "Model"))
-      if f.init and f.name not in ("parent", "name")
+      if _settable(f)
     ]
     for family in resolve.names("models", "VARIANTS")
   }

@@ -18,6 +18,7 @@ from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.transfer import draws
 from kd_jax.transfer.classify import Judge
 from kd_jax.transfer.plan import Plan
+from kd_jax.types import Variables
 
 
 def plan(config: ConfigDict, where: str | Path) -> Plan:
@@ -56,13 +57,18 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
     views=views,
     method=supervised.Method(trains=wanted.trains),
     judge=judge,
-    initial=networks.initial(config.student.to_dict(), config.init_from),
+    initial=initial(config),
     classes=train.num_classes,
   )
   labels = np.asarray(train.all_labels())
   holdout = wanted.holdout if wanted.searches else 0.0
   parts = draws.parts(train, labels, holdout)
   return transfer.plan(config, Path(where), task, parts, test)
+
+
+def initial(config: ConfigDict) -> Variables:
+  """What the network starts from: weights of the backbone, or nothing."""
+  return networks.initial(config.student.to_dict(), config.init_from)
 
 
 def _student(config: ConfigDict, train: DataSource) -> Backbone:

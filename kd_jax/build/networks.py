@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,25 @@ def initial(student: Mapping[str, Any], init_from: str) -> Variables:
     run if run.is_dir() else init_from,
     **{**overrides, "num_classes": 0},
   )[1]
+
+
+def recipe_of(run: str) -> dict[str, Any]:
+  """{'name', 'overrides'} of the student of a finished run.
+
+  Raises:
+    ValueError: there is no such run, or it has no student.
+  """
+  path = Path(run) / "config.json"
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))["student"]
+  except (OSError, ValueError, KeyError) as error:
+    raise ValueError(
+      f"{run} is no folder of a run ({path}: {error}); name what --workdir was"
+    ) from error
+  overrides = {
+    k: v for k, v in found["overrides"].items() if k != "num_classes"
+  }
+  return {"name": found["name"], "overrides": overrides}
 
 
 def teaching(config: ConfigDict) -> Teaching:

@@ -63,7 +63,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
     views=views,
     method=Method(terms, wanted.trains, segmenter.unread(student)),
     judge=judge,
-    initial=_initial(config),
+    initial=initial(config),
     classes=0,
   )
   holdout = wanted.holdout if wanted.searches else 0.0
@@ -89,7 +89,7 @@ def _head(fields: Mapping[str, Any]) -> MapHead:
   return resolve.build("transfer.heads", "Head", fields)
 
 
-def _initial(config: ConfigDict) -> Variables:
+def initial(config: ConfigDict) -> Variables:
   """What the network starts from: weights of the backbone, or nothing."""
   found = networks.initial(config.student.to_dict(), config.init_from)
   return {kind: {"backbone": tree} for kind, tree in found.items()}

@@ -32,12 +32,13 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   evals = frozen.judged(plan, plan.judge.batches)
 
   def finish(variables: Variables, folder: Path) -> None:
-    _show(plan, variables, folder)
+    if plan.experiment.pictures.count:
+      _show(plan, variables, folder)
     training.export(plan.experiment, variables, folder)
 
   outcome = transfer.run(plan, where, finish)
   found = results.summed_up(plan, outcome, evals)
-  results.write(found, where, f"Classification: {where.name}")
+  results.write(found, where)
   return found
 
 

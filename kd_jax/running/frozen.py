@@ -12,7 +12,6 @@ from kd_jax import resolve, trees
 from kd_jax.evals import features
 from kd_jax.interfaces import DataSource
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train import phases
 from kd_jax.train.views import as_unit
 from kd_jax.transfer.plan import Plan, Trial
 from kd_jax.types import Array, Taps, Variables
@@ -21,7 +20,9 @@ TAP = "pooled"
 
 
 def judged(
-  plan: Plan, batches: Callable[[DataSource], Any]
+  plan: Plan,
+  batches: Callable[[DataSource], Any],
+  apply: Callable[[Array], Taps] | None = None,
 ) -> dict[str, list[float]]:
   """{eval: value of every seed} of the protocol's `evals`.
 
@@ -31,11 +32,13 @@ def judged(
   Args:
     plan: of the transfer.
     batches: a fresh closeable pass over the evaluation views of a source.
+    apply: images -> {`TAP`: features}; None is the network as runs start.
   """
   wanted = plan.protocol.evals
   if not wanted:
     return {}
-  apply, mesh = jax.jit(taps(plan)), plan.experiment.mesh
+  mesh = plan.experiment.mesh
+  apply = apply or jax.jit(taps(plan))
 
   def of(source: DataSource) -> features.Features:
     with batches(source) as stream:
@@ -71,10 +74,7 @@ def taps(plan: Plan) -> Callable[[Array], Taps]:
 def starting_weights(plan: Plan) -> Variables:
   """What the runs start from; an untrained network where that is nothing."""
   experiment = plan.experiment
-  key = jax.random.key(experiment.schedule.seed)
-  params, stats = phases.init_variables(
-    experiment.student, experiment.method, key, experiment.specs
-  )
+  params, stats = experiment.fresh(jax.random.key(experiment.schedule.seed))
   found: Mapping[str, Any] = {
     "params": params["student"],
     "batch_stats": stats["student"],

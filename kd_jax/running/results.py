@@ -58,13 +58,18 @@ def summed_up(
   }
 
 
-def write(found: Mapping[str, Any], where: Path, title: str) -> None:
-  """Prints the table; writes results.json and report.html."""
+def write(found: Mapping[str, Any], where: Path) -> None:
+  """Writes results.json: from now on the transfer counts as finished."""
+  if jax.process_index() == 0:
+    workdir.write(where / FILE, json.dumps(found, indent=2))
+
+
+def show(found: Mapping[str, Any], where: Path, title: str) -> None:
+  """Prints the table, and writes report.html."""
   if jax.process_index():
     return
   header, rows = rows_of(found)
   print(f"\n{title}\n\n{tables.columns([header, *rows])}\n", flush=True)
-  workdir.write(where / FILE, json.dumps(found, indent=2))
   finals = sorted((where / "trials").glob("final_*"))[:_SHOWN]
   shown = {"Result": (header, rows)}
   if found["search"]:

@@ -38,11 +38,12 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
       name=plan.experiment.names.student,
       classes=plan.test.mask_names,
     )
-    _show(plan, variables, folder)
+    if plan.experiment.pictures.count:
+      _show(plan, variables, folder)
 
   outcome = transfer.run(plan, where, finish)
   found = results.summed_up(plan, outcome, {})
-  results.write(found, where, f"Segmentation: {where.name}")
+  results.write(found, where)
   return found
 
 

@@ -27,7 +27,9 @@ from kd_jax.transfer.plan import variables_of
 from kd_jax.types import Artifact, TrainState, Variables
 
 
-def fit(experiment: Experiment, where: Path) -> TrainState:
+def fit(
+  experiment: Experiment, where: Path, *, brief: bool = False
+) -> TrainState:
   """Trains, or goes on, in the folder `where`.
 
   It ends with checkpoints/, metrics.jsonl and TensorBoard files, and what the
@@ -36,6 +38,7 @@ def fit(experiment: Experiment, where: Path) -> TrainState:
   Args:
     experiment: what is run.
     where: its folder.
+    brief: one of many runs, of which people are told less.
 
   Raises:
     ValueError: what only shows once images are read.
@@ -56,7 +59,7 @@ def fit(experiment: Experiment, where: Path) -> TrainState:
     )
     job = _job(experiment, inputs, artifact)
     state = _start(experiment, job, checkpoints)
-    return _train(job, checkpoints, state, where)
+    return _train(job, checkpoints, state, where, brief)
 
 
 def host_variables(experiment: Experiment, state: TrainState) -> Variables:
@@ -147,9 +150,7 @@ def _start(
 ) -> TrainState:
   """The newest checkpoint; without one fresh weights, or `initial`."""
   key, init_key = jax.random.split(jax.random.key(experiment.schedule.seed))
-  params, stats = phases.init_variables(
-    experiment.student, experiment.method, init_key, experiment.specs
-  )
+  params, stats = experiment.fresh(init_key)
   for stretch in job.stretches:
     phases.check_trainable(stretch.phase, params)
     job.transform(stretch)  # refuses what does not fit its length
@@ -181,10 +182,15 @@ def _train(
   checkpoints: checkpoints_lib.Checkpoints,
   state: TrainState,
   where: Path,
+  brief: bool,
 ) -> TrainState:
   first, active = int(state.step), jax.process_index() == 0
   progress = Progress(
-    job.total_steps, start_step=first, label=where.name, active=active
+    job.total_steps,
+    start_step=first,
+    label=where.name,
+    active=active,
+    brief=brief,
   )
   with metrics.Writer(where, start_step=first, active=active) as writer:
     try:

@@ -151,7 +151,7 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
   path = where / RESULT
   if not path.exists():
     start = time.monotonic()
-    state = training.fit(plan.of(trial), where)
+    state = training.fit(plan.of(trial), where, brief=True)
     if not trial.search:
       finish(training.host_variables(plan.experiment, state), where)
     if jax.process_index() == 0:

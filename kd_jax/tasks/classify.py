@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import workdir
 from kd_jax.build import classify as build
-from kd_jax.running import classify, transfer
+from kd_jax.running import classify, results, transfer
 
 
 def run(config: ConfigDict, where: str | Path) -> dict[str, Any] | None:
@@ -31,4 +31,6 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any] | None:
     plan = build.plan(config, where)
     if not transfer.announce(plan, where, dry=config.dry_run):
       return None
-    return classify.conclude(plan, where)
+    found = classify.conclude(plan, where)
+    results.show(found, where, f"Classification: {where.name}")
+    return found

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
+from kd_jax.train import phases
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
-from kd_jax.train.step import Settings, Step
+from kd_jax.train.step import Settings
 from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Frozen, Specs, TrainState, Variables
@@ -117,4 +119,15 @@ class Experiment:
   pictures: Pictures
   initial: Variables
   rate: float | None = None
-  programs: dict[int, Step] = dataclasses.field(default_factory=dict)
+  programs: dict[str, Callable[..., Any]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  def fresh(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fresh (params, stats), see `phases.init_variables`."""
+    if "init" not in self.programs:
+      self.programs["init"] = phases.initialiser(
+        self.student, self.method, self.specs
+      )
+    found = self.programs["init"](*jax.random.split(key))
+    return phases.parted(*found)

@@ -55,8 +55,8 @@ class Job:
     evaluate: (state, frozen) -> {name: value}.
     batch_size: global.
     log_every, eval_every, save_every: steps; 0 is only at the end.
-    programs: compiled steps by first step of their stretch; jobs that differ
-      only in data, weights, seed or rate may share them.
+    programs: compiled functions by name; jobs that differ only in data,
+      weights, seed or rate may share them.
   """
 
   student: nn.Module
@@ -72,7 +72,9 @@ class Job:
   log_every: int
   eval_every: int
   save_every: int
-  programs: dict[int, step_lib.Step] = dataclasses.field(default_factory=dict)
+  programs: dict[str, Callable[..., Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def mesh(self) -> jax.sharding.Mesh:
@@ -100,15 +102,16 @@ class Job:
 
   def step(self, stretch: Stretch) -> step_lib.Step:
     """The train step of a stretch, compiled at its first call."""
-    if stretch.start not in self.programs:
-      self.programs[stretch.start] = step_lib.make_train_step(
+    name = f"step from {stretch.start}"
+    if name not in self.programs:
+      self.programs[name] = step_lib.make_train_step(
         self.student,
         self.source,
         stretch.phase,
         self.transform(stretch),
         self.settings,
       )
-    return self.programs[stretch.start]
+    return self.programs[name]
 
   def stretch_at(self, step: int) -> Stretch:
     """The stretch that the state after `step` updates belongs to."""

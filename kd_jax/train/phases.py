@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -188,11 +189,18 @@ def init_variables(
   student: nn.Module, method: Method, key: Array, specs: tuple[Specs, Specs]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Fresh (params, stats), each {'student': ..., 'method': ...}."""
-  student_key, method_key = jax.random.split(key)
-  image = jnp.zeros((1, *student.example_size, 3))
+  return parted(*initialiser(student, method, specs)(*jax.random.split(key)))
 
-  # Low optimization: the program runs once, compiling is all its cost.
-  options = {"xla_backend_optimization_level": 0}
+
+Initialiser = Callable[[Array, Array], tuple[Variables, Variables]]
+"""(key of the student, key of the method) -> variables of both."""
+
+
+def initialiser(
+  student: nn.Module, method: Method, specs: tuple[Specs, Specs]
+) -> Initialiser:
+  """What makes fresh variables, compiled."""
+  image = jnp.zeros((1, *student.example_size, 3))
 
   @jax.jit
   def init(
@@ -201,11 +209,20 @@ def init_variables(
     variables = student.init(student_key, image, train=False)
     return variables, dict(method.init(method_key, *specs))
 
-  keys = (student_key, method_key)
-  variables, own = init.lower(*keys).compile(options)(*keys)
-  params = {"student": variables["params"]}
+  # Low optimization: the program runs once or few times, compiling is all its
+  # cost.
+  options = {"xla_backend_optimization_level": 0}
+  keys = tuple(jax.random.split(jax.random.key(0)))
+  return init.lower(*keys).compile(options)
+
+
+def parted(
+  variables: Variables, own: Variables
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(params, stats) of what an `Initialiser` returns."""
+  params, rest = {"student": variables["params"]}, dict(own)
   # An empty branch would vanish in the first update and change the tree.
   if own.get("params"):
     params["method"] = own["params"]
-  own.pop("params", None)
-  return params, {"student": variables.get("batch_stats", {}), "method": own}
+  rest.pop("params", None)
+  return params, {"student": variables.get("batch_stats", {}), "method": rest}

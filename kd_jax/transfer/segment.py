@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from kd_jax.types import (
 )
 
 _LOGITS = {"ce": "logits", "aux": "aux_logits"}
+_HEADS = {"ce": "head", "aux": "aux"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +68,13 @@ class Method(interfaces.Method):
   def phases(self) -> tuple[Phase, ...]:
     """One phase, over all parameters or the heads."""
     whole = self.trains == "network"
+    heads = tuple(f"student/{_HEADS[term]}" for term in self.terms)
     return (
       Phase(
         "segmentation",
         self.losses,
         Needs(student=tuple(_LOGITS[term] for term in self.terms)),
-        trainable=("student",) if whole else ("student/head", "student/aux"),
+        trainable=("student",) if whole else heads,
         frozen=self.unread,
         train_from="stem" if whole else "head",
       ),
@@ -160,14 +163,16 @@ class Judge:
   ) -> Iterator[Example]:
     """The first `count` images; on one process, for it needs whole images."""
     with self.batches(source) as stream:
-      for local in stream:
-        batch = mesh_lib.put_batch(local, self.mesh)
-        said = np.asarray(self._answer(variables, batch))
-        for row in np.flatnonzero(local.mask > 0):
-          if not count:
-            return
-          count -= 1
-          yield _example(local, said, row)
+      yield from itertools.islice(self._said(variables, stream), count)
+
+  def _said(
+    self, variables: Variables, stream: Iterable[DenseBatch]
+  ) -> Iterator[Example]:
+    for local in stream:
+      batch = mesh_lib.put_batch(local, self.mesh)
+      said = np.asarray(self._answer(variables, batch))
+      for row in np.flatnonzero(local.mask > 0):
+        yield _example(local, said, row)
 
   def _logits(
     self, variables: Variables, image: Num[Array, "n h w 3"]

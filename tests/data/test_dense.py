@@ -1,15 +1,19 @@
 import dataclasses
+import types
 
 import blocks
 import cv2
 import numpy as np
 import pytest
 
+from kd_jax import resolve
 from kd_jax.data import dense as dense_lib
 from kd_jax.data import pipeline
 from kd_jax.data.augment import joint, photometric
+from kd_jax.data.bank import compatibility
 from kd_jax.data.dense import Dense
 from kd_jax.data.sources import digits
+from kd_jax.train.views import Cut, cut_of
 
 GEOMETRY = {"photometric": 0.0, "blur_prob": 0.0}
 STILL = {**GEOMETRY, "rotate_prob": 0.0, "hflip": 0.0}
@@ -242,3 +246,22 @@ def test_records_without_masks_are_refused():
 def test_mistakes(fields, match):
   with pytest.raises(ValueError, match=match):
     Dense(**fields)
+
+
+def test_what_else_reads_views_finds_it():
+  settings = resolve.construct(
+    Dense,
+    {"image_size": 24, "scale": [0.5, 1.0], "eval_size": []},
+    "preprocess",
+  )
+  assert settings == Dense(24, scale=(0.5, 1.0)) and hash(settings)
+  source = blocks.Source()
+  with pipeline.eval_batches(source, settings, batch_size=5) as batches:
+    images = np.concatenate([batch.image for batch in batches])
+  for index, image in enumerate(images):
+    np.testing.assert_array_equal(image, settings.eval(source[index]))
+  assert images.shape == (10, 24, 24, 3) and np.ptp(images) > 200
+  assert cut_of(settings) == Cut(24, "bilinear")
+  bank = types.SimpleNamespace(place="bank")
+  with pytest.raises(ValueError, match="the bank bank holds .* whole images; "):
+    compatibility.check(bank, settings, source)

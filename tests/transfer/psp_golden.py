@@ -109,11 +109,11 @@ def thinned(x: Any, stride: int) -> np.ndarray:
   return np.asarray(x).transpose(0, 3, 1, 2).reshape(-1)[::stride]
 
 
-def cross_entropy(logits: Any, label: np.ndarray) -> Any:
+def cross_entropy(logits: Any, label: Any) -> Any:
   """Mean over the pixels that are not ignored."""
   logits = logits - logits.max(-1, keepdims=True)
   log_p = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
-  picked = jnp.take_along_axis(log_p, np.maximum(label, 0)[..., None], -1)
+  picked = jnp.take_along_axis(log_p, jnp.maximum(label, 0)[..., None], -1)
   return -jnp.where(label >= 0, picked[..., 0], 0).sum() / (label >= 0).sum()
 
 

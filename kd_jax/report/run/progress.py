@@ -30,6 +30,7 @@ class Progress:
     active: bool = True,
     stream: TextIO | None = None,
     every_s: float = 30.0,
+    brief: bool = False,
   ):
     """Shows nothing yet.
 
@@ -40,12 +41,14 @@ class Progress:
       active: false on all processes but the first; then nothing is shown.
       stream: where to; standard error if None.
       every_s: least time between two plain lines, in seconds.
+      brief: no plain lines for the first and the last step: one of many runs.
     """
     self._active = active
     self._total, self._label, self._every_s = total_steps, label, every_s
     self._stream = sys.stderr if stream is None else stream
     self._first: tuple[int, float] | None = None
-    self._shown = -math.inf
+    self._brief = brief
+    self._shown = time.monotonic() if brief else -math.inf
     self._bar: tqdm.tqdm | None = None
     if active and _is_terminal(self._stream):
       self._bar = tqdm.tqdm(
@@ -85,10 +88,13 @@ class Progress:
     if self._bar is not None:
       self._bar.set_postfix_str(", ".join(shown), refresh=False)
       self._bar.update(step - self._bar.n)
-    elif now - self._shown >= self._every_s or step == self._total:
+    elif now - self._shown >= self._every_s or self._ends(step):
       self._shown = now
       head = f"{self._label} " if self._label else ""
       self.write(f"{head}step {step}/{self._total}  " + "  ".join(shown))
+
+  def _ends(self, step: int) -> bool:
+    return step == self._total and not self._brief
 
   def write(self, text: str) -> None:
     """Prints `text` on lines of its own, above the bar."""

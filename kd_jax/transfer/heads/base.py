@@ -93,9 +93,11 @@ class MapHead(nn.Module):
     x = drop(x, deterministic=not train)
     return conv(x, self.num_classes, dtype=self.dtype, name="classifier")
 
-  def conv_norm(self, name: str, size: int, act: str = "relu") -> ConvNorm:
-    """A `ConvNorm` with `self.channels` outputs."""
-    return ConvNorm(self.channels, size, act, self.dtype, name=name)
+  def conv_norm(
+    self, name: str, features: int, size: int, act: str = "relu"
+  ) -> ConvNorm:
+    """A `ConvNorm` in the dtype of the head."""
+    return ConvNorm(features, size, act, self.dtype, name=name)
 
 
 class PyramidHead(MapHead):
@@ -225,11 +227,11 @@ def conv(
 
 
 def same_size(
-  found: Sequence[Float[Array, "n _ _ _"]], *, align_corners: bool = False
+  found: Sequence[Float[Array, "n _ _ _"]],
 ) -> Float[Array, "n h w d"]:
-  """Maps side by side, at the size of the largest."""
+  """Maps side by side, at the size of the largest, corners not aligned."""
   size = max(x.shape[1:3] for x in found)
-  resized = [maps.resize(x, size, align_corners=align_corners) for x in found]
+  resized = [maps.resize(x, size, align_corners=False) for x in found]
   return jnp.concatenate(resized, -1)
 
 

@@ -42,5 +42,7 @@ class Head(base.MapHead):
   ) -> Float[Array, "n h w classes"]:
     """See `base.MapHead`; parameters `conv1` and `classifier`."""
     x = base.map_of(self.tap, taps)
-    x = self.conv_norm("conv1", 3, self.act_layer)(x, train=train)
+    x = self.conv_norm("conv1", self.channels, 3, self.act_layer)(
+      x, train=train
+    )
     return self.classify(x, train)

@@ -54,5 +54,5 @@ class Head(base.MapHead):
       fields = {"dtype": self.dtype, "name": f"linear_{name}"}
       found.append(base.conv(x, self.channels, **fields))
     x = base.same_size(found[::-1])
-    x = self.conv_norm("fuse", 1)(x, train=train)
+    x = self.conv_norm("fuse", self.channels, 1)(x, train=train)
     return self.classify(x, train)

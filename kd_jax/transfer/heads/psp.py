@@ -50,5 +50,7 @@ class Head(base.MapHead):
       self.bins, share, self.act_layer, dtype=self.dtype, name="ppm"
     )
     x = ppm(x, train=train)
-    x = self.conv_norm("bottleneck", 3, self.act_layer)(x, train=train)
+    x = self.conv_norm("bottleneck", self.channels, 3, self.act_layer)(
+      x, train=train
+    )
     return self.classify(x, train)

@@ -54,15 +54,19 @@ class Head(base.PyramidHead):
       name="ppm",
     )
     top = ppm(found[-1], train=train)
-    top = self.conv_norm("bottleneck", 3)(top, train=train)
+    top = self.conv_norm("bottleneck", self.channels, 3)(top, train=train)
     pyramid = [top]
     for name, x in zip(base.PYRAMID[-2::-1], found[-2::-1], strict=True):
-      lateral = self.conv_norm(f"lateral_{name}", 1)(x, train=train)
+      lateral = self.conv_norm(f"lateral_{name}", self.channels, 1)(
+        x, train=train
+      )
       size = lateral.shape[1:3]
       top = lateral + maps.resize(top, size, align_corners=False)
-      pyramid.append(self.conv_norm(f"fpn_{name}", 3)(top, train=train))
+      pyramid.append(
+        self.conv_norm(f"fpn_{name}", self.channels, 3)(top, train=train)
+      )
     x = base.same_size(pyramid[::-1])
-    x = self.conv_norm("fuse", 3)(x, train=train)
+    x = self.conv_norm("fuse", self.channels, 3)(x, train=train)
     return self.classify(x, train)
 
   def _input(self, name: str, taps: Taps) -> Array:
