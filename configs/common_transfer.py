@@ -13,7 +13,7 @@ VIT = "vit_small_patch16_224"
 # Networks of a few channels, for `:smoke`.
 TINY = {
   RESNET: {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8), "stem_width": 8},
-  MOBILENET: {"channel_multiplier": 0.1},
+  MOBILENET: {"channel_multiplier": 0.1, "depth_multiplier": 0.1},
   VIT: {
     "embed_dim": 24,
     "depth": 4,

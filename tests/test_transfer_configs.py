@@ -13,6 +13,7 @@ from kd_jax import config as config_lib
 from kd_jax import main, resolve
 from kd_jax.build import images, segment, training, transfer
 from kd_jax.data.dense import Dense
+from kd_jax.data.sources import folder
 from kd_jax.train.views import Mix
 from kd_jax.transfer.classify import Judge
 
@@ -207,7 +208,27 @@ def test_smoke_runs_to_results_and_a_report(run, tmp_path):
   finals = list((tmp_path / "trials").glob("final_*"))
   tried = len(rates) if "paper" in variant else 1
   assert len(finals) == seeds * tried
-  for folder in finals:
-    assert (folder / "student" / "model.safetensors").exists()
-    assert (folder / "heads").exists() == (config.task == "segment")
+  for final in finals:
+    assert (final / "student" / "model.safetensors").exists()
+    assert (final / "heads").exists() == (config.task == "segment")
   assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_lines_that_split_caltech(tmp_path, monkeypatch):
+  for name, count in (("001.ak47", 98), ("002.flag", 61)):
+    (tmp_path / "256_ObjectCategories" / name).mkdir(parents=True)
+    for i in range(count):
+      place = tmp_path / "256_ObjectCategories" / name / f"{i:04}.jpg"
+      place.write_bytes(b"")
+  (place.parent / "RENAME2").write_bytes(b"")  # as there is one
+  text = (ROOT / "docs" / "transfer.md").read_text()
+  lines = re.search(r"<<'EOF'\n(.*256_Object.*?)EOF\n", text, re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  exec(lines[1], {})
+  train, test = (
+    folder.Source(load("caltech256")[part].dir) for part in ("data", "test")
+  )
+  assert (len(train), len(test)) == (120, 39)
+  assert train.class_names == test.class_names == ("001.ak47", "002.flag")
+  assert list(train.ids())[0] == "001.ak47/0000.jpg"
+  assert list(test.ids())[-1] == "002.flag/0060.jpg"
