@@ -42,6 +42,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
   _check_mix(config.mix.to_dict())
+  _check_fields(config, wanted.evals)
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
     def batches(source: DataSource) -> Stream[windows.DenseBatch]:
@@ -105,6 +106,20 @@ def _check_masks(train: DataSource, test: DataSource) -> None:
       f"the masks of config.data have {len(train.mask_names)} classes and "
       f"those of config.test {len(test.mask_names)}, or other names; they "
       "must be the same, in the same order"
+    )
+
+
+def _check_fields(config: ConfigDict, evals: tuple[str, ...]) -> None:
+  """Whether no field is set that has no effect, or lacks its other half."""
+  if evals:
+    raise ValueError(
+      f"transfer.evals is {evals}; they read one feature and one label per "
+      "image, which segmentation has not. Set --config.transfer.evals=()"
+    )
+  if config.aux.name and not config.losses.get("aux", 0.0):
+    raise ValueError(
+      f"aux.name is {config.aux.name!r}, and no loss trains that head; set "
+      "--config.losses.aux, 0.4 for instance, or --config.aux.name=''"
     )
 
 
