@@ -42,9 +42,9 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   """
   module = _find(floor, name, symbol)
   if module is None:
-    path = floor.split(".")
+    path, part = floor.split("."), _part(floor)
     raise ValueError(
-      f"{_part(floor)} has no {name!r}; it has {near(name, names(floor, symbol))}. A "
+      f"{part} has no {name!r}; it has {near(name, names(floor, symbol))}. A "
       f"new one is a file {'/'.join(('kd_jax', *path, name))}.py that defines "
       f"{symbol}."
     )

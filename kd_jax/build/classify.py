@@ -36,6 +36,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   _check_classes(train, test)
   student, wanted = _student(config, train), transfer.protocol(config)
   _check_evals(wanted.evals)
+  terms = tuple(name for name, weight in config.losses.items() if weight)
   views = images.preprocess(config.preprocess.to_dict())
   limit = config.eval.limit or None
 
@@ -56,7 +57,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   task = transfer.Task(
     student=student,
     views=views,
-    method=supervised.Method(trains=wanted.trains),
+    method=supervised.Method(terms, wanted.trains),
     judge=judge,
     initial=networks.initial(config.student.to_dict(), config.init_from),
     classes=train.num_classes,
