@@ -33,7 +33,7 @@ from kd_jax.report.run import throughput
 from kd_jax.tasks import pretrain, quickstart
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment
-from kd_jax.transfer.classify import Finetune
+from kd_jax.transfer.finetune import Finetune
 from kd_jax.types import Batch
 
 DRAWS = 10  # of the labelled images
