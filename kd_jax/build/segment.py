@@ -42,6 +42,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
   _check_mix(config.mix.to_dict())
+  _check_evals(wanted.evals)
   _check_aux(config.aux.name, config.losses.get("aux", 0.0))
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
@@ -122,6 +123,15 @@ def _check_aux(name: str, weight: float) -> None:
     raise ValueError(
       f"losses.aux is {weight}, and there is no auxiliary head. Set "
       "--config.losses.aux=0 or --config.aux.name=fcn"
+    )
+
+
+def _check_evals(evals: tuple[str, ...]) -> None:
+  """Whether none of them is asked for."""
+  if evals:
+    raise ValueError(
+      f"transfer.evals is {evals}; they read one feature and one label per "
+      "image, which segmentation has not. Set --config.transfer.evals=()"
     )
 
 

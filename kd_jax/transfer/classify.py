@@ -18,6 +18,7 @@ from kd_jax.train import evaluate
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
+from kd_jax.transfer.judge import on_devices
 from kd_jax.types import Batch, Variables
 
 Total = tuple[confusion.Counts, Int[Array, ""]]
@@ -87,6 +88,8 @@ class Judge:
     """
     classes = self.student.num_classes
     zero = confusion.zero(classes), jnp.zeros((), jnp.int32)
+    zero = mesh_lib.place(zero, self.mesh)
+    variables = on_devices(variables, self.mesh)
     with self.batches(source) as stream:
       counts, within = evaluate.fold(
         lambda total, batch: self._count(total, variables, batch),
@@ -103,10 +106,13 @@ class Judge:
     self, variables: Variables, source: DataSource
   ) -> Predictions:
     """What the network says about every readable image."""
-    found = []
+    variables = on_devices(variables, self.mesh)
+    found: list[tuple[Array, ...]] = []
     with self.batches(source) as stream:
       for local in stream:
         batch = mesh_lib.put_batch(local, self.mesh)
+        # Batches take memory: no third one while two are under way.
+        jax.block_until_ready(found[-1:])
         found.append(self._answer(variables, batch))
     *answers, mask = map(np.concatenate, zip(*found, strict=True))
     kept = np.flatnonzero(mask > 0)
