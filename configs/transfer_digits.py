@@ -6,8 +6,9 @@ Start: a run of the quickstart (above; runs/quickstart/supervised likewise), any
   network of the same fields, or nothing: from scratch.
 Variants: `:all` (all labels), `:probe` (only the classifier is trained),
   `:smoke` and so on (seconds).
-Data: 1437 training images of 8 pixels and 360 for test, with the package; here
-  the digits 5 to 9, which the quickstart's teacher has not seen.
+Data: real digits of 8 pixels, enlarged to 32, with the package; of its 1437
+  training and 360 test images those of 5 to 9, which the quickstart's teacher
+  has not learned.
 
 Protocol: 5 labelled images of each class, drawn anew for each of 5 seeds; the
   rate is one of three, chosen on 30 % of the training images, which no run then

@@ -64,7 +64,7 @@ def test_fields_of_both(variant, field, message, tmp_path, capsys):
     ("test.classes=(1,2)", r"config.data has 10 classes and config.test 2; "),
     ("data.split=train[:7]", r"3 of 10 classes have no .*\['7', '8', '9'\]"),
     ("batch_size=41", r"batch_size is 41, and a run has 40 labelled.*size=40"),
-    ("transfer.shots=17", "per_class=17 is more than 10 classes have"),
+    ("transfer.shots=17", "transfer.shots=17, .* than 10 classes have"),
     ("student.overrides.num_classes=9", "num_classes is 9, .* have 10 classes"),
     ("transfer.evals=('svm',)", "evals has no 'svm'.*'knn'"),
     ("transfer.evals=('top1',)", "'top1', which judges a classifier"),
@@ -93,7 +93,8 @@ def test_classification(field, message, tmp_path, capsys):
     (("mix.mixup=0.2",), "mix.mixup is 0.2; masks are not mixed. Set"),
     (("mix.smoothing=0.1",), "mix.smoothing is 0.1; masks are not mixed"),
     (("transfer.evals=('knn',)",), r"transfer.evals is \('knn',\); .*evals=()"),
-    (("losses.aux=0.4",), r"taps \['aux_logits'\]"),
+    (("losses.aux=0.4",), "losses.aux is 0.4, .* no auxiliary head. Set"),
+    (("aux.name=fcn",), "aux.name is 'fcn', .* losses.aux is 0. Set"),
     (("preprocess.augment=shift",), "preprocess.augment='shift'; for segmen"),
   ],
 )
