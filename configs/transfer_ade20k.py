@@ -43,7 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     for part in ("training", "validation")
   )
-  return paper_segmentation(
+  config = paper_segmentation(
     variant,
     data,
     {"long_side": 512, "label_size": (2048, 2048)},
@@ -52,3 +52,6 @@ def get_config(variant: str = "") -> ConfigDict:
     aux=(0.4, 0.0),
     every=10,
   )
+  with config.unlocked():  # 150 classes in 2048 x 2048 pixels are 2.5 GB
+    config.eval.batch_size = 4
+  return config

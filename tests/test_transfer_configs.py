@@ -11,11 +11,10 @@ import pytest
 import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import main, resolve
-from kd_jax.build import images, segment, training, transfer
+from kd_jax.build import classify, images, segment, training, transfer
 from kd_jax.data.dense import Dense
 from kd_jax.data.sources import folder
 from kd_jax.train.views import Mix
-from kd_jax.transfer.classify import Judge
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("transfer_*.py"))
@@ -160,9 +159,20 @@ def test_the_usual_protocol_counts_classes_where_the_paper_does():
     assert config.eval.figure == figure and config.optim.nesterov
 
 
-def test_a_figure_that_does_not_count_is_refused():
-  with pytest.raises(ValueError, match="eval.figure is 'top5'; .*'top1'"):
-    Judge(None, None, None, "top5")
+@pytest.mark.parametrize(
+  ("name", "field", "match"),
+  [
+    ("dtd", "eval.figure=top5", "eval.figure is 'top5'; .*'top1'"),
+    ("dtd", "test.num_classes=5", r"4 classes .* 5; .* \['4'\]"),
+    ("dtd", "transfer.holdout=0.8", "a run has 8 labelled .*batch_size=8"),
+    ("digits", "transfer.shots=1000", "transfer.shots=1000, .* lower it to 97"),
+  ],
+)
+def test_classifications_that_cannot_be(name, field, match, tmp_path):
+  more = ("batch_size=16",) if name == "dtd" else ()
+  config = load(name, "smoke", field, *more)
+  with pytest.raises(ValueError, match=match):
+    classify.plan(config, tmp_path)
 
 
 @pytest.mark.parametrize(
