@@ -7,9 +7,8 @@ state, loss terms, metrics, checks of gradients and the rate as an argument.
 'bare' is what one would write with flax and optax: a jitted function of
 parameters, batch statistics and optimizer state, forward, backward, update. The
 first losses and the weights after two steps have to agree. Then both run in
-turns. The batch already lies on the device: no input pipeline is timed. 'wall'
-and 'cpu' are medians over the rounds of the ratio of a round, 'cpu' of the
-process time of all threads.
+turns. The batch already lies on the device: no input pipeline is timed. Both
+ratios are medians over the rounds; 'cpu' is the process time of all threads.
 
 FIGURES
 """
@@ -160,44 +159,18 @@ def trainer(work: Work) -> Side:
 
 def bare(work: Work) -> Side:
   """The same with nothing but flax and optax."""
-  model, stats = work.model, work.variables.get("batch_stats", {})
-  rate = optax.polynomial_schedule(OPTIM.lr, 0.0, OPTIM.power, STEPS)
-  tx = optax.chain(
-    optax.add_decayed_weights(OPTIM.weight_decay),
-    optax.sgd(rate, OPTIM.momentum),
-  )
-  frozen = {path.removeprefix("student/") for path in _unread(work)}
-  labels = trees.unflatten(
-    {
-      path: "fixed" if path in frozen else "trained"
-      for path in trees.flatten(work.variables["params"])
-    }
-  )
-  tx = optax.multi_transform(
-    {"trained": tx, "fixed": optax.set_to_zero()}, labels
-  )
+  tx, step = _bare_optimizer(work), _bare_step(work.model)
 
-  def loss(params: Any, stats: Any, image: Any, label: Any) -> Any:
-    taps, updated = model.apply(
-      {"params": params, "batch_stats": stats},
-      as_unit(image),
-      train=True,
-      mutable=["batch_stats"],
-    )
-    logits = taps["logits"]
-    rows = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    return rows.mean(), updated.get("batch_stats", {})
-
-  def step(state: Any, image: Any, label: Any) -> Any:
+  def update(state: Any, image: Any, label: Any) -> Any:
     params, stats, opt = state
-    grad = jax.value_and_grad(loss, has_aux=True)
-    (value, stats), grads = grad(params, stats, image, label)
+    (value, stats), grads = step(params, stats, image, label)
     updates, opt = tx.update(grads, opt, params)
     return (optax.apply_updates(params, updates), stats, opt), value
 
-  params = jax.tree.map(jnp.array, work.variables["params"])
-  state = (params, jax.tree.map(jnp.array, stats), tx.init(params))
-  compiled = jax.jit(step, donate_argnums=0)
+  start = jax.tree.map(jnp.array, dict(work.variables))
+  params = start["params"]
+  state = (params, start.get("batch_stats", {}), tx.init(params))
+  compiled = jax.jit(update, donate_argnums=0)
   image = jnp.array(work.batch.image)
   label = jnp.array(work.batch.label, jnp.int32)
 
@@ -210,8 +183,37 @@ def bare(work: Work) -> Side:
   return Side(run, lambda: _host(state[0]))
 
 
-def _unread(work: Work) -> tuple[str, ...]:
-  return work.method.phases()[0].frozen
+def _bare_optimizer(work: Work) -> optax.GradientTransformation:
+  """`OPTIM` of the parameters that are read, by hand."""
+  rate = optax.polynomial_schedule(OPTIM.lr, 0.0, OPTIM.power, STEPS)
+  tx = optax.chain(
+    optax.add_decayed_weights(OPTIM.weight_decay),
+    optax.sgd(rate, OPTIM.momentum),
+  )
+  unread = {p.removeprefix("student/") for p in work.method.phases()[0].frozen}
+  paths = trees.flatten(work.variables["params"])
+  kinds = {path: "fixed" if path in unread else "trained" for path in paths}
+  return optax.multi_transform(
+    {"trained": tx, "fixed": optax.set_to_zero()}, trees.unflatten(kinds)
+  )
+
+
+def _bare_step(model: nn.Module) -> Callable[..., Any]:
+  """(parameters, statistics, images, labels) -> loss and gradient."""
+
+  def loss(params: Any, stats: Any, image: Any, label: Any) -> Any:
+    taps, updated = model.apply(
+      {"params": params, "batch_stats": stats},
+      as_unit(image),
+      train=True,
+      mutable=["batch_stats"],
+    )
+    rows = optax.softmax_cross_entropy_with_integer_labels(
+      taps["logits"], label
+    )
+    return rows.mean(), updated.get("batch_stats", {})
+
+  return jax.value_and_grad(loss, has_aux=True)
 
 
 def _host(params: Any) -> Mapping[str, np.ndarray]:

@@ -42,7 +42,8 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
   _check_mix(config.mix.to_dict())
-  _check_fields(config, wanted.evals)
+  _check_evals(wanted.evals)
+  _check_aux(config.aux.name, terms)
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
     def batches(source: DataSource) -> Stream[windows.DenseBatch]:
@@ -109,16 +110,20 @@ def _check_masks(train: DataSource, test: DataSource) -> None:
     )
 
 
-def _check_fields(config: ConfigDict, evals: tuple[str, ...]) -> None:
-  """Whether no field is set that has no effect, or lacks its other half."""
+def _check_evals(evals: tuple[str, ...]) -> None:
+  """Whether there are none."""
   if evals:
     raise ValueError(
       f"transfer.evals is {evals}; they read one feature and one label per "
       "image, which segmentation has not. Set --config.transfer.evals=()"
     )
-  if config.aux.name and not config.losses.get("aux", 0.0):
+
+
+def _check_aux(name: str, terms: tuple[str, ...]) -> None:
+  """Whether a loss trains an auxiliary head."""
+  if name and "aux" not in terms:
     raise ValueError(
-      f"aux.name is {config.aux.name!r}, and no loss trains that head; set "
+      f"aux.name is {name!r}, and no loss trains that head; set "
       "--config.losses.aux, 0.4 for instance, or --config.aux.name=''"
     )
 

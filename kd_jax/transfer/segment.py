@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -168,15 +169,17 @@ class Judge:
     self, variables: Variables, source: DataSource, count: int
   ) -> Iterator[Example]:
     """The first `count` images; on one process, for it needs whole images."""
+    return itertools.islice(self._examples(variables, source), count)
+
+  def _examples(
+    self, variables: Variables, source: DataSource
+  ) -> Iterator[Example]:
     variables = on_devices(variables, self.mesh)
     with self.batches(source) as stream:
       for local in stream:
         batch = mesh_lib.put_batch(local, self.mesh)
         said = np.asarray(self._answer(variables, batch))
         for row in np.flatnonzero(local.mask > 0):
-          if not count:
-            return
-          count -= 1
           yield _example(local, said, row)
 
   def _logits(
