@@ -73,10 +73,12 @@ def scenes(*, small: bool) -> ConfigDict:
     }
   )
   config.rows = ("scratch", "untrained", "stages")
-  columns = {f"masks{shots}": shots for shots in (50, 500)}
+  columns = {f"masks{n}": n for n in ((50,) if small else (50, 500))}
   config.transfers = ConfigDict(
     {k: on_scenes.few_masks(tuning, n, seeds) for k, n in columns.items()}
   )
+  if small:
+    config.transfers.masks50.transfer.rates = ()
   config.titles = ConfigDict({k: f"{n} masks" for k, n in columns.items()})
   config.columns = tuple(columns)
   config.lock()

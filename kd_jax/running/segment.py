@@ -8,7 +8,7 @@ from typing import Any
 from kd_jax.data.augment import crops
 from kd_jax.report import classes, tables
 from kd_jax.report.pictures import masks, sheet
-from kd_jax.running import results, transfer
+from kd_jax.running import results, training, transfer
 from kd_jax.transfer import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.segment import Example
@@ -31,8 +31,9 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   """
 
   def finish(variables: Variables, folder: Path) -> None:
+    model, views = plan.experiment.student, plan.experiment.inputs.views
     files.save(
-      plan.experiment.student,
+      model.clone(backbone=training.prepared(model.backbone, views)),
       variables,
       folder,
       name=plan.experiment.names.student,
