@@ -54,13 +54,13 @@ def get_config(variant: str = "") -> ConfigDict:
 def scenes(*, small: bool) -> ConfigDict:
   """A teacher that segments, a student's stages, and then its head."""
   steps, length = (8, 128) if small else (800, 8000)
-  tuning, seeds = (2, 2) if small else (150, 5)
+  tuning, rates = (2, ()) if small else (300, (0.1, 0.3))
   config = suite.get_config()
   config.unlock()
   config.title = "Scenes: the head on a stage-wise backbone"
   runs = {"teacher": teacher(steps, length), "stages": stages(steps, length)}
   config.order, config.runs = tuple(runs), ConfigDict(runs)
-  config.least = ConfigDict({} if small else {"teacher": 0.4})
+  config.least = ConfigDict({} if small else {"teacher": 0.3})
   config.students = ConfigDict(
     {
       "scratch": {"title": "from scratch, all learns"},
@@ -73,14 +73,11 @@ def scenes(*, small: bool) -> ConfigDict:
     }
   )
   config.rows = ("scratch", "untrained", "stages")
-  columns = {f"masks{n}": n for n in ((50,) if small else (50, 500))}
-  config.transfers = ConfigDict(
-    {k: on_scenes.few_masks(tuning, n, seeds) for k, n in columns.items()}
-  )
-  if small:
-    config.transfers.masks50.transfer.rates = ()
-  config.titles = ConfigDict({k: f"{n} masks" for k, n in columns.items()})
-  config.columns = tuple(columns)
+  last = on_scenes.few_masks(tuning, 200, seeds=3)
+  last.transfer.update({"rates": rates, "search_seeds": 1})
+  config.transfers = ConfigDict({"masks": last})
+  config.columns = ("masks",)
+  config.titles = ConfigDict({"masks": "200 masks"})
   config.lock()
   return config
 
