@@ -2,10 +2,9 @@
 
 python -m benchmarks.scalekd [--seeds 3] [--steps 300]
 
-The story of configs/quickstart.py with a transformer as the teacher: a small
-ViT learns digits 0-4 with labels; the quickstart's ResNet is pre-trained
-without labels on all digits, for the same number of steps by every method, with
-the optimizer of the quickstart. Then it is fine-tuned on 25 labelled images of
+A small ViT learns digits 0-4 with labels; a small ResNet is pre-trained without
+labels on all digits, for the same number of steps by every method, with the
+same optimizer. Then it is fine-tuned on 25 labelled images of
 digits 5-9 (10 draws of the images per pre-trained student). The table says
 accuracy on the test images of digits 5-9, mean and standard deviation over
 seeds of the pre-training (each the mean of its draws), and what a step costs.
@@ -22,10 +21,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from benchmarks import _command_line
+from benchmarks import _digits as recipes
+from benchmarks._finetune import finetune
 from benchmarks.stagewise import cost, figures, percent, with_steps
-from configs import quickstart as recipes
 from kd_jax.report import tables
-from kd_jax.tasks import pretrain, quickstart
+from kd_jax.tasks import pretrain
 
 DRAWS = 10  # of the labelled images
 HEADER = ("pre-training", "MFLOPs / image", "kNN", "fine-tuned")
@@ -92,11 +92,10 @@ def contenders(steps: int) -> dict[str, ConfigDict]:
 
 def run(args: argparse.Namespace, where: Path) -> list[Sequence[Any]]:
   """Trains everything; rows of the table."""
-  config = recipes.get_config("smoke" if args.smoke else "")
-  transfer = quickstart.finetune(config.finetune)
+  transfer = finetune(recipes.finetune(4 if args.smoke else 100))
   taught = pretrain.run(teacher(args.steps), where / "teacher")
   assert taught is not None
-  draws = config.seeds[:DRAWS]
+  draws = recipes.SEEDS[: 2 if args.smoke else DRAWS]
   scratch = [transfer.run(None, seed) for seed in draws]
   rows: list[Sequence[Any]] = [
     ("none (from scratch)", "-", "-", percent(scratch))

@@ -2,13 +2,13 @@
 
 python -m benchmarks.stagewise [--seeds 3] [--steps 300]
 
-The story of configs/quickstart.py: a teacher learns digits 0-4 with labels;
+A teacher learns digits 0-4 with labels;
 students of other widths are pre-trained without labels on all digits: stage by
 stage, all stages at once (joint), by KDEP; or with labels and no teacher. All
 spend the same number of floating point operations: `--steps` are KDEP's, and
 the others take as many as those pay for, by the cost analysis of their compiled
-train steps. Then all are fine-tuned on 25 labelled images of digits 5-9, as in
-the quickstart (10 draws of the images per pre-trained student). The table says
+train steps. Then all are fine-tuned on 25 labelled images of digits 5-9
+(10 draws of the images per pre-trained student). The table says
 accuracy on the test images of digits 5-9, mean and standard deviation over
 seeds of the pre-training (each the mean of its draws).
 """
@@ -25,15 +25,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import _command_line
-from configs import quickstart as recipes
+from benchmarks import _digits as recipes
+from benchmarks._finetune import Finetune, finetune
 from configs.common_stagewise import stagewise
 from kd_jax.build.experiment import experiment
 from kd_jax.report import tables
 from kd_jax.report.run import throughput
-from kd_jax.tasks import pretrain, quickstart
+from kd_jax.tasks import pretrain
 from kd_jax.train import phases
 from kd_jax.train.experiment import Experiment
-from kd_jax.transfer.classify import Finetune
 from kd_jax.types import Batch
 
 DRAWS = 10  # of the labelled images
@@ -41,7 +41,7 @@ HEADER = ("pre-training", "MFLOPs / image", "steps", "kNN", "fine-tuned")
 
 
 def stages(steps: int, *, joint: bool) -> ConfigDict:
-  """Stage-wise pre-training in place of the quickstart's KDEP."""
+  """Stage-wise pre-training in place of KDEP."""
   config, own = recipes.kdep(steps), stagewise(epoch=1, epochs=1, head_epochs=0)
   for part in ("method", "losses"):
     config[part] = own[part]
@@ -97,14 +97,13 @@ def with_steps(config: ConfigDict, steps: int) -> ConfigDict:
 
 def run(args: argparse.Namespace, where: Path) -> list[Sequence[Any]]:
   """Trains everything; rows of the table."""
-  config = recipes.get_config("smoke" if args.smoke else "")
-  transfer = quickstart.finetune(config.finetune)
+  transfer = finetune(recipes.finetune(4 if args.smoke else 100))
   recipe = recipes.supervised(recipes.TEACHER, recipes.STEPS)
   if args.smoke:
     recipe.steps = 4
   teacher = pretrain.run(recipe, where / "teacher")
   assert teacher is not None
-  draws = config.seeds[:DRAWS]
+  draws = recipes.SEEDS[: 2 if args.smoke else DRAWS]
   scratch = [transfer.run(None, seed) for seed in draws]
   rows: list[Sequence[Any]] = [
     ("none (from scratch)", "-", "-", "-", percent(scratch))

@@ -1,18 +1,20 @@
-r"""KDEP on real handwritten digits, on a laptop CPU, from one command.
+r"""Pre-training without labels on a laptop CPU, from one command.
 
 Command: python -m kd_jax.main --config configs/quickstart.py
 Expected: the table of the README, in less than 4 minutes on 2 CPU cores.
-Data: scikit-learn's digits (1797 real 8x8 images), shipped with the package.
+Data: scikit-learn's digits and photographs, shipped with the package; scenes
+are made of them on the fly (kd_jax/data/sources/scenes.py).
 
-Digits 0-4 are the upstream task of the teacher and of supervised pre-training;
-KDEP needs no labels, so it sees all training images. Digits 5-9 are the
-downstream task: 5 labelled images of each, others for every seed but the same
-for every row of the table, and a test set that no training reads. Teacher and
-student differ in width (128 against 48 channels), so the SVD has to align.
+Digits 0-4 are the upstream task: a teacher learns them with labels, and is
+checked on its own test scenes before it teaches. A smaller student of another
+width is pre-trained, by as many steps each: with the teacher's labels, on what
+the teacher's classifier says (logits), and by KDEP, which needs no labels and
+so sees scenes of all digits. One more row sees scenes of 0-4 alone: the
+difference is what the unlabelled images of new digits are worth.
 
-It shows that everything works together. It cannot show what pre-training is
-worth: raw pixels nearly solve the task (benchmarks/quickstart_features.py), and
-differences of the rows are of the order of their standard errors.
+Digits 5-9 are the downstream task: a few labelled scenes of each, others for
+every seed but the same for every row, and test scenes with other digits and
+photographs. Each row has the rate that is best for it on held-out scenes.
 
 `:bank` shows instead that the teacher need not run: it fills one bank with
 float32 features and one with 8 bits per direction, and a student learns from
@@ -21,104 +23,78 @@ each. The first one ends with the very weights of KDEP beside the teacher.
 
 from ml_collections import ConfigDict
 
-from configs.common import bank, base, choose, preprocess
+from configs.common import bank, choose
+from configs.common_scenes import (
+  STUDENT,
+  TEACHER,
+  UPSTREAM,
+  few_labels,
+  logits,
+  supervised,
+  unlabelled,
+)
 
-STEPS = 300
-UPSTREAM = (0, 1, 2, 3, 4)
-DOWNSTREAM = (5, 6, 7, 8, 9)
-DIGITS = 1437  # for training
-
-TEACHER = {
-  "layers": (1, 1, 1, 1),
-  "channels": (32, 64, 96, 128),
-  "stem_width": 32,
-  "stem_type": "cifar",
-}
-STUDENT = {
-  "layers": (1, 1, 1, 1),
-  "channels": (12, 24, 36, 48),
-  "stem_width": 12,
-  "stem_type": "cifar",
-}
-
+STEPS = 400
+SCENES = 8000  # for pre-training
+SHOTS = 20  # labelled scenes per new digit
 
 TITLES = {
-  "scratch": ("none (from scratch)", "no"),
-  "kdep": ("KDEP from the teacher", "no"),
-  "supervised": ("supervised", "yes"),
-  "stored": ("KDEP from a bank, float32", "no"),
-  "stored8": ("KDEP from a bank, int8", "no"),
+  "scratch": "none (from scratch)",
+  "supervised": "supervised, labels of 0-4",
+  "logits": "logits of the teacher, all digits",
+  "kdep04": "KDEP, scenes of 0-4 alone",
+  "kdep": "KDEP, all digits",
+  "stored": "KDEP from a bank, float32",
+  "stored8": "KDEP from a bank, int8",
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """The full story, `:bank`, or the same in a few steps."""
   choose(variant, ("", "smoke", "bank", "bank_smoke"))
-  smoke = variant.endswith("smoke")
-  steps = 6 if smoke else STEPS
-  runs = {"teacher": supervised(TEACHER, steps), "kdep": kdep(steps)}
-  if variant.startswith("bank"):
-    runs["kdep"].fit.augment = True  # a bank has no other views
-    runs |= stored(steps, 128 if smoke else DIGITS)
-    for each in runs.values() if smoke else ():
-      each.data.split = "train[:128]"
-      each.eval.update({"evals": (), "limit": 64})
+  small, banks = variant.endswith("smoke"), variant.startswith("bank")
+  steps, length = (4, 256) if small else (STEPS, SCENES)
+  runs = {"teacher": supervised(TEACHER, steps, length)}
+  if banks:
+    runs["kdep"] = unlabelled(steps, length)
+    runs |= stored(steps, length)
   else:
-    runs["supervised"] = supervised(STUDENT, steps)
+    runs["supervised"] = supervised(STUDENT, steps, length)
+    runs["logits"] = logits(steps, length)
+    runs["kdep04"] = unlabelled(steps, length, UPSTREAM)
+    runs["kdep"] = unlabelled(steps, length)
+  if small:
+    for each in runs.values():
+      each.eval.limit = 64
+  students = {
+    name: {"title": title, "init_from": name}
+    for name, title in TITLES.items()
+    if name in runs
+  }
   config = ConfigDict()
-  config.task = "quickstart"
-  config.seeds = tuple(range(2 if smoke else 15))
-  config.order = tuple(runs)
-  config.runs = ConfigDict(runs)
-  config.titles = ConfigDict(TITLES)
-  config.finetune = finetune(100 if not smoke else 4)
+  config.task = "suite"
+  config.title = "What pre-training is worth on new digits"
+  config.order, config.runs = tuple(runs), ConfigDict(runs)
+  config.least = ConfigDict({} if small else {"teacher": 0.7})
+  config.baseline = "scratch"
+  config.rows = ("scratch", *students)
+  students["scratch"] = {"title": TITLES["scratch"]}
+  config.students = ConfigDict(students)
+  config.workdirs = ()
+  config.columns = ("labels",)
+  config.titles = ConfigDict({"labels": f"{SHOTS} labels per digit"})
+  config.transfers = ConfigDict({"labels": downstream(small)})
   config.lock()
   return config
 
 
-def run(steps: int) -> ConfigDict:
-  """What the three runs share."""
-  config = base()
-  config.steps = steps
-  config.batch_size = 64
-  config.data = digits("train", UPSTREAM)
-  config.preprocess = views()
-  config.optim.update({"lr": 0.1, "weight_decay": 5e-4, "schedule": "cosine"})
-  config.eval.update(
-    {
-      "every": steps // 4 if steps == STEPS else 0,
-      "evals": ("knn", "probe"),
-      "batch_size": 128,
-      "train": digits("train", DOWNSTREAM),
-      "test": digits("test", DOWNSTREAM),
-    }
-  )
-  config.log_every = max(steps // 20, 1)
-  config.checkpoint.every = max(steps // 2, 1)
-  return config
-
-
-def supervised(overrides: dict, steps: int) -> ConfigDict:
-  """Pre-training with labels."""
-  config = run(steps)
-  config.method = ConfigDict({"name": "supervised"})
-  config.losses.update({"feature": 0.0, "ce": 1.0})
-  config.teacher.update({"source": "none", "name": ""})
-  config.student = student(overrides, num_classes=len(UPSTREAM))
-  # A classifier of these digits says nothing about those of the evals.
-  config.eval.judge = digits("test", UPSTREAM)
-  return config
-
-
-def kdep(steps: int) -> ConfigDict:
-  """Pre-training without labels, from the first run's student."""
-  config = run(steps)
-  config.data = digits("train", ())
-  config.data.labels = False
-  config.student = student(STUDENT, num_classes=0)
-  config.teacher.update({"name": "resnet18", "weights": "teacher/student"})
-  config.losses.feature = 3.0  # the authors' weight
-  config.fit.augment = False
+def downstream(small: bool) -> ConfigDict:
+  """Few labels of the new digits."""
+  config = few_labels(2 if small else 100, SHOTS, seeds=2 if small else 8)
+  config.transfer.search_seeds = 1
+  if small:
+    config.test.length = 100
+    config.data.length = 400
   return config
 
 
@@ -126,11 +102,11 @@ def stored(steps: int, images: int) -> dict[str, ConfigDict]:
   """Two banks of every crop that so many steps see, and KDEP from each."""
   codecs = {
     "": {"name": "raw"},
-    "8": {"name": "aligned", "width": 48, "dtype": "int8"},
+    "8": {"name": "aligned", "width": 64, "dtype": "int8"},
   }
   runs = {}
   for name, codec in codecs.items():
-    writer, student = kdep(steps), kdep(steps)
+    writer, student = unlabelled(steps, images), unlabelled(steps, images)
     epochs = -(-steps * writer.batch_size // images)
     bank(writer, codec=codec, passes=epochs, shard=512)
     student.teacher.update({"source": "bank", "name": ""})
@@ -139,38 +115,3 @@ def stored(steps: int, images: int) -> dict[str, ConfigDict]:
       config.fit.augment = True
     runs |= {f"bank{name}": writer, f"stored{name}": student}
   return runs
-
-
-def finetune(steps: int) -> ConfigDict:
-  """Few labels of classes that pre-training has not seen."""
-  return ConfigDict(
-    {
-      "student": student(STUDENT, num_classes=len(DOWNSTREAM)),
-      "steps": steps,
-      "batch_size": 25,
-      "eval_batch_size": 180,
-      "preprocess": views(),
-      "optim": {"lr": 0.03, "weight_decay": 5e-4, "schedule": "cosine"},
-      "labels": 25,
-      "train": digits("train", DOWNSTREAM),
-      "test": digits("test", DOWNSTREAM),
-    }
-  )
-
-
-def views() -> ConfigDict:
-  """Digits are not flipped, only moved."""
-  return preprocess(
-    16, augment="shift", shift=2, crop_pct=1.0, interpolation="bilinear"
-  )
-
-
-def student(overrides: dict, num_classes: int) -> ConfigDict:
-  """A ResNet-18 cut down to digits."""
-  fields = {**overrides, "num_classes": num_classes}
-  return ConfigDict({"name": "resnet18", "overrides": fields})
-
-
-def digits(split: str, classes: tuple[int, ...]) -> ConfigDict:
-  """Some classes of scikit-learn's digits."""
-  return ConfigDict({"name": "digits", "split": split, "classes": classes})

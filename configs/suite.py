@@ -11,8 +11,17 @@ has not learned. At most 15 minutes on 2 CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import common_scenes as on_scenes
 from configs.common import choose
+from configs.common_scenes import (
+  STUDENT,
+  TEACHER,
+  few_labels,
+  few_masks,
+  logits,
+  supervised,
+  unlabelled,
+)
+from configs.common_suite import suite
 
 DATA_SETS = (
   "cifar100",
@@ -32,20 +41,10 @@ DATA_SETS = (
 def get_config(variant: str = "") -> ConfigDict:
   """Of finished runs, or `:demo`; `:demo_smoke` in a few steps."""
   choose(variant, ("", "demo", "demo_smoke"))
-  config = ConfigDict()
-  config.task = "suite"
-  config.title = "Transfer"
-  config.baseline = "scratch"
-  config.workdirs = ()  # finished runs, each a row
-  config.rows = ("scratch",)
+  config = suite("Transfer")
   config.columns = ("cifar100", "dtd", "caltech256", "cub200")
-  config.students = ConfigDict({"scratch": {"title": "from scratch"}})
   paths = {name: f"configs/transfer_{name}.py" for name in DATA_SETS}
   config.transfers = ConfigDict({k: {"config": v} for k, v in paths.items()})
-  config.titles = ConfigDict({})
-  config.order = ()  # runs that come first
-  config.runs = ConfigDict({})
-  config.least = ConfigDict({})  # accuracy that such a run must reach
   if variant:
     demo(config, small=variant != "demo")
   config.lock()
@@ -57,10 +56,10 @@ def demo(config: ConfigDict, *, small: bool) -> None:
   steps, length = (4, 256) if small else (600, 8000)
   tuning, seeds = (2, 2) if small else (150, 5)
   runs = {
-    "teacher": on_scenes.supervised(on_scenes.TEACHER, steps, length),
-    "supervised": on_scenes.supervised(on_scenes.STUDENT, steps, length),
-    "logits": on_scenes.logits(steps, length),
-    "kdep": on_scenes.unlabelled(steps, length),
+    "teacher": supervised(TEACHER, steps, length),
+    "supervised": supervised(STUDENT, steps, length),
+    "logits": logits(steps, length),
+    "kdep": unlabelled(steps, length),
   }
   students = {
     "scratch": {"title": "from scratch"},
@@ -78,9 +77,9 @@ def demo(config: ConfigDict, *, small: bool) -> None:
   config.rows, config.students = tuple(students), ConfigDict(students)
   config.transfers = ConfigDict(
     {
-      "labels5": on_scenes.few_labels(tuning, 5, seeds),
-      "labels20": on_scenes.few_labels(tuning, 20, seeds),
-      "masks50": on_scenes.few_masks(tuning, 50, seeds),
+      "labels5": few_labels(tuning, 5, seeds),
+      "labels20": few_labels(tuning, 20, seeds),
+      "masks50": few_masks(tuning, 50, seeds),
     }
   )
   config.columns = ("labels5", "labels20", "masks50")

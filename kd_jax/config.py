@@ -30,7 +30,16 @@ _EXAMPLES = {
   tuple: "a tuple such as \"('a','b')\" or \"(1,2)\"",
   list: 'a list such as "[1,2]"',
 }
-PARTS = ("data", "align", "method", "train", "test", "codec")
+PARTS = (
+  "data",
+  "align",
+  "method",
+  "train",
+  "test",
+  "codec",
+  "head",
+  "aux",
+)
 NETWORKS = ("student", "teacher")
 
 

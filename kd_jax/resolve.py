@@ -42,7 +42,7 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   """
   module = _find(floor, name, symbol)
   if module is None:
-    part, *_ = path = floor.split(".")
+    path, part = floor.split("."), _part(floor)
     raise ValueError(
       f"{part} has no {name!r}; it has {near(name, names(floor, symbol))}. A "
       f"new one is a file {'/'.join(('kd_jax', *path, name))}.py that defines "
@@ -61,7 +61,13 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
   fields = dict(config)
   name = fields.pop("name", "")
   cls = symbol(floor, name, symbol_name)
-  return construct(cls, fields, f"{floor.partition('.')[0]} {name!r}")
+  return construct(cls, fields, f"{_part(floor)} {name!r}")
+
+
+def _part(floor: str) -> str:
+  """What configs call the choice of a file of a floor."""
+  first, _, last = floor.partition(".")
+  return "head" if last == "heads" else first
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:

@@ -91,6 +91,12 @@ def _of_the_first(text: str) -> str:
   return bytes(np.asarray(found)).rstrip(b"\0").decode(errors="ignore")
 
 
+def together(what: str) -> None:
+  """Waits until all processes are here: what the first one wrote is there."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
 def _read(path: Path) -> Any:
   try:
     return json.loads(path.read_text(encoding="utf-8"))

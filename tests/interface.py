@@ -35,7 +35,9 @@ FUNCTIONS = {
   "kd_jax.tasks.models": ("run",),
   "kd_jax.tasks.prepare": ("run",),
   "kd_jax.tasks.pretrain": ("run",),
-  "kd_jax.tasks.quickstart": ("run",),
+  "kd_jax.tasks.suite": ("run",),
+  "kd_jax.tasks.classify": ("run",),
+  "kd_jax.tasks.segment": ("run",),
   "kd_jax.tasks.write_bank": ("run",),
 }
 # Field of a config -> the floor of its file, and what the file defines.

@@ -20,6 +20,7 @@ from kd_jax.teachers import random
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "configs" / "tiny.py"
+TRANSFER = ROOT / "tests" / "configs" / "transfer.py"
 # Small programs are worth caching too where start-up is all that takes time.
 ENV = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 PATIENCE = 300
@@ -46,14 +47,14 @@ def save_teacher(directory, channels=(8, 8, 16, 24), **overrides):
   return convert.save_timm(source.model, variables, directory, name="resnet18")
 
 
-def arguments(workdir, *fields, variant=""):
+def arguments(workdir, *fields, variant="", config=CONFIG):
   flags = [f"--config.{field}" for field in fields]
-  config = f"{CONFIG}:{variant}" if variant else str(CONFIG)
+  config = f"{config}:{variant}" if variant else str(config)
   return ["--config", config, "--workdir", str(workdir), *flags]
 
 
-def start(workdir, *fields, variant="", **env):
-  args = arguments(workdir, *fields, variant=variant)
+def start(workdir, *fields, variant="", config=CONFIG, **env):
+  args = arguments(workdir, *fields, variant=variant, config=config)
   return subprocess.Popen(
     [sys.executable, "-m", "kd_jax.main", *args],
     cwd=ROOT,
@@ -70,29 +71,29 @@ def finish(process):
   return process.returncode, error
 
 
-def complete(workdir, *fields, variant="", **env):
-  status, error = finish(start(workdir, *fields, variant=variant, **env))
+def complete(workdir, *fields, **how):
+  status, error = finish(start(workdir, *fields, **how))
   assert status == 0, error
   return error
 
 
-def here(workdir, *fields, variant=""):
+def here(workdir, *fields, **how):
   """As `complete`, without the seconds that a new process takes to start."""
   error = io.StringIO()
   handler = logging.StreamHandler(error)  # absl may hold an earlier stderr
   logging.getLogger("absl").addHandler(handler)
   try:
     with contextlib.redirect_stderr(error):
-      status = main.main(arguments(workdir, *fields, variant=variant))
+      status = main.main(arguments(workdir, *fields, **how))
   finally:
     logging.getLogger("absl").removeHandler(handler)
   assert status == 0, error.getvalue()
   return error.getvalue()
 
 
-def interrupt(when, number, workdir, *fields, variant=""):
+def interrupt(when, number, workdir, *fields, **how):
   """Sends a signal as soon as `when(workdir)`; (exit status, errors)."""
-  process = start(workdir, *fields, variant=variant)
+  process = start(workdir, *fields, **how)
   give_up = time.monotonic() + PATIENCE
   while process.poll() is None and not when(workdir):
     assert time.monotonic() < give_up, "never came so far"

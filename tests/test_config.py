@@ -22,6 +22,8 @@ def get_config(variant=""):
   config.method = ConfigDict({"name": "kdep", "align": {"name": "svd"}})
   config.student = ConfigDict({"name": "resnet18", "overrides": {}})
   config.eval = ConfigDict({"test": {"name": ""}})
+  config.head = ConfigDict({"name": "psp", "bins": (1, 2)})
+  config.aux = ConfigDict({"name": "fcn", "channels": 8})
   config.lock()
   return config
 """
@@ -74,6 +76,10 @@ def test_a_new_name_starts_from_the_part_s_own_defaults(path):
   assert found.method.to_dict() == {"name": "kdep", "align": {"name": "pts"}}
   found = config_lib.load(str(path), ["method.name=supervised"])
   assert found.method.to_dict() == {"name": "supervised"}
+  fields = ["head.name=fpn", "head.channels=24", "aux.name="]
+  found = config_lib.load(str(path), fields)
+  assert found.head.to_dict() == {"name": "fpn", "channels": 24}
+  assert found.aux.to_dict() == {"name": ""}
   fields = ["num_classes=0", "drop_path_rate=0.1"]
   fields = [f"student.overrides.{field}" for field in fields]
   fields += ["student.name=resnet34"]

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import kd_jax
+from kd_jax import resolve
 from kd_jax.build import images, networks, transfer
 from kd_jax.data import pipeline
 from kd_jax.interfaces import DataSource
@@ -35,6 +36,8 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   test = images.source(config.test.to_dict())
   _check_classes(train, test)
   student, wanted = _student(config, train), transfer.protocol(config)
+  _check_evals(wanted.evals)
+  terms = tuple(name for name, weight in config.losses.items() if weight)
   views = images.preprocess(config.preprocess.to_dict())
   limit = config.eval.limit or None
 
@@ -50,12 +53,12 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
         on_skip=skips.report(source),
       )
 
-    return Judge(student, mesh, batches)
+    return Judge(student, mesh, batches, config.eval.figure)
 
   task = transfer.Task(
     student=student,
     views=views,
-    method=supervised.Method(trains=wanted.trains),
+    method=supervised.Method(terms, wanted.trains),
     judge=judge,
     initial=initial(config),
     classes=train.num_classes,
@@ -83,6 +86,18 @@ def _student(config: ConfigDict, train: DataSource) -> Backbone:
   return kd_jax.create_model(
     config.student.name, **{"dtype": config.dtype, **overrides}
   )
+
+
+def _check_evals(names: tuple[str, ...]) -> None:
+  """Whether there are such evals, and they judge features."""
+  own = resolve.names("evals", "OWN_CLASSES")
+  for name in names:
+    resolve.symbol("evals", name, "evaluate")
+    if name in own:
+      raise ValueError(
+        f"transfer.evals has {name!r}, which judges a classifier; here they "
+        "judge features before training, as 'knn' and 'probe' do"
+      )
 
 
 def _check_classes(train: DataSource, test: DataSource) -> None:

@@ -42,6 +42,8 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
   _check_mix(config.mix.to_dict())
+  _check_evals(wanted.evals)
+  _check_aux(config.aux.name, config.losses.get("aux", 0.0))
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
     def batches(source: DataSource) -> Stream[windows.DenseBatch]:
@@ -67,6 +69,8 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   )
   holdout = wanted.holdout if wanted.searches else 0.0
   parts = draws.parts(train, None, holdout)
+  for judged in (test, parts.held_out()):
+    windows.check_room(judged, views, config.eval.limit or None)
   return transfer.plan(config, Path(where), task, parts, test)
 
 
@@ -105,6 +109,29 @@ def _check_masks(train: DataSource, test: DataSource) -> None:
       f"the masks of config.data have {len(train.mask_names)} classes and "
       f"those of config.test {len(test.mask_names)}, or other names; they "
       "must be the same, in the same order"
+    )
+
+
+def _check_aux(name: str, weight: float) -> None:
+  """Whether there is an auxiliary head exactly where it has a loss."""
+  if name and not weight:
+    raise ValueError(
+      f"aux.name is {name!r}, and nothing trains that head: losses.aux is 0. "
+      "Set --config.losses.aux=0.4 or --config.aux.name="
+    )
+  if weight and not name:
+    raise ValueError(
+      f"losses.aux is {weight}, and there is no auxiliary head. Set "
+      "--config.losses.aux=0 or --config.aux.name=fcn"
+    )
+
+
+def _check_evals(evals: tuple[str, ...]) -> None:
+  """Whether none of them is asked for."""
+  if evals:
+    raise ValueError(
+      f"transfer.evals is {evals}; they read one feature and one label per "
+      "image, which segmentation has not. Set --config.transfer.evals=()"
     )
 
 

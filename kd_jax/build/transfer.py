@@ -74,6 +74,7 @@ def plan(
   skips, wanted = SkipLog(where), protocol(config)
   found = _experiment(config, where, task, parts.source, skips)
   _check_batch(config.batch_size, parts, wanted)
+  _check_rate(found.optim.lr)
   checks.counts({"eval.batch_size": config.eval.batch_size})
   mesh_lib.check_batch(
     config.eval.batch_size, found.mesh, field="eval.batch_size"
@@ -136,6 +137,15 @@ def _experiment(
     pictures=Pictures(config.eval.pictures, data, data),
     initial=task.initial,
   )
+
+
+def _check_rate(lr: float) -> None:
+  """Whether other rates can be multiples of the one that is compiled."""
+  if not lr:
+    raise ValueError(
+      "optim.lr is 0; a transfer needs a learning rate above 0. Set "
+      "--config.optim.lr"
+    )
 
 
 def _check_batch(batch_size: int, parts: Parts, wanted: Protocol) -> None:

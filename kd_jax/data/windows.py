@@ -178,13 +178,57 @@ def _blank(dense: Dense, scale: float) -> dict[str, Any]:
 def _put(space: np.ndarray, array: np.ndarray, what: str, field: str) -> None:
   """Writes `array` to the top left of `space`."""
   height, width = array.shape[:2]
-  if height > space.shape[0] or width > space.shape[1]:
-    raise ValueError(
-      f"its {what} has {height}x{width} pixels (height x width), and there is "
-      f"room for {space.shape[0]}x{space.shape[1]}; set "
-      f"--config.preprocess.{field}=({height}, {width}) or more"
-    )
+  _check_fits((height, width), (space.shape[0], space.shape[1]), what, field)
   space[:height, :width] = array
+
+
+def _check_fits(size: Size, space: Size, what: str, field: str) -> None:
+  if size[0] > space[0] or size[1] > space[1]:
+    raise ValueError(
+      f"its {what} has {size[0]}x{size[1]} pixels (height x width), and there "
+      f"is room for {space[0]}x{space[1]}; set "
+      f"--config.preprocess.{field}=({size[0]}, {size[1]}) or more"
+    )
+
+
+def check_room(
+  source: DataSource, dense: Dense, limit: int | None = None
+) -> None:
+  """Whether every image of a source has its place, by reading all masks.
+
+  It takes seconds; an evaluation would find out after hours of training. Of a
+  source that makes its images, all of one size, only the first is looked at.
+
+  Args:
+    source: of records with masks.
+    dense: as of `window_batches`.
+    limit: look at this many of the first records; None looks at all.
+
+  Raises:
+    ValueError: an image or a mask is too large, or a mask cannot be read and
+      the source does not skip such records.
+  """
+  for index in range(min(len(source), limit or len(source))):
+    try:
+      record = source[index]
+    except ValueError:
+      if source.skip_corrupt:
+        continue
+      raise
+    try:
+      # Images have the size of their masks.
+      _check_size(record["mask"].shape, dense)
+    except ValueError as error:
+      raise ValueError(f"{source.describe(index)}: {error}") from error
+    if not isinstance(record["image"], bytes):
+      return
+
+
+def _check_size(size: Size, dense: Dense) -> None:
+  for scale in dense.scales:
+    found, space = resized(size, dense.long_side, scale), canvas(dense, scale)
+    _check_fits(found, space, "image, resized,", "eval_size")
+  _check_fits(size, label_size(dense), "mask", "label_size")
 
 
 def resized(size: Size, long_side: int, scale: float) -> Size:

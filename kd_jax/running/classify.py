@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from kd_jax.data import examples
 from kd_jax.report import classes, tables
 from kd_jax.report.pictures import mistakes, sheet
@@ -32,9 +34,14 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   evals = frozen.judged(plan, plan.judge.batches)
 
   def finish(variables: Variables, folder: Path) -> None:
+    # All processes take part; the first one writes.
+    said = None
     if plan.experiment.pictures.count:
-      _show(plan, variables, folder)
-    training.export(plan.experiment, variables, folder)
+      said = plan.judge.predictions(variables, plan.test)
+    if jax.process_index() == 0:
+      if said is not None:
+        _show(plan, said, folder)
+      training.export(plan.experiment, variables, folder)
 
   outcome = transfer.run(plan, where, finish)
   found = results.summed_up(plan, outcome, evals)
@@ -42,10 +49,9 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   return found
 
 
-def _show(plan: Plan, variables: Variables, folder: Path) -> None:
+def _show(plan: Plan, said: Predictions, folder: Path) -> None:
   """Confusions and worst classes of a run, for its part of the report."""
   names, count = tuple(plan.test.class_names), plan.experiment.pictures.count
-  said = plan.judge.predictions(variables, plan.test)
   counts = confusion.of(said.predicted, said.label, len(names))
   judged = classes.Judged(counts, names)
   tables.keep(folder, "classes", classes.worst_table(judged))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,10 @@ def judged(
   if not wanted:
     return {}
   mesh = plan.experiment.mesh
-  apply = apply or jax.jit(taps(plan))
+  if apply is None:
+    # An argument: a constant would be folded by the compiler.
+    variables = mesh_lib.place(starting_weights(plan), mesh)
+    apply = functools.partial(jax.jit(taps(plan)), variables)
 
   def of(source: DataSource) -> features.Features:
     with batches(source) as stream:
@@ -59,13 +63,11 @@ def judged(
   return found
 
 
-def taps(plan: Plan) -> Callable[[Array], Taps]:
-  """Images -> taps of the network as every run starts, without its head."""
-  experiment = plan.experiment
-  variables = starting_weights(plan)
-  student = experiment.student
+def taps(plan: Plan) -> Callable[[Variables, Array], Taps]:
+  """(variables, images) -> taps of the network of a plan."""
+  student = plan.experiment.student
 
-  def apply(image: Array) -> Taps:
+  def apply(variables: Variables, image: Array) -> Taps:
     return student.apply(variables, as_unit(image), train=False)
 
   return apply

@@ -179,7 +179,7 @@ def load_weights(
   The classifier stays as it is: weights come from another task.
   """
   student = trees.merge(params["student"], weights["params"])
-  batch_stats = trees.merge(stats["student"], weights["batch_stats"])
+  batch_stats = trees.merge(stats["student"], weights.get("batch_stats", {}))
   return {**params, "student": student}, {**stats, "student": batch_stats}
 
 

@@ -171,6 +171,7 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
       result = _result(plan.judge.figure, trial, where)
       result["seconds"] = time.monotonic() - start
       workdir.write(path, json.dumps(result))
+  workdir.together(f"end of {trial.name}")
   if jax.process_index() == 0:
     shutil.rmtree(where / "checkpoints", ignore_errors=True)
   found = read(path)

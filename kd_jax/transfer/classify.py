@@ -18,9 +18,13 @@ from kd_jax.train import evaluate
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
+from kd_jax.transfer.judge import on_devices
 from kd_jax.types import Batch, Variables
 
 Total = tuple[confusion.Counts, Int[Array, ""]]
+
+FIGURES = ("top1", "mean_per_class")
+"""What can count."""
 
 _TOP = 5
 
@@ -49,7 +53,10 @@ class Judge:
     student: the network with its classifier.
     mesh: the devices.
     batches: a fresh closeable pass over the evaluation views of a source.
-    figure: see `judge.Judge`.
+    figure: see `judge.Judge`; one of `FIGURES`.
+
+  Raises:
+    ValueError: another figure.
   """
 
   student: nn.Module
@@ -58,6 +65,10 @@ class Judge:
   figure: str = "top1"
 
   def __post_init__(self) -> None:
+    if self.figure not in FIGURES:
+      raise ValueError(
+        f"eval.figure is {self.figure!r}; it can be one of {FIGURES}"
+      )
     # Compiled once, however many runs are judged.
     whole = mesh_lib.replicated(self.mesh)
     for name, function in (
@@ -77,6 +88,8 @@ class Judge:
     """
     classes = self.student.num_classes
     zero = confusion.zero(classes), jnp.zeros((), jnp.int32)
+    zero = mesh_lib.place(zero, self.mesh)
+    variables = on_devices(variables, self.mesh)
     with self.batches(source) as stream:
       counts, within = evaluate.fold(
         lambda total, batch: self._count(total, variables, batch),
@@ -93,10 +106,13 @@ class Judge:
     self, variables: Variables, source: DataSource
   ) -> Predictions:
     """What the network says about every readable image."""
-    found = []
+    variables = on_devices(variables, self.mesh)
+    found: list[tuple[Array, ...]] = []
     with self.batches(source) as stream:
       for local in stream:
         batch = mesh_lib.put_batch(local, self.mesh)
+        # Batches take memory: no third one while two are under way.
+        jax.block_until_ready(found[-1:])
         found.append(self._answer(variables, batch))
     *answers, mask = map(np.concatenate, zip(*found, strict=True))
     kept = np.flatnonzero(mask > 0)
@@ -114,7 +130,9 @@ class Judge:
     _, top = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
     within = (top == label[:, None]).any(-1) & (label >= 0)
     counts, hits = total
-    return confusion.add(counts, top[:, 0], label), hits + within.sum()
+    return confusion.add(counts, top[:, 0], label), hits + within.sum(
+      dtype=hits.dtype
+    )
 
   def _answered(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
     logits = self._logits(variables, batch)

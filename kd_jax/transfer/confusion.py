@@ -185,6 +185,6 @@ def _counted(matrix: Matrix, what: str) -> Matrix:
   if not matrix.sum():
     raise ValueError(
       f"no {what} of the test data has a label (all are -1), so nothing can be "
-      "judged; name labelled data in --config.eval.test"
+      "judged; name labelled data in --config.test"
     )
   return matrix

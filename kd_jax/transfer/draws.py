@@ -54,14 +54,23 @@ class Parts:
     if self.labels is None:
       kept = _some(len(rows), shots, seed)
     else:
-      kept = subset.draw(
+      kept = self._of_every_class(rows, shots, seed)
+    return Chosen(self.source, rows[kept])
+
+  def _of_every_class(self, rows: Rows, shots: int, seed: int) -> Rows:
+    assert self.labels is not None
+    try:
+      return subset.draw(
         len(rows),
         labels=self.labels[rows],
         per_class=shots,
         seed=seed,
         class_names=self.source.class_names,
       )
-    return Chosen(self.source, rows[kept])
+    except ValueError as error:
+      raise ValueError(
+        f"transfer.shots={shots}, of images that are not held out: {error}"
+      ) from error
 
 
 def parts(

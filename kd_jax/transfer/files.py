@@ -75,19 +75,19 @@ def load(directory: str | Path) -> tuple[Segmenter, Variables]:
   folder = Path(directory) / _HEADS
   try:
     about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    name, classes = about["student"], len(about["classes"])
+    stored = [about["head"], about["aux"]]
     tensors = safetensors_numpy.load_file(folder / _WEIGHTS)
-  except (OSError, ValueError, SafetensorError) as error:
+  except (OSError, ValueError, KeyError, SafetensorError) as error:
     raise ValueError(
-      f"{directory} holds no segmentation network ({error}); name the folder "
+      f"{directory} holds no segmentation network ({error!r}); name the folder "
       "of a finished run of the task 'segment', such as trials/final_..."
     ) from error
-  backbone, own = convert.load_pretrained(
-    about["student"], Path(directory) / _BACKBONE
-  )
-  shared = {"num_classes": len(about["classes"])}
+  backbone, own = convert.load_pretrained(name, Path(directory) / _BACKBONE)
+  shared = {"num_classes": classes}
   heads = [
     resolve.build("transfer.heads", "Head", {**fields, **shared})
-    for fields in (about["head"], about["aux"])
+    for fields in stored
     if fields
   ]
   rest = trees.unflatten(tensors)

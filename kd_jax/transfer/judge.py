@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import jax
+
 from kd_jax.interfaces import DataSource
-from kd_jax.types import Variables
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.types import ArrayTree, Variables
 
 
 class Judge(Protocol):
@@ -22,3 +25,21 @@ class Judge(Protocol):
   ) -> Mapping[str, float]:
     """{name: value} of the images of `source`; larger is better."""
     ...
+
+
+def on_devices(tree: ArrayTree, mesh: jax.sharding.Mesh) -> ArrayTree:
+  """Arrays of the host, copied to the devices once and not with every batch.
+
+  What is there already stays as it is. So whatever is judged, compiled
+  functions see arrays of one layout, and are compiled once.
+
+  Args:
+    tree: arrays.
+    mesh: the devices.
+  """
+
+  def placed(array: ArrayTree) -> ArrayTree:
+    known = isinstance(array, jax.Array)
+    return array if known else mesh_lib.place(array, mesh)
+
+  return jax.tree.map(placed, tree)

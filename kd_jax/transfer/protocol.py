@@ -60,9 +60,13 @@ class Protocol:
         )
 
   def _ranges(self) -> dict[str, tuple[bool, str]]:
+    shown = {f"{rate:g}" for rate in self.rates}  # as folders are called
     whole = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
     return {
-      "rates": (all(rate > 0 for rate in self.rates), "positive numbers"),
+      "rates": (
+        all(rate > 0 for rate in self.rates) and len(shown) == len(self.rates),
+        "positive numbers that differ in their first six digits",
+      ),
       "seeds": (
         bool(self.seeds) and whole and len({*self.seeds}) == len(self.seeds),
         "different whole numbers from 0 on, at least one",

@@ -20,6 +20,7 @@ from kd_jax.train import evaluate
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion, windows
+from kd_jax.transfer.judge import on_devices
 from kd_jax.transfer.segmenter import Segmenter
 from kd_jax.types import (
   Batch,
@@ -32,7 +33,7 @@ from kd_jax.types import (
 )
 
 _LOGITS = {"ce": "logits", "aux": "aux_logits"}
-_HEADS = {"ce": "head", "aux": "aux"}
+_HEADS = {"ce": "student/head", "aux": "student/aux"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +66,20 @@ class Method(interfaces.Method):
     """See `interfaces.Method`."""
     return True
 
+  @property
+  def _heads(self) -> tuple[str, ...]:
+    """Where the parameters of the heads are that get a gradient."""
+    return tuple(_HEADS[term] for term in self.terms)
+
   def phases(self) -> tuple[Phase, ...]:
     """One phase, over all parameters or the heads."""
     whole = self.trains == "network"
-    heads = tuple(f"student/{_HEADS[term]}" for term in self.terms)
     return (
       Phase(
         "segmentation",
         self.losses,
         Needs(student=tuple(_LOGITS[term] for term in self.terms)),
-        trainable=("student",) if whole else heads,
+        trainable=("student",) if whole else self._heads,
         frozen=self.unread,
         train_from="stem" if whole else "head",
       ),
@@ -150,10 +155,12 @@ class Judge:
     self, variables: Variables, source: DataSource
   ) -> confusion.Matrix:
     """The confusion matrix of the pixels of `source`."""
+    variables = on_devices(variables, self.mesh)
+    zero = confusion.zero(self.student.num_classes)
     with self.batches(source) as stream:
       found = evaluate.fold(
         lambda total, batch: self._count(total, variables, batch),
-        confusion.zero(self.student.num_classes),
+        mesh_lib.place(zero, self.mesh),
         (mesh_lib.put_batch(batch, self.mesh) for batch in stream),
       )
     return confusion.finished(found)
@@ -162,6 +169,7 @@ class Judge:
     self, variables: Variables, source: DataSource, count: int
   ) -> Iterator[Example]:
     """The first `count` images; on one process, for it needs whole images."""
+    variables = on_devices(variables, self.mesh)
     with self.batches(source) as stream:
       yield from itertools.islice(self._said(variables, stream), count)
 

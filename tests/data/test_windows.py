@@ -191,6 +191,23 @@ def test_processes_share_rows_and_records_may_be_skipped():
 def test_images_that_are_too_large(fields, match):
   with pytest.raises(ValueError, match=match):
     rows(blocks.Source(), Dense(32, **fields))
+  with pytest.raises(ValueError, match=match):
+    windows.check_room(blocks.Source(), Dense(32, **fields))
+
+
+def test_every_encoded_image_is_looked_at_before_a_run(monkeypatch):
+  shapes = [(30, 32), (32, 32), (33, 20)]
+
+  def record(self, index):
+    mask = np.zeros(shapes[index], np.int16)
+    return {"image": b"", "label": -1, "id": index, "mask": mask}
+
+  monkeypatch.setattr(blocks.Source, "__getitem__", record)
+  monkeypatch.setattr(blocks.Source, "__len__", lambda self: len(shapes))
+  windows.check_room(blocks.Source(), Dense(32), limit=2)
+  windows.check_room(blocks.Source(), Dense(16, eval_size=(33, 32)))
+  with pytest.raises(ValueError, match=r"2: its image.* 33x20"):
+    windows.check_room(blocks.Source(), Dense(32))
 
 
 def test_mistakes():

@@ -55,9 +55,7 @@ def load() -> Golden:
   rng.integers(0, classes, (2, size // 8 + 1, size // 8 + 1))
   rng.random((2, size, size))
   wide = (rng.random((*meta["slide_hw"], 3)) * 255).astype(np.float32)
-  mean, std = (
-    255 * np.float32(v) for v in (backbone.IMAGENET_MEAN, backbone.IMAGENET_STD)
-  )
+  mean, std = _colours()
   label = arrays["y"].astype(np.int16)
   return Golden(
     meta,
@@ -84,6 +82,27 @@ def network(golden: Golden) -> tuple[Segmenter, dict[str, Any]]:
     for name, shape in golden.meta["names"]
   }
   return whole, placed(net, weights)
+
+
+def sliding() -> tuple[Any, np.ndarray, int, dict[str, np.ndarray]]:
+  """(network as an `Apply` on pixels 0 to 255, image, crop, numbers)."""
+  golden = load()
+  net, variables = network(golden)
+
+  def apply(pixels: Any) -> Any:
+    mean, std = _colours()
+    return net.apply(variables, (pixels - mean) / std)["logits"]
+
+  mean, std = _colours()
+  pixels = golden.wide_image[0] * std + mean
+  return apply, pixels, golden.meta["crop"], golden.arrays
+
+
+def _colours() -> list[np.ndarray]:
+  """ImageNet's mean and deviation, on the scale of pixels."""
+  return [
+    255 * np.float32(v) for v in (backbone.IMAGENET_MEAN, backbone.IMAGENET_STD)
+  ]
 
 
 def placed(net: backbone.Backbone, weights: dict[str, Any]) -> dict[str, Any]:

@@ -282,8 +282,8 @@ def test_the_last_map():
     ("fcn", {"channels": 0}, "head.channels is 0"),
     ("light", {"taps": []}, r"head.taps is \(\); it must name one tap"),
     ("fpn", {"num_groups": 3}, "head.num_groups=3 does not divide"),
-    ("psp", {"bin": [1]}, "transfer 'psp' has no field 'bin'"),
-    ("pspp", {}, r"transfer has no 'pspp'; it has \['psp'"),
+    ("psp", {"bin": [1]}, "head 'psp' has no field 'bin'"),
+    ("pspp", {}, r"head has no 'pspp'; it has \['psp'"),
   ],
 )
 def test_wrong_fields(name, fields, message):

@@ -39,6 +39,8 @@ class Source(interfaces.DataSource):
     percent: keep this share of all files instead, with or without labels,
       drawn with `seed`; 100 keeps all.
     seed: of the draw.
+    rest: keep what the draw leaves instead: a test set beside the training
+      set that is the draw.
     skip_corrupt: a file that cannot be decoded is replaced by another one,
       instead of an error.
     exif_rotation: turn photos upright as their EXIF tag says; False for what
@@ -46,8 +48,8 @@ class Source(interfaces.DataSource):
 
   Raises:
     ValueError: no such directory, no image below it, a bad split or share, a
-      CSV that does not name exactly these files, or `per_class` where there
-      are no classes or too few files.
+      CSV that does not name exactly these files, `per_class` where there are
+      no classes or too few files, or `rest` where nothing is left.
   """
 
   dir: str
@@ -57,6 +59,7 @@ class Source(interfaces.DataSource):
   per_class: int = 0
   percent: float = 100.0
   seed: int = 0
+  rest: bool = False
   skip_corrupt: bool = False
   exif_rotation: bool = True
 
@@ -92,6 +95,8 @@ class Source(interfaces.DataSource):
     if self.drawn:
       names, labels = self._named if self.per_class else ((), None)
       kept = self._draw(names, labels)
+    if self.rest:
+      kept = self._left(kept)
     _, start, stop = splits.parse(self.split, {"all": len(kept)})
     return kept[start:stop]
 
@@ -115,6 +120,15 @@ class Source(interfaces.DataSource):
       )
     except ValueError as error:
       raise ValueError(f"dir={self.dir!r}: {error}") from error
+
+  def _left(self, drawn: range | np.ndarray) -> np.ndarray:
+    left = np.setdiff1d(np.arange(len(self._index)), drawn)
+    if not left.size:
+      raise ValueError(
+        f"dir={self.dir!r}: rest=True leaves no file: the draw has all "
+        f"{len(self._index)}. Lower percent or set per_class"
+      )
+    return left
 
   @property
   def class_names(self) -> tuple[str, ...]:

@@ -167,13 +167,19 @@ def test_some_files_of_every_class(tmp_path):
 def test_a_share_of_all_files(tmp_path):
   for i in range(40):
     (tmp_path / f"{i:02}.png").write_bytes(b"")
+  every = folder.Source(str(tmp_path))
   source = folder.Source(str(tmp_path), percent=25.0, seed=2)
   drawn = sorted(np.random.RandomState(2).permutation(40)[:10])
   assert list(source.ids()) == [f"{i:02}.png" for i in drawn]
   assert source.drawn and source.num_classes == 0
   half = folder.Source(str(tmp_path), "all[50%:]", percent=25.0, seed=2)
   assert list(half.ids()) == list(source.ids())[5:]
+  rest = folder.Source(str(tmp_path), percent=25.0, seed=2, rest=True)
+  assert sorted([*source.ids(), *rest.ids()]) == sorted(every.ids())
+  assert rest.drawn and len(rest) == 30
+  assert rest.fingerprint not in (source.fingerprint, every.fingerprint)
   for fields, message in (
+    ({"rest": True}, "rest=True leaves no file: .* all 40. Lower percent"),
     ({"percent": 120.0}, r"percent=120.0; .* at most 100"),
     ({"percent": -1.0}, "percent=-1.0"),
     ({"per_class": -1}, "per_class=-1"),

@@ -14,12 +14,10 @@ import math
 
 import jax
 import numpy as np
-import pytest
-from test_windows import View
+import psp_golden
+from test_sliding import View
 
 from kd_jax.transfer import windows
-
-psp_golden = pytest.importorskip("psp_golden")
 
 
 def starts(length, crop):
