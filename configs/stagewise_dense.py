@@ -22,10 +22,16 @@ steps; that of the scenes is nobody's.
 
 from ml_collections import ConfigDict
 
-from configs import common_scenes as on_scenes
-from configs import suite
 from configs.common import choose, preprocess
+from configs.common_scenes import (
+  DOWNSTREAM,
+  TEACHER,
+  few_masks,
+  unlabelled,
+)
+from configs.common_scenes import scenes as images
 from configs.common_stagewise import VARIANTS, finish, stagewise
+from configs.common_suite import suite
 
 EPOCH = 1000  # steps; the data's own epoch is not known here
 
@@ -54,13 +60,11 @@ def get_config(variant: str = "") -> ConfigDict:
 def scenes(*, small: bool) -> ConfigDict:
   """A teacher that segments, a student's stages, and then its head."""
   steps, length = (8, 128) if small else (800, 8000)
-  tuning, seeds = (2, 2) if small else (150, 5)
-  config = suite.get_config()
-  config.unlock()
-  config.title = "Scenes: the head on a stage-wise backbone"
+  tuning, rates = (2, ()) if small else (300, (0.1, 0.3))
+  config = suite("Scenes: the head on a stage-wise backbone")
   runs = {"teacher": teacher(steps, length), "stages": stages(steps, length)}
   config.order, config.runs = tuple(runs), ConfigDict(runs)
-  config.least = ConfigDict({} if small else {"teacher": 0.4})
+  config.least = ConfigDict({} if small else {"teacher": 0.3})
   config.students = ConfigDict(
     {
       "scratch": {"title": "from scratch, all learns"},
@@ -73,25 +77,20 @@ def scenes(*, small: bool) -> ConfigDict:
     }
   )
   config.rows = ("scratch", "untrained", "stages")
-  columns = {f"masks{n}": n for n in ((50,) if small else (50, 500))}
-  config.transfers = ConfigDict(
-    {k: on_scenes.few_masks(tuning, n, seeds) for k, n in columns.items()}
-  )
-  if small:
-    config.transfers.masks50.transfer.rates = ()
-  config.titles = ConfigDict({k: f"{n} masks" for k, n in columns.items()})
-  config.columns = tuple(columns)
+  last = few_masks(tuning, 200, seeds=3)
+  last.transfer.update({"rates": rates, "search_seeds": 1})
+  config.transfers = ConfigDict({"masks": last})
+  config.columns = ("masks",)
+  config.titles = ConfigDict({"masks": "200 masks"})
   config.lock()
   return config
 
 
 def teacher(steps: int, length: int) -> ConfigDict:
   """Learns the task from the masks of all its scenes."""
-  config = on_scenes.few_masks(steps, 0, 1)
-  config.student.overrides = ConfigDict(on_scenes.TEACHER)
-  config.data = on_scenes.scenes(
-    "train", on_scenes.DOWNSTREAM, length=length, seed=1
-  )
+  config = few_masks(steps, 0, 1)
+  config.student.overrides = ConfigDict(TEACHER)
+  config.data = images("train", DOWNSTREAM, length=length, seed=1)
   config.batch_size = 64
   config.optim.update({"lr": 0.1, "warmup": steps // 20})
   config.transfer.rates = ()
@@ -101,7 +100,7 @@ def teacher(steps: int, length: int) -> ConfigDict:
 
 def stages(steps: int, length: int) -> ConfigDict:
   """A smaller student's stages, on the task's images without masks."""
-  config = on_scenes.unlabelled(steps, length, on_scenes.DOWNSTREAM)
+  config = unlabelled(steps, length, DOWNSTREAM)
   recipe = stagewise(epoch=steps, epochs=1, head_epochs=0)
   config.method, config.losses = recipe.method, recipe.losses
   config.optim.update({"nesterov": True, "warmup": 0, "warmup_frac": 0.05})

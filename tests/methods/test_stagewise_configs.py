@@ -121,7 +121,7 @@ def test_the_head_is_the_last_phase_of_a_dense_task(tmp_path):
   """One command; what the stages learned stays, statistics and all."""
   spec = f"{ROOT}/configs/stagewise_dense.py:scenes_smoke"
   assert main.main(["--config", spec, "--workdir", str(tmp_path)]) == 0
-  cells = tmp_path / "transfers" / "masks50"
+  cells = tmp_path / "transfers" / "masks"
   taught = tensors(tmp_path / "teacher")
   learned, frozen = tensors(tmp_path / "stages"), tensors(cells / "stages")
   assert set(learned) == set(frozen) == set(taught)
