@@ -21,6 +21,7 @@ from configs.common_scenes import (
   supervised,
   unlabelled,
 )
+from configs.common_suite import suite
 
 DATA_SETS = (
   "cifar100",
@@ -40,20 +41,10 @@ DATA_SETS = (
 def get_config(variant: str = "") -> ConfigDict:
   """Of finished runs, or `:demo`; `:demo_smoke` in a few steps."""
   choose(variant, ("", "demo", "demo_smoke"))
-  config = ConfigDict()
-  config.task = "suite"
-  config.title = "Transfer"
-  config.baseline = "scratch"
-  config.workdirs = ()  # finished runs, each a row
-  config.rows = ("scratch",)
+  config = suite("Transfer")
   config.columns = ("cifar100", "dtd", "caltech256", "cub200")
-  config.students = ConfigDict({"scratch": {"title": "from scratch"}})
   paths = {name: f"configs/transfer_{name}.py" for name in DATA_SETS}
   config.transfers = ConfigDict({k: {"config": v} for k, v in paths.items()})
-  config.titles = ConfigDict({})
-  config.order = ()  # runs that come first
-  config.runs = ConfigDict({})
-  config.least = ConfigDict({})  # accuracy that such a run must reach
   if variant:
     demo(config, small=variant != "demo")
   config.lock()

@@ -10,7 +10,7 @@ import jax
 from kd_jax.data.augment import crops
 from kd_jax.report import classes, tables
 from kd_jax.report.pictures import masks, sheet
-from kd_jax.running import results, transfer
+from kd_jax.running import results, training, transfer
 from kd_jax.transfer import confusion, files
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.segment import Example
@@ -38,8 +38,9 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
     counts = plan.judge.counts(variables, plan.test) if shown else None
     if jax.process_index():
       return
+    model, views = plan.experiment.student, plan.experiment.inputs.views
     files.save(
-      plan.experiment.student,
+      model.clone(backbone=training.prepared(model.backbone, views)),
       variables,
       folder,
       name=plan.experiment.names.student,

@@ -13,7 +13,9 @@ import numpy as np
 
 from kd_jax import convert, trees, workdir
 from kd_jax.data.bank import passes
+from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
+from kd_jax.models.backbone import Backbone
 from kd_jax.report import metrics
 from kd_jax.report.run import summary
 from kd_jax.report.run.progress import Progress
@@ -77,15 +79,19 @@ def export(experiment: Experiment, variables: Variables, where: Path) -> None:
     variables: its weights, on the host.
     where: the folder of the run.
   """
-  views, size = experiment.inputs.views, experiment.inputs.views.image_size
-  student = experiment.student.clone(
+  student = prepared(experiment.student, experiment.inputs.views)
+  convert.save_timm(
+    student, variables, where / "student", name=experiment.names.student
+  )
+
+
+def prepared(backbone: Backbone, views: Views) -> Backbone:
+  """The backbone, which now says how its images are evaluated."""
+  return backbone.clone(
     interpolation=views.interpolation,
     crop_pct=views.crop_pct,
     crop_mode=views.crop_mode,
-    input_size=(3, size, size),
-  )
-  convert.save_timm(
-    student, variables, where / "student", name=experiment.names.student
+    input_size=(3, views.image_size, views.image_size),
   )
 
 

@@ -2,7 +2,8 @@
 
 A run has a folder in `workdir/trials`, with the files of any other run. Once
 it is finished its result.json says what came out, and its checkpoints go: the
-same command takes up an unfinished transfer where it was left.
+same command takes up an unfinished transfer where it was left. The network of
+the first seed is copied to the workdir, where others look for a run's student.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import jax
 
-from kd_jax import workdir
+from kd_jax import disk, workdir
 from kd_jax.report import metrics
 from kd_jax.report.run import summary, throughput
 from kd_jax.running import training
@@ -26,6 +27,7 @@ from kd_jax.transfer.protocol import best
 from kd_jax.types import Variables
 
 RESULT = "result.json"
+NETWORK = ("student", "heads")  # folders, see `transfer.files`
 Finish = Callable[[Variables, Path], None]
 """Is given the weights of a run that counts, on the host, and its folder."""
 
@@ -97,6 +99,7 @@ def run(plan: Plan, where: Path, finish: Finish) -> Outcome:
   if len(rates) > 1:  # chosen on the test images, as the authors did
     rate = best({(f.trial.rate, f.trial.seed): _best(plan, f) for f in runs})
     runs = [f for f in runs if f.trial.rate == rate]
+  _keep(where / "trials" / runs[0].trial.name, where)
   means = {
     rate: sum(v for (r, _), v in known.items() if r == rate)
     / plan.protocol.search_seeds
@@ -136,6 +139,16 @@ def announce(plan: Plan, where: Path, *, dry: bool) -> bool:
   if dry:
     summary.say(str(throughput.measure(plan.experiment)))
   return not dry
+
+
+def _keep(trial: Path, where: Path) -> None:
+  """Copies the network of a run, and its heads, to the workdir."""
+  if jax.process_index():
+    return
+  for path in (p for name in NETWORK for p in (trial / name).glob("*")):
+    copy = where / path.relative_to(trial)
+    copy.parent.mkdir(exist_ok=True)
+    disk.write(copy, path.read_bytes())
 
 
 def _figure(plan: Plan, found: Finished) -> float:

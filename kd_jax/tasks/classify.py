@@ -1,7 +1,7 @@
 """Transfer to classification: fine-tuning, linear probe, few labels, kNN.
 
-The workdir ends with a folder per run in trials/ (the fine-tuned network in
-its student/), results.json and report.html.
+The workdir ends with a folder per run in trials/, results.json, report.html,
+and the fine-tuned network of the first seed in student/.
 """
 
 from __future__ import annotations

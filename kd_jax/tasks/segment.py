@@ -1,7 +1,7 @@
 """Transfer to segmentation: a head on a pre-trained backbone.
 
-The workdir ends with a folder per run in trials/ (the fine-tuned network in
-its student/), results.json and report.html.
+The workdir ends with a folder per run in trials/, results.json, report.html,
+and the fine-tuned backbone of the first seed in student/, its heads in heads/.
 """
 
 from __future__ import annotations

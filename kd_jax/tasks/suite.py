@@ -42,8 +42,10 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
     jobs = {}
     for name in config.order:
       fields = config.runs[name]
-      if fields.teacher.weights.partition("/")[0] in config.order:
-        fields.teacher.weights = str(where / fields.teacher.weights)
+      # A transfer has no teacher.
+      teacher = fields.get("teacher", ConfigDict({"weights": ""}))
+      if teacher.weights.partition("/")[0] in config.order:
+        teacher.weights = str(where / teacher.weights)
       task = resolve.symbol("tasks", fields.task, "run")
       jobs[name] = functools.partial(task, fields), where / name
     played = suite.played(jobs, config.least.to_dict())

@@ -130,7 +130,9 @@ class Judge:
     _, top = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
     within = (top == label[:, None]).any(-1) & (label >= 0)
     counts, hits = total
-    return confusion.add(counts, top[:, 0], label), hits + within.sum()
+    return confusion.add(counts, top[:, 0], label), hits + within.sum(
+      dtype=hits.dtype
+    )
 
   def _answered(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
     logits = self._logits(variables, batch)

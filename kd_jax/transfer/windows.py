@@ -187,7 +187,13 @@ def _moved(
 def _cut(
   image: Num[Array, "h w 3"], start: Int[Array, " 2"], crop: tuple[int, int]
 ) -> Num[Array, "ch cw 3"]:
-  return jax.lax.dynamic_slice(image, (*start, 0), (*crop, image.shape[-1]))
+  return jax.lax.dynamic_slice(image, _corner(start), (*crop, image.shape[-1]))
+
+
+def _corner(start: Int[Array, " 2"]) -> tuple[Array, ...]:
+  """Where a window begins, in the three axes of a canvas."""
+  top, left = start
+  return top, left, jnp.zeros_like(top)
 
 
 def _pasted(
@@ -196,8 +202,8 @@ def _pasted(
   start: Int[Array, " 2"],
 ) -> Float[Array, "h w c"]:
   """The canvas with the part added to it."""
-  before = jax.lax.dynamic_slice(canvas, (*start, 0), part.shape)
-  return jax.lax.dynamic_update_slice(canvas, before + part, (*start, 0))
+  before = jax.lax.dynamic_slice(canvas, _corner(start), part.shape)
+  return jax.lax.dynamic_update_slice(canvas, before + part, _corner(start))
 
 
 def _softmax(

@@ -5,13 +5,15 @@ import pathlib
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from kd_jax import config as config_lib
-from kd_jax import main
+from kd_jax import main, trees
 from kd_jax.build import training
 from kd_jax.convert import load_pretrained
 from kd_jax.methods import stagewise
 from kd_jax.train.optim import Optim
+from kd_jax.transfer import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 4}
@@ -93,6 +95,65 @@ def test_stages_without_labels_from_a_dense_teacher(tmp_path):
   image = np.ones((1, 32, 32, 3), np.float32)
   found = model.apply(variables, image, train=False, end="stage4")["stage4"]
   assert np.isfinite(found).all() and np.ptp(found) > 0
+
+
+def test_the_scenes_are_the_method_from_end_to_end():
+  """Teacher and student have one task, and the head learns on frozen stages."""
+  config = load("stagewise_dense.py:scenes")
+  teacher, stages = config.runs.teacher, config.runs.stages
+  assert config.order == ("teacher", "stages") and config.is_locked
+  assert teacher.task == "segment" and not teacher.transfer.shots
+  assert stages.teacher.weights == "teacher/student"
+  assert training.method(stages) == training.method(load("stagewise_dense.py"))
+  assert stages.data.labels is stages.eval.judge.labels is False
+  row = config.students.stages
+  assert (row.init_from, row.trains) == ("stages", "head")
+  for transfer in config.transfers.values():
+    assert transfer.data.classes == teacher.data.classes == stages.data.classes
+    student = {**transfer.student.overrides, "num_classes": 0}
+    assert student == stages.student.overrides.to_dict()
+  seeds = {stages.data.seed, stages.eval.judge.seed, teacher.data.seed}
+  assert transfer.test.split == "test" and transfer.test.seed not in seeds
+
+
+@pytest.mark.slow
+def test_the_head_is_the_last_phase_of_a_dense_task(tmp_path):
+  """One command; what the stages learned stays, statistics and all."""
+  spec = f"{ROOT}/configs/stagewise_dense.py:scenes_smoke"
+  assert main.main(["--config", spec, "--workdir", str(tmp_path)]) == 0
+  cells = tmp_path / "transfers" / "masks"
+  taught = tensors(tmp_path / "teacher")
+  learned, frozen = tensors(tmp_path / "stages"), tensors(cells / "stages")
+  assert set(learned) == set(frozen) == set(taught)
+  assert any(name.endswith("running_var") for name in learned)
+  assert [k for k in learned if not np.array_equal(learned[k], frozen[k])] == []
+  # Without an effect on the comparison: from scratch everything has moved.
+  moved = tensors(cells / "scratch")
+  same = [k for k in learned if np.array_equal(learned[k], moved[k])]
+  assert all(name.endswith("num_batches_tracked") for name in same)
+  # Both began with the same head, and it has learned.
+  start, end = (files.load(cells / name)[1] for name in ("untrained", "stages"))
+  heads = [trees.flatten(each["params"]["head"]) for each in (start, end)]
+  assert heads[0].keys() == heads[1].keys()
+  assert all(np.any(heads[0][k] != heads[1][k]) for k in heads[0])
+  phases = json.loads((tmp_path / "stages" / "phases.json").read_text())
+  assert list(phases) == [f"stage{k}" for k in (1, 2, 3, 4)]
+  # The teacher of the stages is what the segmentation has left.
+  summary = json.loads((tmp_path / "stages" / "summary.json").read_text())
+  assert str(tmp_path / "teacher" / "student") in str(summary)
+  found = json.loads((tmp_path / "results.json").read_text())
+  rows = {
+    row.title for row in load("stagewise_dense.py:scenes").students.values()
+  }
+  assert set(found["values"]) == rows
+  facts = json.loads((tmp_path / "teacher/student/config.json").read_text())
+  facts = facts["pretrained_cfg"]
+  assert (facts["interpolation"], facts["crop_pct"]) == ("bilinear", 1.0)
+
+
+def tensors(run):
+  """{name: array} of the backbone that a run has left."""
+  return safetensors_numpy.load_file(run / "student" / "model.safetensors")
 
 
 @pytest.mark.slow
