@@ -10,7 +10,12 @@ first losses and the weights after two steps have to agree. Then both run in
 turns. The batch already lies on the device: no input pipeline is timed. Both
 ratios are medians over the rounds; 'cpu' is the process time of all threads.
 
-FIGURES
+Measured on the two cores of a VM that five people used (load 17 to 20), jax
+0.10.2, float32, 9 rounds of 1 step, 64px; CPU ms per step, and the ratio of CPU
+times (the aim is 1.05; wall times say nothing at such a load):
+
+  classify, ResNet-18, batch 16: trainer 1467, bare 1446; 1.017
+  segment, ResNet-18 and a head 'light', batch 8: trainer 723, bare 725; 1.004
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from kd_jax import disk, lock, trees
 
 # Fields that may change between two starts of the same experiment.
 FREE = ("dry_run", "log_every", "checkpoint", "eval")
+# Of those, what the figures of a transfer depend on.
+JUDGES = ("eval/every", "eval/limit", "eval/mirror")
 # What a folder must hold to be worth protecting from another experiment.
 RESULTS = (
   "checkpoints/[0-9]*",
@@ -141,11 +143,12 @@ def _stated(value: Any) -> Any:
 
 
 def _check_same(old: Any, new: Any, workdir: Path) -> None:
+  kept = JUDGES if "transfer" in new else ()
   old, new = (
     {
       path: value
       for path, value in trees.flatten(tree).items()
-      if path.split("/")[0] not in FREE
+      if path.split("/")[0] not in FREE or path in kept
     }
     for tree in (old, new)
   )

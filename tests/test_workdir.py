@@ -87,6 +87,31 @@ def test_a_lock_is_no_result_and_a_note_without_one_owns_nothing(tmp_path):
   assert config["seed"] == 1
 
 
+def test_what_a_transfer_is_judged_by_stays_as_it_was(tmp_path):
+  """A pre-training may be looked at more often, a finished run may not."""
+  judged = {"every": 5, "limit": 0, "batch_size": 8}
+  plain, moved = ({"eval": {**judged, **new}} for new in ({}, {"limit": 9}))
+  result = tmp_path / "trials" / "final" / "result.json"
+  result.parent.mkdir(parents=True)
+  result.touch()
+
+  def claim(config):
+    with workdir.claimed(tmp_path, config):
+      pass
+
+  claim(plain)
+  claim(moved)
+  (tmp_path / "config.json").unlink()
+  for config in (plain, moved):
+    config["transfer"] = {"shots": 1}
+  claim(plain)
+  with pytest.raises(
+    ValueError, match=r"\['eval.limit'\] differ .*was 0, is 9"
+  ):
+    claim(moved)
+  claim({**plain, "eval": {**judged, "batch_size": 4}})
+
+
 def test_an_owner_that_has_not_said_its_name_yet(tmp_path):
   with workdir.claimed(tmp_path, CONFIG):
     (tmp_path / lock.FILE).write_text("")

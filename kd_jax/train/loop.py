@@ -329,8 +329,9 @@ def check_terms(step: int, values: Mapping[str, float]) -> None:
     if value == 0:
       raise ValueError(
         f"loss term {name!r} is exactly zero at step {step}: it compares "
-        "something with itself, or its input is constant. Check the teacher "
-        "and the aligner, or give the term no weight."
+        "something with itself, its input is constant, or no label of the "
+        "batch counts. Check the teacher and the aligner, or the labels, or "
+        "give the term no weight."
       )
 
 

@@ -129,6 +129,7 @@ def test_the_exported_student_is_what_was_judged(searched):
     assert list(folder.rglob(f"{name}.*")), name
 
 
+@pytest.mark.slow
 def test_the_same_command_finds_everything_done(searched, monkeypatch):
   plan, where, found, _ = searched
   monkeypatch.setattr(
