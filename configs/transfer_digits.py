@@ -20,16 +20,8 @@ Expected: a table in some minutes on 2 CPU cores. It shows that transfer works,
 
 from ml_collections import ConfigDict
 
-from configs.common import preprocess
+from configs.common_scenes import DOWNSTREAM, STUDENT, views
 from configs.common_transfer import split, transfer
-
-STUDENT = {
-  "layers": (1, 1, 1, 1),
-  "channels": (12, 24, 36, 48),
-  "stem_width": 12,
-  "stem_type": "cifar",
-}
-CLASSES = (5, 6, 7, 8, 9)
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -40,11 +32,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.log_every, config.eval.batch_size = 20, 180
   config.student.overrides = ConfigDict(STUDENT)
   for name, part in (("data", "train"), ("test", "test")):
-    digits = {"name": "digits", "split": part, "classes": CLASSES}
+    digits = {"name": "digits", "split": part, "classes": DOWNSTREAM}
     config[name] = ConfigDict(digits)
-  config.preprocess = preprocess(
-    16, augment="shift", shift=2, crop_pct=1.0, interpolation="bilinear"
-  )
+  config.preprocess = views()
   config.optim.update({"lr": 0.03, "weight_decay": 5e-4, "schedule": "cosine"})
   config.transfer.update({"rates": (0.01, 0.03, 0.1), "shots": 5})
   config.transfer.update({"seeds": (0, 1, 2, 3, 4), "holdout": 0.3})
