@@ -17,7 +17,8 @@ code, which takes the student's backbone with timm's names.
 
 Expected: nothing was measured on real data, and the paper's COCO figures were
 not obtained. The recipe is ImageNet's (stagewise_r18) at 512 pixels, for 20,000
-steps; that of the scenes is nobody's.
+steps. That of the scenes is nobody's; mean IoU of the head on stage-wise 26.5,
+on untrained features 15.1, from scratch 21.0 (docs/stagewise.md).
 """
 
 from ml_collections import ConfigDict
@@ -60,7 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def scenes(*, small: bool) -> ConfigDict:
   """A teacher that segments, a student's stages, and then its head."""
   steps, length = (8, 128) if small else (800, 8000)
-  tuning, rates = (2, ()) if small else (300, (0.1, 0.3))
+  tuning, rates = (2, ()) if small else (300, (1e-3, 3e-3))
   config = suite("Scenes: the head on a stage-wise backbone")
   runs = {"teacher": teacher(steps, length), "stages": stages(steps, length)}
   config.order, config.runs = tuple(runs), ConfigDict(runs)
@@ -78,6 +79,8 @@ def scenes(*, small: bool) -> ConfigDict:
   )
   config.rows = ("scratch", "untrained", "stages")
   last = few_masks(tuning, 200, seeds=3)
+  last.optim.update({"name": "adamw", "lr": 3e-3, "weight_decay": 0.05})
+  last.optim.update({"decay_all": False, "warmup": tuning // 20})
   last.transfer.update({"rates": rates, "search_seeds": 1})
   config.transfers = ConfigDict({"masks": last})
   config.columns = ("masks",)
