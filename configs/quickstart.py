@@ -33,8 +33,9 @@ from configs.common_scenes import (
   supervised,
   unlabelled,
 )
+from configs.common_suite import suite
 
-STEPS = 400
+STEPS = 600
 SCENES = 8000  # for pre-training
 SHOTS = 20  # labelled scenes per new digit
 
@@ -71,16 +72,12 @@ def get_config(variant: str = "") -> ConfigDict:
     for name, title in TITLES.items()
     if name in runs
   }
-  config = ConfigDict()
-  config.task = "suite"
-  config.title = "What pre-training is worth on new digits"
+  config = suite("What pre-training is worth on new digits")
   config.order, config.runs = tuple(runs), ConfigDict(runs)
-  config.least = ConfigDict({} if small else {"teacher": 0.7})
-  config.baseline = "scratch"
+  config.least = ConfigDict({} if small else {"teacher": 0.8})
   config.rows = ("scratch", *students)
   students["scratch"] = {"title": TITLES["scratch"]}
   config.students = ConfigDict(students)
-  config.workdirs = ()
   config.columns = ("labels",)
   config.titles = ConfigDict({"labels": f"{SHOTS} labels per digit"})
   config.transfers = ConfigDict({"labels": downstream(small)})
@@ -91,7 +88,6 @@ def get_config(variant: str = "") -> ConfigDict:
 def downstream(small: bool) -> ConfigDict:
   """Few labels of the new digits."""
   config = few_labels(2 if small else 100, SHOTS, seeds=2 if small else 8)
-  config.transfer.search_seeds = 1
   if small:
     config.test.length = 100
     config.data.length = 400

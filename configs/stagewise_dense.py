@@ -61,7 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def scenes(*, small: bool) -> ConfigDict:
   """A teacher that segments, a student's stages, and then its head."""
   steps, length = (8, 128) if small else (800, 8000)
-  tuning, rates = (2, ()) if small else (300, (1e-3, 3e-3))
+  tuning = 2 if small else 200
   config = suite("Scenes: the head on a stage-wise backbone")
   runs = {"teacher": teacher(steps, length), "stages": stages(steps, length)}
   config.order, config.runs = tuple(runs), ConfigDict(runs)
@@ -78,10 +78,9 @@ def scenes(*, small: bool) -> ConfigDict:
     }
   )
   config.rows = ("scratch", "untrained", "stages")
-  last = few_masks(tuning, 200, seeds=3)
-  last.optim.update({"name": "adamw", "lr": 3e-3, "weight_decay": 0.05})
-  last.optim.update({"decay_all": False, "warmup": tuning // 20})
-  last.transfer.update({"rates": rates, "search_seeds": 1})
+  last = few_masks(tuning, 200, seeds=3 if small else 5)
+  if small:
+    last.transfer.rates = ()
   config.transfers = ConfigDict({"masks": last})
   config.columns = ("masks",)
   config.titles = ConfigDict({"masks": "200 masks"})
@@ -95,7 +94,6 @@ def teacher(steps: int, length: int) -> ConfigDict:
   config.student.overrides = ConfigDict(TEACHER)
   config.data = images("train", DOWNSTREAM, length=length, seed=1)
   config.batch_size = 64
-  config.optim.update({"lr": 0.1, "warmup": steps // 20})
   config.transfer.rates = ()
   config.checkpoint.every = steps // 2
   return config

@@ -131,11 +131,22 @@ def _filled_in(base: Fields, row: Row, where: Path) -> Fields:
     str(own) if row.init_from and own.is_dir() else row.init_from
   )
   if row.student:
-    overrides = {**row.student["overrides"], **base["student"]["overrides"]}
-    found["student"] = {"name": row.student["name"], "overrides": overrides}
+    found["student"] = _student(row.student, base["student"])
   if row.trains:
     found["transfer"] = {**base["transfer"], "trains": row.trains}
   return found
+
+
+def _student(row: Fields, base: Fields) -> Fields:
+  """The network of a row, with the fields that the transfer wants of it.
+
+  Those of another architecture would not fit; but how images are normalised
+  belongs to the transfer.
+  """
+  asked = dict(base["overrides"])
+  if row["name"] != base["name"]:
+    asked = {k: v for k, v in asked.items() if k in ("mean", "std")}
+  return {"name": row["name"], "overrides": {**row["overrides"], **asked}}
 
 
 def _plan(

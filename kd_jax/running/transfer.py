@@ -131,7 +131,7 @@ def announce(plan: Plan, where: Path, *, dry: bool) -> bool:
     "test_images": len(plan.test),
     "held_out_images": len(plan.parts.held),
     "rates": ", ".join(f"{rate:g}" for rate in plan.rates),
-    "runs": len(plan.protocol.search()) + len(plan.protocol.seeds),
+    "runs": plan.num_runs,
   }
   if jax.process_index() == 0:
     summary.show(about, plan.experiment.specs)

@@ -63,6 +63,13 @@ class Plan:
     """The learning rates to choose from."""
     return self.protocol.rates or (self.experiment.optim.lr,)
 
+  @property
+  def num_runs(self) -> int:
+    """How many there are; without a search, every rate has all seeds."""
+    search = len(self.protocol.search())
+    rates = 1 if search else len(self.rates)
+    return search + rates * len(self.protocol.seeds)
+
   def images(self, trial: Trial) -> DataSource:
     """What a run trains on."""
     drawn = self.parts.searched if trial.search else self.parts.trained
