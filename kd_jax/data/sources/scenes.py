@@ -25,6 +25,7 @@ from kd_jax.types import Record
 _SMALLEST = 8  # pixels of a digit's side, as many as the originals have
 _PLACES = 20  # tries to find room for a digit
 _HIDDEN = 0.25  # most that later digits cover of an earlier one
+_KEPT = 2**25  # bytes of pixels: so many scenes are made only once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +143,28 @@ class Source(interfaces.DataSource):
   def __len__(self) -> int:
     return len(self._rows)
 
+  def __reduce__(self) -> tuple[type[Source], tuple[object, ...]]:
+    # Scenes that were made already do not travel with it.
+    fields = dataclasses.fields(self)
+    return type(self), tuple(getattr(self, field.name) for field in fields)
+
+  @functools.cached_property
+  def _made(self) -> dict[int, Record]:
+    return {}
+
   def __getitem__(self, index: int) -> Record:
-    place, part = self._rows[index], self._part
+    place = self._rows[index]
+    if place in self._made:
+      return self._made[place]
+    record = self._scene(place, index % len(self))
+    if len(self) * 3 * self.size**2 <= _KEPT:
+      record["image"].flags.writeable = False  # all who ask share it
+      self._made[place] = record
+    return record
+
+  def _scene(self, place: int, number: int) -> Record:
+    """Scene `place` of the split, which is record `number`."""
+    part = self._part
     # The lowest word counts what is drawn.
     counter = [0, 0, part.number, place]
     philox = np.random.Philox(key=[self.seed, 0], counter=counter)
@@ -156,7 +177,7 @@ class Source(interfaces.DataSource):
     known = self._known(masks, kinds) if self.labels else {"label": -1}
     return {
       "image": np.clip(image, 0, 255).astype(np.uint8),
-      "id": index % len(self),
+      "id": number,
       **known,
     }
 

@@ -146,6 +146,17 @@ def test_a_scene_follows_from_its_fields_and_number(fields):
   assert part.describe(3) == "scenes[train[60:70]] record 3"
 
 
+def test_few_scenes_are_made_once(monkeypatch):
+  source = scenes.Source(length=10)
+  first = source[3]
+  assert source[3] is first and not first["image"].flags.writeable
+  assert len(pickle.dumps(source)) < 500
+  monkeypatch.setattr(scenes, "_KEPT", 0)
+  large = scenes.Source(length=10)
+  assert large[3] is not large[3]
+  np.testing.assert_array_equal(large[3]["image"], first["image"])
+
+
 def test_fingerprints_tell_images_apart():
   changes = [
     {}, {"split": "test"}, {"split": "validation"}, {"size": 24}, {"seed": 1},
