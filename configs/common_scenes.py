@@ -133,7 +133,7 @@ def few_masks(steps: int, shots: int, seeds: int) -> ConfigDict:
   # With SGD a head hardly leaves the background, which is most of a scene.
   config.optim.update({"name": "adamw", "lr": 0.01, "weight_decay": 0.05})
   config.optim.warmup = steps // 10
-  config.transfer.rates = (0.003, 0.01, 0.03)
+  config.transfer.update({"rates": (0.003, 0.01, 0.03), "search_seeds": 1})
   fields = {"channels": 16, "branch_channels": 16, "num_groups": 4}
   config.head = ConfigDict({"name": "fpn", **fields})
   config.aux = ConfigDict({"name": ""})
@@ -151,7 +151,7 @@ def downstream(task: str, steps: int, seeds: int) -> ConfigDict:
   config.test = scenes("test", DOWNSTREAM, length=1000, seed=4)
   config.steps = steps
   config.optim.update({"weight_decay": 5e-4, "schedule": "cosine", "lr": 0.03})
-  config.transfer.rates = (0.01, 0.03, 0.1)
+  config.transfer.update({"rates": (0.01, 0.03, 0.1), "search_seeds": 2})
   config.transfer.seeds = tuple(range(seeds))
   config.eval.update({"batch_size": 250, "pictures": 0})
   config.log_every = steps

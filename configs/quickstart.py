@@ -35,7 +35,7 @@ from configs.common_scenes import (
 )
 from configs.common_suite import suite
 
-STEPS = 600
+STEPS = 800
 SCENES = 8000  # for pre-training
 SHOTS = 20  # labelled scenes per new digit
 
