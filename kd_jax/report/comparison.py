@@ -100,6 +100,14 @@ class Comparison:
 
     return self._estimate(row, column, measure)
 
+  def seeds(self, row: str, column: str) -> Sequence[float]:
+    """Every value of a cell, above the baseline's if there is one."""
+    values = self.values[row].get(column, ())
+    base = self.values.get(self.baseline, {}).get(column)
+    if not len(values) or base is None:
+      return values
+    return paired.difference(values, base).per_seed
+
   def _estimate(
     self,
     row: str,
@@ -179,13 +187,13 @@ def write(
 def chart(given: Comparison) -> bytes:
   """A PNG: a panel per data set, a row per student.
 
-  With a baseline panels show paired differences, else means; a dot is a mean,
-  its bar the standard error.
+  With a baseline panels show paired differences, else means: a dot per seed,
+  and the mean with a bar of its standard error.
   """
   rows, columns = [*given.values], _shown(given)
   wide = min(len(columns), _PER_ROW)
   high = -(-len(columns) // _PER_ROW)
-  size = (9.0, 0.5 + high * (0.8 + 0.24 * len(rows)))
+  size = (9.0, 0.7 + high * (0.8 + 0.34 * len(rows)))
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(high, wide, squeeze=False, sharey=True).reshape(-1)
   for ax in grid[len(columns) :]:
@@ -195,7 +203,7 @@ def chart(given: Comparison) -> bytes:
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.4, -0.6)
   what = f"points above {given.baseline}, same seeds" if given.baseline else "%"
-  words = f"{given.title}: {what}, ± standard error"
+  words = f"{given.title}\n{what}; a dot is a seed, ± standard error"
   fig.suptitle(words, fontsize=10, color=INK, weight="bold")
   return plots.png(fig)
 
@@ -235,14 +243,37 @@ def _table(
   return tables.Table.of(title, ("", *columns), rows)
 
 
+def _estimate(
+  ax: axes.Axes,
+  row: int,
+  found: Estimate,
+  seeds: Sequence[float],
+  *,
+  signed: bool,
+) -> None:
+  """A dot per seed, the mean with its bar, and what they are in words."""
+  color, bar = COLORS[row % len(COLORS)], 100 * (found.error or 0.0)
+  mean, sign = 100 * found.mean, "+" if signed else ""
+  dots = 100 * np.asarray(seeds)
+  ax.plot(dots, np.full(len(dots), row), "o", color=color, ms=3, alpha=0.5)
+  ax.errorbar(mean, row, xerr=bar, fmt="|", color=color, ms=9, lw=2)
+  ax.annotate(
+    f"{mean:{sign}.1f} ± {bar:.1f}",
+    (mean, row - 0.34),
+    ha="center",
+    va="center",
+    fontsize=7,
+    color=INK,
+  )
+
+
 def _panel(ax: axes.Axes, given: Comparison, column: str) -> None:
   measure = given.difference if given.baseline else given.value
   for row, name in enumerate(given.values):
     found = measure(name, column)
     if found is not None:
-      color, bar = COLORS[row % len(COLORS)], 100 * (found.error or 0.0)
-      place = (100 * found.mean, row)
-      ax.errorbar(*place, xerr=bar, fmt="o", color=color, ms=4, lw=2)
+      seeds, signed = given.seeds(name, column), bool(given.baseline)
+      _estimate(ax, row, found, seeds, signed=signed)
   if given.baseline:
     ax.axvline(0, color=INK, lw=1.0)
   ax.set_title(column, loc="left", fontsize=9, color=INK, weight="bold")

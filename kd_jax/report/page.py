@@ -41,8 +41,6 @@ def write_report(
   *,
   title: str = "",
   tables: Tables | None = None,
-  groups: Mapping[str, Sequence[float]] | None = None,
-  baseline: str = "",
   sections: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> pathlib.Path:
   """Writes `workdir/report.html` and the PNGs in `workdir/plots`.
@@ -51,9 +49,6 @@ def write_report(
     workdir: folder of the run; what it lacks is left out and named.
     title: heading; the name of the folder if empty.
     tables: result tables shown before the curves, title -> (header, rows).
-    groups: label -> accuracies, one per seed, drawn below the tables.
-    baseline: the group that all others are compared with, seed by seed; ''
-      is none.
     sections: name -> workdir of further runs, shown below in this order.
 
   Returns:
@@ -65,9 +60,14 @@ def write_report(
   root = pathlib.Path(workdir)
   title = title or root.resolve().name
   body = [f"<h1>{html.escape(title)}</h1>"]
-  body.append(_results(root, tables or {}, groups or {}, baseline))
+  body += [
+    markup.headed(name, 2, markup.table(tables_lib.Table.of(name, *table)))
+    for name, table in (tables or {}).items()
+  ]
   if not sections or (root / metrics.FILE).exists():
     body.append(_run(root, 2))
+  else:
+    body.append(_left(root, 2))
   for name, folder in (sections or {}).items():
     part = _run(pathlib.Path(folder), 3)
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
@@ -82,23 +82,11 @@ def write_report(
   return path
 
 
-def _results(
-  root: pathlib.Path,
-  tables: Tables,
-  groups: Mapping[str, Sequence[float]],
-  baseline: str,
-) -> str:
-  """The results of a task, which come first."""
-  parts = [
-    markup.headed(name, 2, markup.table(tables_lib.Table.of(name, *table)))
-    for name, table in tables.items()
-  ]
-  if groups:
-    title = next(iter(tables), "Accuracy")
-    png = plots.comparison(groups, title, baseline)
-    _keep(root, {"comparison": png})
-    parts.append(markup.gallery({"comparison": png}, _WIDE))
-  return "".join(parts)
+def _left(root: pathlib.Path, level: int) -> str:
+  """The pictures and tables that lie in a folder."""
+  seen = _pictures(root)
+  parts = [_kept_table(x, level) for x in tables_lib.read(root).values()]
+  return "".join([_gallery("Pictures", level, seen, seen), *parts])
 
 
 def _run(root: pathlib.Path, level: int) -> str:
@@ -111,12 +99,10 @@ def _run(root: pathlib.Path, level: int) -> str:
   summary, config = _json(root / "summary.json"), _json(root / "config.json")
   phases = _phases(root)
   images = _images(root, lines, summary, list(phases.values()))
-  seen = _pictures(root)
   parts = [
     markup.headed("Summary", level, _about(summary)) if summary else "",
     _gallery("Curves", level, images, _WIDE),
-    _gallery("Pictures", level, seen, seen),
-    *(_kept_table(x, level) for x in tables_lib.read(root).values()),
+    _left(root, level),
     markup.headed("Phases", level, _stretches(lines, phases)) if phases else "",
     _warnings(lines),
     markup.headed("Final metrics", level, _final(lines)) if lines else "",

@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib import axes, figure, ticker
 
 from kd_jax.align import basis as basis_lib
-from kd_jax.transfer import paired
 
 Lines = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -91,63 +90,6 @@ def throughput(lines: Lines) -> bytes | None:
     if np.isfinite(y).any()
   }
   return _curves(found, "Throughput", "images/s", bottom=0.0)
-
-
-def comparison(
-  groups: Mapping[str, Sequence[float]], title: str, baseline: str = ""
-) -> bytes:
-  """Mean, standard deviation and every value of each group, in per cent.
-
-  Args:
-    groups: label -> values in [0, 1], one per seed; drawn from top to bottom.
-    title: what the values are.
-    baseline: label of the group that a second panel subtracts from all
-      others, seed by seed; its bars are standard errors of the mean. ''
-      leaves the panel out.
-  """
-  panels = 2 if baseline else 1
-  size = (_WIDE[0], 1.4 + 0.5 * len(groups))
-  fig, axs = _figure(size, columns=panels, sharey=True)
-  for row, values in enumerate(groups.values()):
-    percent = 100 * np.asarray(values)
-    bar = paired.spread(percent.tolist()) or 0.0
-    _row(axs[0], row, percent, bar, f"{percent.mean():.1f} ± {bar:.1f}")
-  label = "accuracy (%); a dot is a seed, ± its standard deviation"
-  _decorate(axs[0], "Accuracy" if baseline else title, label, "")
-  axs[0].margins(x=0.08)
-  axs[0].set_yticks(range(len(groups)), list(groups))
-  axs[0].set_ylim(len(groups) - 0.5, -0.6)
-  if baseline:
-    _differences(axs[1], groups, baseline)
-    fig.suptitle(title, fontsize=11, color=INK, weight="bold")
-  return png(fig)
-
-
-def _differences(
-  ax: axes.Axes, groups: Mapping[str, Sequence[float]], baseline: str
-) -> None:
-  """The panel of paired differences."""
-  for row, (name, values) in enumerate(groups.items()):
-    if name == baseline:
-      continue
-    found = paired.difference(values, groups[baseline])
-    percent, bar = 100 * np.array(found.per_seed), 100 * (found.error or 0.0)
-    _row(ax, row, percent, bar, f"{100 * found.mean:+.1f} ± {bar:.1f}")
-  ax.axvline(0, color=INK, lw=1.2)
-  label = "points; a dot is a seed, ± the standard error of the mean"
-  _decorate(ax, f"Difference to {baseline}, same images", label, "")
-  ax.margins(x=0.08)
-
-
-def _row(
-  ax: axes.Axes, row: int, values: np.ndarray, bar: float, text: str
-) -> None:
-  """A dot per seed, the mean with its bar, and what they are in words."""
-  color, mean = COLORS[row % len(COLORS)], values.mean()
-  ax.plot(values, np.full(len(values), row), "o", color=color, ms=4, alpha=0.6)
-  ax.errorbar(mean, row, xerr=bar, fmt="|", color=color, ms=16, lw=2.5)
-  place = (mean, row - 0.3)
-  ax.annotate(text, place, ha="center", va="center", fontsize=9, color=INK)
 
 
 def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:

@@ -68,9 +68,13 @@ def test_the_chart_has_a_panel_per_data_set(monkeypatch):
   assert comparison.chart(GIVEN).startswith(b"\x89PNG")
   titles = [ax.get_title(loc="left") for ax in kept[0].axes]
   assert titles == ["pets", "cars", "mean"]
-  dots = [[x.get_xdata()[0] for x in ax.lines[:-1]] for ax in kept[0].axes]
-  np.testing.assert_allclose(dots[0], [11, 30])
-  np.testing.assert_allclose(dots[1], [28 / 3])
+  means, seeds = (
+    [[x.get_xdata() for x in ax.lines if x.get_marker() == m] for ax in axes]
+    for m, axes in (("|", kept[0].axes), ("o", kept[0].axes))
+  )
+  np.testing.assert_allclose(np.ravel(means[0]), [11, 30])
+  np.testing.assert_allclose(np.ravel(means[1]), [28 / 3])
+  np.testing.assert_allclose(seeds[0][1], [10, 10, 13])
 
 
 def test_a_single_seed_has_no_error_and_one_column_no_mean():

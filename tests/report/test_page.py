@@ -274,40 +274,17 @@ def test_rows_of_another_length_than_their_header(tmp_path):
 
 def test_results_of_several_runs_come_with_a_picture(tmp_path):
   run = write_run(tmp_path / "run")
+  sheet_lib.keep(tmp_path, "comparison", sheet_lib.Sheet(20).png())
   path = page_lib.write_report(
     tmp_path,
     tables={"Transfer": (("kind", "accuracy"), [("kdep", "91.0 ± 1.4 %")])},
-    groups={"kdep": [0.9, 0.92], "scratch": [0.5, 0.6]},
     sections={"first": run},
   )
   page = Page(path.read_text(encoding="utf-8"))
   text = "|".join(page.text)
   assert "kdep|91.0 ± 1.4 %" in text and "metrics.jsonl" not in text
-  png = (tmp_path / "plots" / "comparison.png").read_bytes()
+  png = (tmp_path / "pictures" / "comparison.png").read_bytes()
   assert base64.b64encode(png).decode() in path.read_text()
-
-
-def test_comparison_shows_every_seed_in_per_cent(monkeypatch):
-  groups = {"kdep": [0.9, 0.92], "scratch": [0.5, 0.6]}
-  fig = drawn(monkeypatch, lambda: plots.comparison(groups, "Accuracy"))
-  (ax,) = fig.axes
-  dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
-  np.testing.assert_allclose(dots, [[90, 92], [50, 60]])
-  assert [t.get_text() for t in ax.texts] == ["91.0 ± 1.4", "55.0 ± 7.1"]
-
-
-def test_differences_are_paired_and_have_a_standard_error(monkeypatch):
-  groups = {"scratch": [0.5, 0.6, 0.7], "kdep": [0.6, 0.7, 0.83]}
-  fig = drawn(
-    monkeypatch, lambda: plots.comparison(groups, "Accuracy", "scratch")
-  )
-  left, right = fig.axes
-  (dots,) = [x.get_xydata() for x in right.lines if x.get_marker() == "o"]
-  np.testing.assert_allclose(dots, [[10, 1], [10, 1], [13, 1]])
-  assert [t.get_text() for t in right.texts] == ["+11.0 ± 1.0"]
-  (bar,) = right.collections[0].get_segments()
-  np.testing.assert_allclose(bar[:, 0], [10, 12])
-  assert [t.get_text() for t in left.texts] == ["60.0 ± 10.0", "71.0 ± 11.5"]
 
 
 def test_pictures_of_a_run_are_in_its_page(tmp_path):
