@@ -68,13 +68,15 @@ def test_the_chart_has_a_panel_per_data_set(monkeypatch):
   assert comparison.chart(GIVEN).startswith(b"\x89PNG")
   titles = [ax.get_title(loc="left") for ax in kept[0].axes]
   assert titles == ["pets", "cars", "mean"]
-  means, seeds = (
-    [[x.get_xdata() for x in ax.lines if x.get_marker() == m] for ax in axes]
-    for m, axes in (("|", kept[0].axes), ("o", kept[0].axes))
-  )
-  np.testing.assert_allclose(np.ravel(means[0]), [11, 30])
-  np.testing.assert_allclose(np.ravel(means[1]), [28 / 3])
-  np.testing.assert_allclose(seeds[0][1], [10, 10, 13])
+  pets, cars, _ = kept[0].axes
+  np.testing.assert_allclose(np.ravel(marked(pets, "|")), [11, 30])
+  np.testing.assert_allclose(np.ravel(marked(cars, "|")), [28 / 3])
+  np.testing.assert_allclose(marked(pets, "o"), [[10, 10, 13], [40, 30, 20]])
+
+
+def marked(ax, marker):
+  """x of all lines that are drawn with a marker."""
+  return [x.get_xdata() for x in ax.lines if x.get_marker() == marker]
 
 
 def test_a_single_seed_has_no_error_and_one_column_no_mean():
