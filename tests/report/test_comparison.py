@@ -76,7 +76,8 @@ def test_the_chart_has_a_panel_per_data_set(monkeypatch):
 
 def marked(ax, marker):
   """x of all lines that are drawn with a marker."""
-  return [x.get_xdata() for x in ax.lines if x.get_marker() == marker]
+  found = [x.get_xdata() for x in ax.lines if x.get_marker() == marker]
+  return np.asarray(found, float)
 
 
 def test_a_single_seed_has_no_error_and_one_column_no_mean():
