@@ -70,7 +70,7 @@ def test_four_runs_share_one_compiled_step(searched):
   assert [name.partition("_lr")[0] for name in names(where)] == [
     *("final", "final", "search", "search"),
   ]
-  (step,) = plan.experiment.programs.values()
+  step = plan.experiment.programs["step from 0"]
   assert traces == 1 and step._cache_size() == 1
   assert plan.judge._count._cache_size() == 1
 
@@ -103,6 +103,7 @@ def test_results_are_those_of_the_runs(searched):
     *("fine-tuned network", "knn of the features", "probe of the features"),
   ]
   assert "held-out" in rows[0][-1]
+  results.show(found, where, "Digits")
   assert "knn of the features" in (where / "report.html").read_text()
 
 

@@ -47,7 +47,7 @@ def test_results_are_those_of_the_run(done):
   assert results.rows_of(found)[1][0][-1] == "one rate, last weights"
   # Three evaluations, the last one of weights from the host.
   assert plan.judge._count._cache_size() == 1
-  (step,) = plan.experiment.programs.values()
+  step = plan.experiment.programs["step from 0"]
   assert step._cache_size() == 1
   for name in ("classes", "masks"):
     assert (folder / "pictures" / f"{name}.png").stat().st_size > 1000

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import unittest.mock
 
 import numpy as np
 import pytest
@@ -32,8 +31,7 @@ class Story:
   def __init__(self, folder):
     self.quiet = folder / "quiet"
     self.fields = (f"teacher.weights={runs.save_teacher(folder / 'teacher')}",)
-    with unittest.mock.patch.object(runs, "CONFIG", CONFIG):
-      self.said = runs.here(self.quiet, *self.fields)
+    self.said = runs.here(self.quiet, *self.fields, config=CONFIG)
     steps = (*ENDS.values(), *MIDDLE.values())
     self.states = {step: runs.state(self.quiet, step) for step in steps}
 
@@ -107,10 +105,10 @@ def test_adapters_stay_behind(story):
 @pytest.mark.slow
 def test_a_kill_in_a_stage_changes_no_bit(story, tmp_path):
   killed = tmp_path / "killed"
-  with unittest.mock.patch.object(runs, "CONFIG", CONFIG):
-    runs.kill(lambda w: 8 in runs.checkpoints(w), killed, *story.fields)
-    saved = max(runs.checkpoints(killed))
-    said = runs.here(killed, *story.fields)
+  run = {"config": CONFIG}
+  runs.kill(lambda w: 8 in runs.checkpoints(w), killed, *story.fields, **run)
+  saved = max(runs.checkpoints(killed))
+  said = runs.here(killed, *story.fields, **run)
   assert 6 < saved < 12
   assert f"continuing after step {saved}" in said
   got = runs.state(killed, 12)
