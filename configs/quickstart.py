@@ -58,6 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
   runs = {"teacher": supervised(TEACHER, steps, length)}
   if banks:
     runs["kdep"] = unlabelled(steps, length)
+    runs["kdep"].fit.augment = True  # a bank has no other views
     runs |= stored(steps, length)
   else:
     runs["supervised"] = supervised(STUDENT, steps, length)

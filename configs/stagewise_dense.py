@@ -75,9 +75,10 @@ def scenes(*, small: bool) -> ConfigDict:
         "init_from": "stages",
         "trains": "head",
       },
+      "tuned": {"title": "stage-wise, all learns", "init_from": "stages"},
     }
   )
-  config.rows = ("scratch", "untrained", "stages")
+  config.rows = ("scratch", "untrained", "stages", "tuned")
   last = few_masks(tuning, 200, seeds=3 if small else 5)
   if small:
     last.transfer.rates = ()

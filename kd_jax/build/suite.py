@@ -58,8 +58,12 @@ class Cell:
   plan: Callable[[], Plan]
 
 
-def rows(config: ConfigDict) -> dict[str, Row]:
+def rows(config: ConfigDict, where: Path) -> dict[str, Row]:
   """The students, finished workdirs among them.
+
+  Args:
+    config: of the task 'suite'.
+    where: the workdir.
 
   Raises:
     ValueError: a student or a run that does not exist.
@@ -72,6 +76,14 @@ def rows(config: ConfigDict) -> dict[str, Row]:
         f"{resolve.near(name, known)}"
       )
     found[name] = resolve.construct(Row, known[name], f"students.{name}")
+    start = found[name].init_from
+    left_out = start in config.runs and start not in config.order
+    if left_out and not (where / start).is_dir():
+      raise ValueError(
+        f"the row {name!r} starts from the run {start!r}, which config.order "
+        f"leaves out ({tuple(config.order)}); add it there, or leave the row "
+        "out of --config.rows"
+      )
   for path in config.workdirs:
     found[path] = Row(Path(path).name, path, networks.recipe_of(path))
   if config.baseline not in found:

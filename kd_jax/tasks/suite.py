@@ -36,7 +36,8 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
       f"a suite runs in one process, not in {jax.process_count()}; start it "
       "with python -m kd_jax.main"
     )
-  where, students = Path(where), build.rows(config)
+  where = Path(where)
+  students = build.rows(config, where)
   about = {"task": config.task, "runs": list(config.order)}
   with workdir.claimed(where, about):
     jobs = {}

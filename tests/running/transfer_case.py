@@ -52,7 +52,7 @@ def main(folder, path):
       out |= {f"{name}/{task}/weights/{k}": v for k, v in kept.items()}
       figures = found.runs[0].figures
       out |= {f"{name}/{task}/figures/{k}": v for k, v in figures.items()}
-      (step,) = plan.experiment.programs.values()
+      step = plan.experiment.programs["step from 0"]
       compiled = [f._cache_size() for f in (step, plan.judge._count)]
       out[f"{name}/{task}/compiled"] = compiled
   np.savez(path, **out)

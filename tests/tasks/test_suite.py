@@ -106,6 +106,10 @@ def test_a_teacher_that_has_not_learned_does_not_teach(tmp_path):
   [
     ({"baseline": "nothing"}, "config.baseline is 'nothing'; it must be one"),
     ({"rows": ("scratch", "kdeep")}, "config.rows names 'kdeep'"),
+    (
+      {"rows": ("scratch", "left"), "runs": {"kdep": {}}},
+      r"the row 'left' starts from the run 'kdep', which config.order leaves",
+    ),
     ({"columns": ("dtdd",)}, "config.columns names 'dtdd'"),
     ({"workdirs": ("/nowhere",)}, "/nowhere is no folder of a run"),
   ],
@@ -113,6 +117,7 @@ def test_a_teacher_that_has_not_learned_does_not_teach(tmp_path):
 def test_what_does_not_exist_is_refused(fields, message, tmp_path):
   config = tiny()
   with config.unlocked():
+    config.students.left = {"title": "left out", "init_from": "kdep"}
     config.update(fields)
   with pytest.raises(ValueError, match=message):
     suite.run(config, tmp_path / "run")
