@@ -136,7 +136,17 @@ def test_a_checkpoint_of_other_data_is_refused(whole):
   checkpoints.close()
 
 
+@pytest.fixture
+def heard():
+  """Signals do something, whatever the shell has switched off for the tests."""
+  found = {n: signal.signal(n, signal.default_int_handler) for n in loop.STOP}
+  yield
+  for number, handler in found.items():
+    signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", loop.STOP)
+@pytest.mark.usefixtures("heard")
 def test_a_signal_stops_in_order_and_handlers_come_back(number, tmp_path):
   before = [signal.getsignal(n) for n in loop.STOP]
 
