@@ -153,7 +153,7 @@ def kill(process, workdir, victim):
   then = time.monotonic()
   os.kill(pids[victim], signal.SIGKILL)
   status, error = runs.finish(process)
-  assert time.monotonic() - then < 15
+  assert time.monotonic() - then < 30  # heartbeats of 10 s, and a busy machine
   assert status == 128 + signal.SIGKILL and members(workdir) == {}
   said = [line for line in error.splitlines() if "launch/local.sh" in line]
   assert len(said) == 1
