@@ -6,7 +6,7 @@ Start: a run of the quickstart (above; runs/quickstart/supervised likewise), any
   network of the same fields, or nothing: from scratch.
 Variants: `:all` (all labels), `:probe` (only the classifier is trained),
   `:smoke` and so on (seconds).
-Data: real digits of 8 pixels, enlarged to 32, with the package; of its 1437
+Data: real digits of 8 pixels, enlarged to 24, with the package; of its 1437
   training and 360 test images those of 5 to 9, which the quickstart's teacher
   has not learned.
 
@@ -15,8 +15,8 @@ Protocol: 5 labelled images of each class, drawn anew for each of 5 seeds; the
   draws from. kNN and a linear classifier judge the features as they came, by
   the same images.
 
-Expected: a table in some minutes on 2 CPU cores. It shows that transfer works,
-  not what pre-training is worth: see the README on the quickstart.
+Expected: the table of docs/transfer.md, in half a minute. It shows that
+  transfer works, not what pre-training is worth: see the quickstart.
 """
 
 from ml_collections import ConfigDict

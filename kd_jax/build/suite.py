@@ -105,8 +105,13 @@ def cells(
     where: the workdir.
 
   Raises:
-    ValueError: a transfer that does not exist.
+    ValueError: no transfer, or one that does not exist.
   """
+  if not config.columns:
+    raise ValueError(
+      "config.columns is empty: it must name transfers of config.transfers, "
+      f"which are {sorted(config.transfers)}"
+    )
   plans: dict[str, Plan] = {}
   found = []
   for column in config.columns:

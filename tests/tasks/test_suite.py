@@ -110,6 +110,7 @@ def test_a_teacher_that_has_not_learned_does_not_teach(tmp_path):
       {"rows": ("scratch", "left"), "runs": {"kdep": {}}},
       r"the row 'left' starts from the run 'kdep', which config.order leaves",
     ),
+    ({"columns": ()}, "config.columns is empty: it must name transfers"),
     ({"columns": ("dtdd",)}, "config.columns names 'dtdd'"),
     ({"workdirs": ("/nowhere",)}, "/nowhere is no folder of a run"),
   ],
