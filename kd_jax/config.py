@@ -59,7 +59,20 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
         f"--config.{override} has no value; write --config.{field}=value"
       )
     _assign(config, field, text)
+  _check_topology(config)
   return config
+
+
+def _check_topology(config: ConfigDict) -> None:
+  """Only the dry run of a training looks at it; others would ignore it."""
+  if not config.get("topology"):
+    return
+  if config.task != "pretrain" or not config.dry_run:
+    raise ValueError(
+      f"topology={config.topology} is for a dry run of the task 'pretrain', "
+      f"and this is task={config.task!r} with dry_run={config.dry_run}; set "
+      "--config.dry_run=True, or leave --config.topology out"
+    )
 
 
 def _read(path: Path, variant: str) -> ConfigDict:

@@ -17,7 +17,14 @@ from jax.experimental import multihost_utils
 from kd_jax import disk, lock, trees
 
 # Fields that may change between two starts of the same experiment.
-FREE = ("dry_run", "log_every", "checkpoint", "eval")
+FREE = (
+  "dry_run",
+  "topology",
+  "price_per_chip_hour",
+  "log_every",
+  "checkpoint",
+  "eval",
+)
 # Of those, what the figures of a transfer depend on.
 JUDGES = ("eval/every", "eval/limit", "eval/mirror")
 # What a folder must hold to be worth protecting from another experiment.

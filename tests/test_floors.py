@@ -18,6 +18,7 @@ FLOORS = (
   ("train", "evals"),
   ("transfer",),
   ("report",),
+  ("preflight",),
   ("build",),
   ("running",),
   ("tasks",),

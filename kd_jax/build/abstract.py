@@ -1,0 +1,195 @@
+"""An experiment of shapes alone: it needs neither images nor weights.
+
+Networks, method, phases and step are those of the run; the teacher's variables
+are shapes, and so is all that the step reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import kd_jax
+from kd_jax import config as config_lib
+from kd_jax import resolve
+from kd_jax.align import basis as basis_lib
+from kd_jax.build import experiment as experiment_lib
+from kd_jax.build import images, networks
+from kd_jax.data import bank as bank_lib
+from kd_jax.data import stand_in
+from kd_jax.data.bank import compatibility
+from kd_jax.data.bank.described import Described
+from kd_jax.interfaces import DataSource
+from kd_jax.models.backbone import variable_shapes
+from kd_jax.preflight import topologies
+from kd_jax.preflight.topologies import Topology
+from kd_jax.teachers import bank as bank_teacher
+from kd_jax.teachers import none, online
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train import phases
+from kd_jax.train.experiment import Evaluate, Experiment, Pictures
+from kd_jax.train.teacher.teaching import Teaching
+
+_NETWORKS = ("online", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """An experiment that can be compiled, and not run.
+
+  Attributes:
+    topology: the slice.
+    experiment: its teacher's variables are `jax.ShapeDtypeStruct`.
+    assumed: what stands in for things that are not here, for people.
+  """
+
+  topology: Topology
+  experiment: Experiment
+  assumed: tuple[str, ...]
+
+
+def planned(config: ConfigDict, where: str | Path) -> Plan:
+  """The experiment of `config` on the slice `config.topology`.
+
+  Args:
+    config: of the task 'pretrain'.
+    where: the workdir; nothing is written.
+
+  Raises:
+    ValueError: as `build.experiment`; no such slice, no libtpu, or a teacher
+      that cannot be described.
+  """
+  if config.price_per_chip_hour < 0:
+    raise ValueError(
+      f"price_per_chip_hour is {config.price_per_chip_hour}; it must be at "
+      "least 0"
+    )
+  topology = topologies.find(config.topology)
+  devices = topologies.devices(topology)
+  notes: list[str] = []
+  doors = experiment_lib.Doors(
+    mesh=functools.partial(mesh_lib.make_mesh, devices),
+    data=functools.partial(_data, notes=notes),
+    teaching=functools.partial(_teaching, notes=notes),
+    watch=_blind,
+    initial=lambda student, init_from: {},
+  )
+  found = experiment_lib.experiment(config, where, doors)
+  return Plan(topology, found, tuple(notes))
+
+
+def _data(config: ConfigDict, notes: list[str]) -> DataSource:
+  """The images if they are here, else what is known of them."""
+  fields = config.data.to_dict()
+  resolve.symbol("data.sources", fields.get("name", ""), "Source")
+  try:
+    return images.source(fields)
+  except (ValueError, OSError) as error:
+    classes = config.student.overrides.get("num_classes", 0)
+    found = stand_in.of(fields, classes)
+    size = f"{len(found):,} images" if len(found) else "images without a count"
+    reason = str(error).split(". ")[0]
+    notes.append(
+      f"data: {size} in {found.num_classes} classes; not opened: {reason}"
+    )
+    return found
+
+
+def _blind(*args: Any, **kwargs: Any) -> tuple[Evaluate, Pictures]:
+  """Nothing is evaluated; needs no images."""
+  del kwargs
+  nothing = stand_in.StandIn("", 0, 0)
+  return lambda state, frozen: {}, Pictures(0, nothing, nothing)
+
+
+def _teaching(config: ConfigDict, notes: list[str]) -> Teaching:
+  """The teacher as shapes.
+
+  Raises:
+    ValueError: it runs outside of JAX, or is a bank of which nothing is known.
+  """
+  wanted = config.teacher
+  if wanted.source == "none":
+    return Teaching(none.Source(), {}, "none")
+  if wanted.source == "bank":
+    return _bank(wanted.weights, config, notes)
+  if wanted.source not in _NETWORKS:
+    raise ValueError(
+      f"the teacher source {wanted.source!r} cannot be compiled for a "
+      f"topology; set --config.teacher.source to one of "
+      f"{[*_NETWORKS, 'bank', 'none']}"
+    )
+  notes.append(f"teacher: {wanted.name} as created, weights not read")
+  return _network(config)
+
+
+def _network(config: ConfigDict) -> Teaching:
+  wanted = config.teacher
+  fields = networks.model_fields(wanted.overrides.to_dict())
+  name = wanted.name.partition(".")[0]
+  model = kd_jax.create_model(name, **{"dtype": config.dtype, **fields})
+  return Teaching(online.Source(model), variable_shapes(model), "abstract")
+
+
+def _bank(place: str, config: ConfigDict, notes: list[str]) -> Teaching:
+  """A bank that is there, or that the config `place` would write."""
+  if not str(place).partition(":")[0].endswith(".py"):
+    if place and not bank_lib.exists(place):
+      raise ValueError(
+        f"there is no bank at {place!r}. Write it, or name the config that "
+        "does: --config.teacher.weights=configs/bank_fkd.py"
+      )
+    return networks.teaching(config)
+  written = config_lib.load(place)
+  if "bank" not in written:
+    raise ValueError(f"teacher.weights={place} is no config that writes a bank")
+  if written.data.to_dict() != config.data.to_dict():
+    raise ValueError(
+      f"{place} writes a bank of {written.data.to_dict()}, and this config "
+      f"reads {config.data.to_dict()}"
+    )
+  notes.append(f"teacher: the bank that {place} would write")
+  return _described(written, place, _data(config, []))
+
+
+def _described(config: ConfigDict, place: str, data: DataSource) -> Teaching:
+  """The bank of a config of the task 'write_bank'."""
+  teaching = _network(config)
+  source = teaching.source
+  views = images.preprocess(config.preprocess.to_dict(), source.evaluation_view)
+  codec = resolve.build("codecs", "Codec", config.bank.codec.to_dict())
+  batch = phases.image_batch(2, views.image_size, source)
+  frozen = {"teacher": teaching.variables, "artifact": {}}
+  specs = jax.eval_shape(
+    lambda f, b: codec.collect(source(f, b)), frozen, batch
+  )
+  widths = {tap: spec.shape[1:] for tap, spec in specs.items()}
+  # Not what decodes, but of its shape.
+  sample = {k: np.ones(x.shape, np.float32) for k, x in specs.items()}
+  artifact = {}
+  if codec.needs_basis:
+    size = widths["feature"][0]
+    artifact = basis_lib.placeholder(dim=size, width=codec.width)
+  header = bank_lib.Header(
+    records=max(len(data), 1),
+    crops=views.num_crops,
+    shard=config.bank.shard,
+    arrays={"geometry": ((7,), "int16"), **codec.arrays(widths)},
+    about={
+      "images": data.fingerprint,
+      "views": compatibility.settings(views),
+      "seen": compatibility.seen(views),
+      "seed": config.seed,
+      "per_image": codec.per_image,
+    },
+  )
+  found = bank_teacher.Source(
+    Described(place, described=header), codec, tuple(widths.items())
+  )
+  return Teaching(found, codec.constants(artifact, sample), "abstract")
