@@ -162,11 +162,7 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
   Raises:
     ValueError: libtpu is missing, or does not know the slice.
   """
-  if importlib.util.find_spec("libtpu") is None:
-    raise ValueError(
-      f"compiling for {topology.name} needs libtpu, which runs without a TPU: "
-      f"{EXTRA}"
-    )
+  check_installed()
   from jax.experimental import topologies
 
   options = {"chips_per_host_bounds": topology.host_shape}
@@ -184,6 +180,18 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
         "one with --config.topology"
       ) from error
   return sorted(found, key=lambda device: (device.process_index, device.id))
+
+
+def check_installed() -> None:
+  """Whether there is a compiler for TPUs.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError(
+      f"compiling for TPUs needs libtpu, which does not need a TPU: {EXTRA}"
+    )
 
 
 def on_cpu() -> None:
