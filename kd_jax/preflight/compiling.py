@@ -9,17 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from kd_jax.preflight import collectives, hlo, moves, operations
 from kd_jax.preflight.lowering import Lowered
 from kd_jax.preflight.topologies import Topology
-from kd_jax.types import ArrayTree
 
 # 'memory required for HLO temporaries (17.81G) exceeds', 'Used 17.8G of'
 _NEEDS = re.compile(r"(?:Used |\()([\d.]+)([KMGT]?)\)? (?:of|exceeds)", re.I)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _FULL = "RESOURCE_EXHAUSTED"
+# Whose an argument of the step is, by the beginning of its name.
+_OWNERS = (
+  ("state.params['student']", "student"),
+  ("state.stats['student']", "student"),
+  ("state.params['method']", "projectors"),
+  ("state.stats['method']", "projectors"),
+  ("state.ema", "kept"),
+  ("state.best", "kept"),
+  ("state.", "optimizer"),
+  ("frozen", "teacher"),
+  ("batch", "batch"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +37,9 @@ class Memory:
   """Bytes on a chip while a step runs.
 
   Attributes:
-    student, projectors, optimizer, kept, teacher, batch: what goes in; kept
-      are the moving average and best weights; projectors what the method
-      trains itself, statistics included.
+    student, projectors, optimizer, kept, teacher, batch: what goes in, as far
+      as the step reads it; kept are the moving average and best weights;
+      projectors what the method trains itself; statistics included.
     padding: that the layout of what goes in adds.
     outputs: what comes out, beside what takes the place of the input.
     temporaries: activations, gradients and work space.
@@ -69,6 +79,8 @@ class Step:
     bytes: read and written in the chip's memory, by the compiler.
     collectives: by kind.
     moves: copies and transposes; None if it does not fit.
+    cycles: that the compiler expects its own code to take, without waiting for
+      other chips; 0 if it does not say.
     compile_seconds: on this machine.
   """
 
@@ -82,6 +94,7 @@ class Step:
   bytes: float
   collectives: tuple[collectives.Sum, ...]
   moves: moves.Moves | None
+  cycles: int
   compile_seconds: float
 
 
@@ -99,7 +112,7 @@ def step(lowered: Lowered, topology: Topology) -> Step:
     return _refused(lowered, counted, error, time.monotonic() - start)
   seconds = time.monotonic() - start
   program = hlo.parse(compiled.as_text())
-  memory = _memory(lowered, compiled.memory_analysis())
+  memory = _memory(program, compiled.memory_analysis())
   cost = compiled.cost_analysis() or {}
   return Step(
     phase=lowered.name,
@@ -112,6 +125,7 @@ def step(lowered: Lowered, topology: Topology) -> Step:
     bytes=float(cost.get("bytes accessed", 0.0)),
     collectives=tuple(collectives.sums(collectives.find(program), topology)),
     moves=moves.find(program),
+    cycles=hlo.cycles(program),
     compile_seconds=seconds,
   )
 
@@ -141,6 +155,7 @@ def _refused(
     bytes=0.0,
     collectives=(),
     moves=None,
+    cycles=0,
     compile_seconds=seconds,
   )
 
@@ -153,21 +168,14 @@ def needed(text: str) -> int:
   return round(float(found.group(1)) * _UNITS[found.group(2).upper()])
 
 
-def _memory(lowered: Lowered, found: Any) -> Memory:
+def _memory(program: hlo.Program, found: Any) -> Memory:
   """The compiler's figures, with the input split by owner."""
-  state, frozen = lowered.state, lowered.frozen
-  params, stats = state.params, state.stats
-  owned = {
-    "student": _bytes((params["student"], stats["student"])),
-    "projectors": _bytes((params.get("method"), stats["method"])),
-    "optimizer": _bytes((state.opt, state.step, state.rng)),
-    "kept": _bytes((state.ema, state.best)),
-    "teacher": _bytes(frozen),
-    "batch": _bytes(lowered.batch),
-  }
+  owned = dict.fromkeys(dict(_OWNERS).values(), 0)
+  for each in program.computations[program.entry]:
+    if each.opcode == "parameter":
+      owned[_owner(each.source)] += hlo.size(each.shape)
   return Memory(
     **owned,
-    # What the step does not read is no input of the program.
     padding=found.argument_size_in_bytes - sum(owned.values()),
     outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
     temporaries=found.temp_size_in_bytes,
@@ -175,12 +183,10 @@ def _memory(lowered: Lowered, found: Any) -> Memory:
   )
 
 
-def _bytes(tree: ArrayTree) -> int:
-  """Of the part of a tree of shapes that one device holds."""
-  return sum(
-    int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
+def _owner(source: str) -> str:
+  """Of an argument of the step, such as "state.params['student'][...]"."""
+  plain = source.replace("\\", "")
+  return next(owner for start, owner in _OWNERS if plain.startswith(start))
 
 
 def as_json(found: Step) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 
 
@@ -125,6 +126,15 @@ def _shape_end(text: str) -> int:
     if letter == " " and not depth:
       return i
   return len(text)
+
+
+def cycles(program: Program) -> int:
+  """What the compiler expects all instructions to take, in the chip's cycles.
+
+  0 where it notes nothing, as on CPUs.
+  """
+  found = ((_CYCLES.search(x.rest), times) for x, times in program.runs())
+  return sum(times * int(each.group(1)) for each, times in found if each)
 
 
 def parts(shape: str) -> list[str]:
