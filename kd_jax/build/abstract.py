@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kd_jax import resolve
 from kd_jax.align import basis as basis_lib
 from kd_jax.build import experiment as experiment_lib
 from kd_jax.build import images, networks
+from kd_jax.codecs.base import CodecLike
 from kd_jax.data import bank as bank_lib
 from kd_jax.data import stand_in
 from kd_jax.data.bank import compatibility
@@ -35,6 +37,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
 from kd_jax.train.experiment import Evaluate, Experiment, Pictures
 from kd_jax.train.teacher.teaching import Teaching
+from kd_jax.types import Specs
 
 _NETWORKS = ("online", "random")
 
@@ -73,10 +76,14 @@ def planned(config: ConfigDict, where: str | Path) -> Plan:
   topology = topologies.find(config.topology)
   devices = topologies.devices(topology)
   notes: list[str] = []
+  classes = config.student.overrides.get("num_classes", 0)
+  images_of = {"data": config.data.to_dict(), "classes": classes}
   doors = experiment_lib.Doors(
     mesh=functools.partial(mesh_lib.make_mesh, devices),
-    data=functools.partial(_data, notes=notes),
-    teaching=functools.partial(_teaching, notes=notes),
+    data=lambda config: _data(**images_of, notes=notes),
+    teaching=lambda config: _teaching(
+      config.teacher.to_dict(), config.dtype, images_of, notes
+    ),
     watch=_blind,
     initial=lambda student, init_from: {},
   )
@@ -84,15 +91,15 @@ def planned(config: ConfigDict, where: str | Path) -> Plan:
   return Plan(topology, found, tuple(notes))
 
 
-def _data(config: ConfigDict, notes: list[str]) -> DataSource:
+def _data(
+  data: Mapping[str, Any], classes: int, notes: list[str]
+) -> DataSource:
   """The images if they are here, else what is known of them."""
-  fields = config.data.to_dict()
-  resolve.symbol("data.sources", fields.get("name", ""), "Source")
+  resolve.symbol("data.sources", data.get("name", ""), "Source")
   try:
-    return images.source(fields)
+    return images.source(data)
   except (ValueError, OSError) as error:
-    classes = config.student.overrides.get("num_classes", 0)
-    found = stand_in.of(fields, classes)
+    found = stand_in.of(data, classes)
     size = f"{len(found):,} images" if len(found) else "images without a count"
     reason = str(error).split(". ")[0]
     notes.append(
@@ -108,88 +115,105 @@ def _blind(*args: Any, **kwargs: Any) -> tuple[Evaluate, Pictures]:
   return lambda state, frozen: {}, Pictures(0, nothing, nothing)
 
 
-def _teaching(config: ConfigDict, notes: list[str]) -> Teaching:
+def _teaching(
+  wanted: Mapping[str, Any],
+  dtype: str,
+  images_of: Mapping[str, Any],
+  notes: list[str],
+) -> Teaching:
   """The teacher as shapes.
+
+  Args:
+    wanted: `config.teacher`.
+    dtype: `config.dtype`.
+    images_of: what `_data` gets.
+    notes: what is assumed goes here.
 
   Raises:
     ValueError: it runs outside of JAX, or is a bank of which nothing is known.
   """
-  wanted = config.teacher
-  if wanted.source == "none":
+  if wanted["source"] == "none":
     return Teaching(none.Source(), {}, "none")
-  if wanted.source == "bank":
-    return _bank(wanted.weights, config, notes)
-  if wanted.source not in _NETWORKS:
+  if wanted["source"] == "bank":
+    return _bank(wanted, images_of, notes)
+  if wanted["source"] not in _NETWORKS:
     raise ValueError(
-      f"the teacher source {wanted.source!r} cannot be compiled for a "
+      f"the teacher source {wanted['source']!r} cannot be compiled for a "
       f"topology; set --config.teacher.source to one of "
       f"{[*_NETWORKS, 'bank', 'none']}"
     )
-  notes.append(f"teacher: {wanted.name} as created, weights not read")
-  return _network(config)
+  notes.append(f"teacher: {wanted['name']} as created, weights not read")
+  return _network(wanted, dtype)
 
 
-def _network(config: ConfigDict) -> Teaching:
-  wanted = config.teacher
-  fields = networks.model_fields(wanted.overrides.to_dict())
-  name = wanted.name.partition(".")[0]
-  model = kd_jax.create_model(name, **{"dtype": config.dtype, **fields})
+def _network(wanted: Mapping[str, Any], dtype: str) -> Teaching:
+  fields = networks.model_fields(wanted["overrides"])
+  name = wanted["name"].partition(".")[0]
+  model = kd_jax.create_model(name, **{"dtype": dtype, **fields})
   return Teaching(online.Source(model), variable_shapes(model), "abstract")
 
 
-def _bank(place: str, config: ConfigDict, notes: list[str]) -> Teaching:
-  """A bank that is there, or that the config `place` would write."""
-  if not str(place).partition(":")[0].endswith(".py"):
+def _bank(
+  wanted: Mapping[str, Any], images_of: Mapping[str, Any], notes: list[str]
+) -> Teaching:
+  """A bank that is there, or that the config `teacher.weights` would write."""
+  place = str(wanted["weights"])
+  if not place.partition(":")[0].endswith(".py"):
     if place and not bank_lib.exists(place):
       raise ValueError(
         f"there is no bank at {place!r}. Write it, or name the config that "
         "does: --config.teacher.weights=configs/bank_fkd.py"
       )
-    return networks.teaching(config)
-  written = config_lib.load(place)
+    return Teaching(*bank_teacher.load("", place, {}), "bank")
+  written = config_lib.load(place).to_dict()
   if "bank" not in written:
     raise ValueError(f"teacher.weights={place} is no config that writes a bank")
-  if written.data.to_dict() != config.data.to_dict():
+  if written["data"] != images_of["data"]:
     raise ValueError(
-      f"{place} writes a bank of {written.data.to_dict()}, and this config "
-      f"reads {config.data.to_dict()}"
+      f"{place} writes a bank of {written['data']}, and this config reads "
+      f"{images_of['data']}"
     )
   notes.append(f"teacher: the bank that {place} would write")
-  return _described(written, place, _data(config, []))
+  return _described(written, place, _data(**images_of, notes=[]))
 
 
-def _described(config: ConfigDict, place: str, data: DataSource) -> Teaching:
-  """The bank of a config of the task 'write_bank'."""
-  teaching = _network(config)
+def _described(
+  config: Mapping[str, Any], place: str, data: DataSource
+) -> Teaching:
+  """The bank that a config of the task 'write_bank' would write."""
+  teaching = _network(config["teacher"], config["dtype"])
   source = teaching.source
-  views = images.preprocess(config.preprocess.to_dict(), source.evaluation_view)
-  codec = resolve.build("codecs", "Codec", config.bank.codec.to_dict())
+  views = images.preprocess(config["preprocess"], source.evaluation_view)
+  codec = resolve.build("codecs", "Codec", config["bank"]["codec"])
   batch = phases.image_batch(2, views.image_size, source)
   frozen = {"teacher": teaching.variables, "artifact": {}}
   specs = jax.eval_shape(
-    lambda f, b: codec.collect(source(f, b)), frozen, batch
+    lambda f, b: dict(codec.collect(source(f, b))), frozen, batch
   )
   widths = {tap: spec.shape[1:] for tap, spec in specs.items()}
-  # Not what decodes, but of its shape.
-  sample = {k: np.ones(x.shape, np.float32) for k, x in specs.items()}
-  artifact = {}
-  if codec.needs_basis:
-    size = widths["feature"][0]
-    artifact = basis_lib.placeholder(dim=size, width=codec.width)
   header = bank_lib.Header(
     records=max(len(data), 1),
     crops=views.num_crops,
-    shard=config.bank.shard,
+    shard=config["bank"]["shard"],
     arrays={"geometry": ((7,), "int16"), **codec.arrays(widths)},
     about={
       "images": data.fingerprint,
       "views": compatibility.settings(views),
       "seen": compatibility.seen(views),
-      "seed": config.seed,
+      "seed": config["seed"],
       "per_image": codec.per_image,
     },
   )
-  found = bank_teacher.Source(
-    Described(place, described=header), codec, tuple(widths.items())
-  )
-  return Teaching(found, codec.constants(artifact, sample), "abstract")
+  bank = Described(place, described=header)
+  found = bank_teacher.Source(bank, codec, tuple(sorted(widths.items())))
+  return Teaching(found, _constants(codec, specs), "abstract")
+
+
+def _constants(codec: CodecLike, specs: Specs) -> dict[str, np.ndarray]:
+  """Not what decodes, but of its shapes."""
+  sample = {k: np.ones(x.shape, np.float32) for k, x in specs.items()}
+  if not codec.needs_basis:
+    return codec.constants({}, sample)
+  size = specs["feature"].shape[-1]
+  artifact = basis_lib.placeholder(dim=size, width=codec.width)
+  return codec.constants(artifact, sample)
