@@ -79,7 +79,7 @@ def planned(config: ConfigDict, where: str | Path) -> Plan:
   classes = config.student.overrides.get("num_classes", 0)
   images_of = {"data": config.data.to_dict(), "classes": classes}
   doors = experiment_lib.Doors(
-    mesh=functools.partial(mesh_lib.make_mesh, devices),
+    mesh=lambda config: mesh_lib.make_mesh(devices, model=config.mesh.model),
     data=lambda config: _data(**images_of, notes=notes),
     teaching=lambda config: _teaching(
       config.teacher.to_dict(), config.dtype, images_of, notes
@@ -149,8 +149,12 @@ def _teaching(
 def _network(wanted: Mapping[str, Any], dtype: str) -> Teaching:
   fields = networks.model_fields(wanted["overrides"])
   name = wanted["name"].partition(".")[0]
-  model = kd_jax.create_model(name, **{"dtype": dtype, **fields})
-  return Teaching(online.Source(model), variable_shapes(model), "abstract")
+  source = online.Source(
+    kd_jax.create_model(name, **{"dtype": dtype, **fields})
+  )
+  kept = functools.partial(networks.kept_as, wanted["param_dtype"], source)
+  variables = jax.eval_shape(kept, variable_shapes(source.model))
+  return Teaching(source, variables, "abstract", wanted["fsdp"])
 
 
 def _bank(

@@ -38,7 +38,7 @@ class Doors:
   """Where the parts of an experiment come from that are not in its config.
 
   Attributes:
-    mesh: makes the devices.
+    mesh: arranges the devices.
     data: opens the images.
     teaching: loads the teacher.
     watch: makes what measures a run, and what its report shows; gets what
@@ -46,7 +46,7 @@ class Doors:
     initial: loads what the student starts from.
   """
 
-  mesh: Callable[[], jax.sharding.Mesh]
+  mesh: Callable[[ConfigDict], jax.sharding.Mesh]
   data: Callable[[ConfigDict], DataSource]
   teaching: Callable[[ConfigDict], Teaching]
   watch: Callable[..., tuple[Evaluate, Pictures]]
@@ -54,7 +54,7 @@ class Doors:
 
 
 REAL = Doors(
-  mesh=mesh_lib.make_mesh,
+  mesh=training.mesh,
   data=lambda config: images.source(config.data.to_dict()),
   teaching=networks.teaching,
   watch=evaluation.evaluator,
@@ -77,12 +77,12 @@ def experiment(
     ValueError: something does not exist, does not fit or cannot be reached.
   """
   checks.counts({"fit.examples": config.fit.examples})
-  schedule, mesh = training.schedule(config), doors.mesh()
+  schedule, mesh = training.schedule(config), doors.mesh(config)
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = training.optim(config.optim.to_dict())
   method = training.method(config)
   student = networks.student(config)
-  data, teaching = doors.data(config), doors.teaching(config)
+  data, teaching = doors.data(config), doors.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
@@ -99,7 +99,7 @@ def experiment(
   )
   checks.eval_tap(tuple(config.eval.evals), config.eval.tap, specs[0])
   return Experiment(
-    names=_names(config),
+    names=_names(config.method.name, config.student.name, config.teacher),
     schedule=schedule,
     mesh=mesh,
     student=student,
@@ -117,13 +117,8 @@ def experiment(
   )
 
 
-def _names(config: ConfigDict) -> Names:
-  return Names(
-    method=config.method.name,
-    student=config.student.name,
-    teacher=config.teacher.name,
-    teacher_weights=config.teacher.weights,
-  )
+def _names(method: str, student: str, teacher: Mapping[str, Any]) -> Names:
+  return Names(method, student, teacher["name"], teacher["weights"])
 
 
 def _bound(

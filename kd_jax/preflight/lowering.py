@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from kd_jax.report.run import memory
 from kd_jax.train import best_weights, loop, phases
@@ -79,9 +80,14 @@ def steps_of(experiment: Experiment) -> list[Lowered]:
 def job_of(experiment: Experiment) -> loop.Job:
   """The job whose steps are compiled; it has neither images nor weights."""
   teaching, schedule = experiment.teaching, experiment.schedule
+  teacher = jax.tree.map(
+    _shape, dict(teaching.variables), teaching.shardings(experiment.mesh)
+  )
+  whole = mesh_lib.replicated(experiment.mesh)
+  statistics = artifact.placeholder(experiment.method, experiment.specs)
   frozen = {
-    "teacher": teaching.variables,
-    "artifact": artifact.placeholder(experiment.method, experiment.specs),
+    "teacher": teacher,
+    "artifact": _placed(statistics, lambda x: whole),
   }
   return loop.Job(
     student=experiment.student,
@@ -89,7 +95,7 @@ def job_of(experiment: Experiment) -> loop.Job:
     stretches=experiment.stretches,
     settings=experiment.settings,
     optim=experiment.optim,
-    frozen=_placed(frozen, lambda x: mesh_lib.replicated(experiment.mesh)),
+    frozen=frozen,
     batches=experiment.inputs.batches,
     record=lambda step: {},
     evaluate=experiment.evaluate,
@@ -149,12 +155,14 @@ def _placed(
   tree: ArrayTree, where: Callable[[Any], jax.sharding.Sharding]
 ) -> Shapes:
   """Shapes of a tree, each with its place."""
+  return jax.tree.map(lambda x: _shape(x, where(x)), tree)
 
-  def one(x: Any) -> jax.ShapeDtypeStruct:
-    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    return jax.ShapeDtypeStruct(np.shape(x), dtype, sharding=where(x))
 
-  return jax.tree.map(one, tree)
+def _shape(
+  x: ArrayLike | jax.ShapeDtypeStruct, where: jax.sharding.Sharding
+) -> jax.ShapeDtypeStruct:
+  dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+  return jax.ShapeDtypeStruct(np.shape(x), dtype, sharding=where)
 
 
 def _leaves(tree: ArrayTree) -> list[tuple[tuple[int, ...], str]]:
