@@ -15,15 +15,17 @@ from ml_collections import ConfigDict
 from configs.common import choose
 
 HALF = "dtype=bfloat16"
-# A ViT of 7 billion parameters: DINOv2's giant, wider.
+# A ViT of 7 billion parameters: DINOv2's giant, as wide as DINOv3's largest.
 SEVEN_B = (
   HALF,
+  "student.name=resnet50",
   "teacher.name=vit_giant_patch14_dinov2",
   "teacher.weights=",
   "teacher.source=random",
   "teacher.overrides.img_size=224",
   "teacher.overrides.embed_dim=4096",
   "teacher.overrides.num_heads=32",
+  "teacher.overrides.mlp_ratio=4.0",
   "teacher.param_dtype=bfloat16",
   "teacher.fsdp=True",
 )

@@ -84,11 +84,27 @@ def planned(config: ConfigDict, where: str | Path) -> Plan:
     teaching=lambda config: _teaching(
       config.teacher.to_dict(), config.dtype, images_of, notes
     ),
-    watch=_blind,
+    watch=lambda *_, **__: _blind(config.eval.batch_size, topology),
     initial=lambda student, init_from: {},
   )
   found = experiment_lib.experiment(config, where, doors)
+  _check_hosts(config.batch_size, found.inputs.views.num_crops, topology)
   return Plan(topology, found, tuple(notes))
+
+
+def _check_hosts(batch_size: int, crops: int, topology: Topology) -> None:
+  """Whether the hosts can share the images of a batch.
+
+  Raises:
+    ValueError: they cannot.
+  """
+  unit = crops * topology.hosts
+  if batch_size % unit:
+    raise ValueError(
+      f"batch_size is {batch_size}: {batch_size // crops} images do not split "
+      f"over the {topology.hosts} hosts of {topology.name}. The nearest is "
+      f"--config.batch_size={max(round(batch_size / unit), 1) * unit}."
+    )
 
 
 def _data(
@@ -108,9 +124,19 @@ def _data(
     return found
 
 
-def _blind(*args: Any, **kwargs: Any) -> tuple[Evaluate, Pictures]:
-  """Nothing is evaluated; needs no images."""
-  del kwargs
+def _blind(batch_size: int, topology: Topology) -> tuple[Evaluate, Pictures]:
+  """Nothing is evaluated, which needs images; only whether it could be.
+
+  Raises:
+    ValueError: the chips cannot share a batch of the evaluation.
+  """
+  if batch_size < 1 or batch_size % topology.chips:
+    near = max(round(batch_size / topology.chips), 1) * topology.chips
+    raise ValueError(
+      f"eval.batch_size is {batch_size}; it must be a positive multiple of "
+      f"{topology.chips} devices. The nearest is --config.eval.batch_size="
+      f"{near}."
+    )
   nothing = stand_in.StandIn("", 0, 0)
   return lambda state, frozen: {}, Pictures(0, nothing, nothing)
 

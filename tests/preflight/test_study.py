@@ -124,6 +124,17 @@ def test_what_cannot_be_compiled_is_refused(fields, said):
     planned(*fields)
 
 
+def test_hosts_must_be_able_to_share(monkeypatch):
+  pod = topologies.find("v5p-32")  # 16 chips of four hosts
+  with pytest.raises(ValueError, match="5 images do not split over the 4"):
+    abstract._check_hosts(20, 4, pod)
+  with pytest.raises(ValueError, match=r"is --config.batch_size=16\."):
+    abstract._check_hosts(20, 4, pod)
+  abstract._check_hosts(32, 4, pod)
+  with pytest.raises(ValueError, match=r"--config.eval.batch_size=16\."):
+    abstract._blind(12, pod)
+
+
 def test_only_a_dry_run_has_a_topology():
   for task in (PLACE,), (PLACE, "dry_run=True", "task=write_bank"):
     with pytest.raises(ValueError, match="is for a dry run of the task"):
