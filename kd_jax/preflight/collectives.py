@@ -17,6 +17,7 @@ KINDS = (
   "all-to-all",
   "collective-permute",
 )
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
@@ -36,6 +37,7 @@ class Collective:
     group: chips that take part; 0 if the program does not tell.
     times: how often it runs in a step.
     source: the operation of the JAX program.
+    hidden: whether the chip computes meanwhile.
   """
 
   kind: str
@@ -43,6 +45,7 @@ class Collective:
   group: int
   times: int
   source: str
+  hidden: bool = False
 
   def seconds(self, topology: Topology) -> float:
     """What it takes at least: bandwidth, and a message's way there.
@@ -69,30 +72,43 @@ class Sum:
     count: how many run in a step.
     bytes: of all of them, per chip.
     seconds: see `Collective.seconds`.
+    hidden: those of `seconds` in which the chip computes.
   """
 
   kind: str
   count: int
   bytes: int
   seconds: float
+  hidden: float
 
 
 def find(program: hlo.Program) -> list[Collective]:
   """The collectives of a program.
 
   One instruction over several arrays counts once; of an asynchronous pair the
-  start counts, and the end does not.
+  start counts, and the end does not. One that is spread over several fusions,
+  which compute meanwhile, has the same channel in all of them and counts once.
   """
-  found = []
+  found: dict[str, Collective] = {}
+  alone = {id(each) for each, _ in program.runs()}
   for each, times in program.runs(fused=True):
     kind = each.opcode.removesuffix("-start")
     if kind not in KINDS:
       continue
+    channel = _CHANNEL.search(each.rest)
+    name = channel.group(1) if channel else each.name
+    if name in found:
+      continue
     group = group_size(each.rest)
-    found.append(
-      Collective(kind, _payload(each, kind, group), group, times, each.source)
+    found[name] = Collective(
+      kind=kind,
+      bytes=_payload(each, kind, group),
+      group=group,
+      times=times,
+      source=each.source,
+      hidden=kind != each.opcode or id(each) not in alone,
     )
-  return found
+  return list(found.values())
 
 
 def sums(found: Iterable[Collective], topology: Topology) -> list[Sum]:
@@ -104,6 +120,7 @@ def sums(found: Iterable[Collective], topology: Topology) -> list[Sum]:
       count=sum(each.times for each in one),
       bytes=sum(each.times * each.bytes for each in one),
       seconds=sum(each.seconds(topology) for each in one),
+      hidden=sum(each.seconds(topology) for each in one if each.hidden),
     )
     for kind in KINDS
     if (one := [each for each in every if each.kind == kind])

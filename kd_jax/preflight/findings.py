@@ -182,6 +182,7 @@ def _column(step: Step, found: Findings) -> dict[str, Any]:
     "compute, ms": times.compute * 1e3,
     "memory, ms": times.memory * 1e3,
     "interconnect, ms": times.interconnect * 1e3,
+    "hidden of it, ms": times.hidden * 1e3,
     "step, ms": times.step * 1e3,
     "bound by": times.bound,
   }

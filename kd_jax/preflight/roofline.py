@@ -16,21 +16,25 @@ class Times:
     compute: its operations at the chip's peak.
     memory: its bytes at the rate of the chip's memory.
     interconnect: its collectives, each with its latency.
+    hidden: those of `interconnect` in which the program computes.
   """
 
   compute: float
   memory: float
   interconnect: float
+  hidden: float
 
   @property
   def step(self) -> float:
-    """An estimate: computing and memory overlap, collectives wait for both."""
-    return max(self.compute, self.memory) + self.interconnect
+    """An estimate: all overlaps but the collectives that the program awaits."""
+    waits = self.interconnect - self.hidden
+    return max(self.compute, self.memory, self.hidden) + waits
 
   @property
   def bound(self) -> str:
     """What takes the most."""
     every = dataclasses.asdict(self)
+    del every["hidden"]
     return max(every, key=every.__getitem__)
 
 
@@ -40,4 +44,5 @@ def times(step: Step, topology: Topology) -> Times:
     compute=step.flops / topology.chip.peak_flops,
     memory=step.bytes / topology.chip.memory_rate,
     interconnect=sum(each.seconds for each in step.collectives),
+    hidden=sum(each.hidden for each in step.collectives),
   )

@@ -1,8 +1,10 @@
 """What is read from the text of compiled programs, by hand."""
 
+import types
+
 import pytest
 
-from kd_jax.preflight import collectives, hlo, moves, topologies
+from kd_jax.preflight import collectives, hlo, moves, roofline, topologies
 
 V5E_8 = topologies.find("v5e-8")
 # Shortened from programs for v5e and v6e; numbers are small enough to count.
@@ -22,6 +24,16 @@ HloModule jit_train_step, is_scheduled=true
   %p = f32[8]{0} parameter(0)
   %t = f32[8]{0} copy(%p)
   ROOT %sum = f32[8]{0} add(%t, %t)
+}
+
+%async_collective_fusion.1 (w: bf16[8,2]) -> bf16[8,16] {
+  %all-gather.1 = bf16[8,16]{0,1:T(8,128)(2,1)} all-gather(%w), channel_id=7, \
+replica_groups=[1,8]<=[8], dimensions={1}
+}
+
+%async_collective_fusion.2 (w: bf16[8,2]) -> bf16[8,16] {
+  %all-gather.2 = bf16[8,16]{0,1:T(8,128)(2,1)} all-gather(%w), channel_id=7, \
+replica_groups=[1,8]<=[8], dimensions={1}
 }
 
 %body (state: (s32[], f32[64])) -> (s32[], f32[64]) {
@@ -53,6 +65,8 @@ replica_groups=mesh['axis_0'=8] {'axis_0':(2)4}, to_apply=%region_0.0
 calls=%copy_fusion, metadata={op_name="jit(train_step)/view"}
   %fusion.7 = f32[8]{0} fusion(%f), kind=kLoop, calls=%fused_add, \
 backend_config={"window_config":{"estimated_cycles":"1800"}}
+  %fusion.8 = bf16[8,16]{0,1} fusion(%w), calls=%async_collective_fusion.1
+  %fusion.9 = bf16[8,16]{0,1} fusion(%w), calls=%async_collective_fusion.2
   %copy-start = (f32[8]{0:S(1)}, f32[8]{0}, u32[]{:S(2)}) copy-start(%g)
   %copy-done = f32[8]{0:S(1)} copy-done(%copy-start)
   %while.5 = (s32[]{:T(128)}, f32[64]{0:T(128)}) while(%h), \
@@ -81,21 +95,29 @@ def test_sizes_of_shapes():
 
 
 def test_collectives_by_hand(program):
-  found = {x.kind: x for x in collectives.find(program) if x.times == 1}
-  tuples = found["all-reduce"]
+  every = collectives.find(program)
+  gathers = [x for x in every if x.kind == "all-gather"]
+  (looped,) = (x for x in every if x.times > 1)
+  tuples, scattered = (x for x in every if x not in (*gathers, looped))
   assert tuples.bytes == 4 * 576 + 2 * 10 and tuples.group == 8
   assert tuples.source == "jit(train_step)/jvp/bn1/reduce_sum"
-  # A pair counts once, with what is gathered and not what is given.
-  assert found["all-gather"].bytes == 256 and found["all-gather"].group == 8
+  # A pair counts once, with what is gathered and not what is given; what two
+  # fusions do together too.
+  assert sorted(x.bytes for x in gathers) == [256, 2 * 8 * 16]
+  assert all(x.group == 8 and x.hidden for x in gathers)
   # What goes in is as many times larger than what comes out.
-  scattered = found["reduce-scatter"]
   assert (scattered.bytes, scattered.group) == (4 * 2 * 16, 4)
-  (looped,) = (x for x in collectives.find(program) if x.times > 1)
   assert (looped.times, looped.bytes, looped.group) == (5, 256, 4)
+  assert not any(x.hidden for x in (tuples, scattered, looped))
+
+
+def test_collectives_add_up_by_kind(program):
   sums = {x.kind: x for x in collectives.sums(collectives.find(program), V5E_8)}
+  assert set(sums) == {"all-reduce", "all-gather", "reduce-scatter"}
   assert sums["all-reduce"].count == 1 + 5
   assert sums["all-reduce"].bytes == 4 * 576 + 20 + 5 * 256
-  assert set(sums) == {"all-reduce", "all-gather", "reduce-scatter"}
+  assert sums["all-reduce"].hidden == 0 < sums["all-reduce"].seconds
+  assert sums["all-gather"].hidden == sums["all-gather"].seconds > 0
 
 
 def test_a_collective_takes_bandwidth_and_hops():
@@ -129,6 +151,22 @@ def test_moves_are_what_does_nothing_else(program):
 
 def test_cycles_of_loops_count_every_turn(program):
   assert hlo.cycles(program) == 1800 + 5 * 20
+
+
+def test_what_a_chip_waits_for_adds_to_its_step():
+  open_ = collectives.Sum("all-reduce", 1, 8, seconds=3.0, hidden=0.0)
+  both = collectives.Sum("all-gather", 1, 8, seconds=5.0, hidden=4.0)
+  step = types.SimpleNamespace(
+    flops=2 * 197e12, bytes=819e9, collectives=(open_, both)
+  )
+  found = roofline.times(step, V5E_8)
+  assert (found.compute, found.memory) == (2.0, 1.0)
+  assert found.interconnect == 8.0 and found.bound == "interconnect"
+  # Four hidden seconds are longer than computing; four more are waited for.
+  assert found.step == 4.0 + 4.0
+  step.collectives = ()
+  assert roofline.times(step, V5E_8).step == 2.0
+  assert roofline.times(step, V5E_8).bound == "compute"
 
 
 def test_a_program_has_an_entry():

@@ -78,6 +78,19 @@ def test_loops_count_as_often_as_they_run(tmp_path):
   assert summed["count"] > 4 * 10  # statistics of every microbatch
 
 
+def test_a_teacher_shared_out_is_gathered(tmp_path, kept):
+  """An eighth of it on every chip, and what is missing in every step."""
+  fields = ("teacher.fsdp=True", "dtype=bfloat16")
+  runs.complete(tmp_path, *ON, *fields, variant="smoke", config=SMOKE)
+  whole = json.loads((kept[0] / "preflight.json").read_text())["phases"][0]
+  (phase,) = json.loads((tmp_path / "preflight.json").read_text())["phases"]
+  kinds = {x["kind"]: x["count"] for x in phase["collectives"]}
+  assert kinds["all-gather"] > 5
+  assert "all-gather" not in {x["kind"] for x in whole["collectives"]}
+  assert phase["memory"]["teacher"] < 0.5 * whole["memory"]["teacher"]
+  assert phase["memory"]["student"] == whole["memory"]["student"]
+
+
 def test_a_later_run_in_the_process_is_on_the_cpu(capsys):
   before = dict(os.environ)
   devices = topologies.devices(topologies.find("v5e-8"))
