@@ -231,4 +231,4 @@ def test_half_described_processes_are_refused(folder, teacher):
     runs.start(where, teacher, KD_JAX_COORDINATOR="127.0.0.1:1")
   )
   assert status == 1
-  assert "KD_JAX_PROCESSES and KD_JAX_PROCESS are ['', '']" in error
+  assert "KD_JAX_PROCESS are ['127.0.0.1:1', '', '']" in error
