@@ -44,9 +44,10 @@ if [ -n "${KD_JAX_DEVICES_PER_PROCESS:-}" ]; then
 elif [ "${JAX_PLATFORMS:-}" != cpu ]; then
   case ${CUDA_VISIBLE_DEVICES-all} in
     '' | -1) ;; # hidden
-    all) # word splitting is wanted: a number per line
-      gpus=($(nvidia-smi --list-gpus 2>/dev/null |
-        sed -n 's/^GPU \([0-9]*\):.*/\1/p')) ;;
+    all)
+      while read -r gpu; do gpus+=("$gpu"); done < <(
+        nvidia-smi --list-gpus 2>/dev/null |
+          sed -n 's/^GPU \([0-9]*\):.*/\1/p') ;;
     *) IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES" ;;
   esac
 fi

@@ -285,7 +285,14 @@ def test_a_lost_process_ends_the_others(tmp_path, victim, number):
   """SIGSTOP is a host that is gone without a word, as when its power fails."""
   teacher = runs.save_teacher(tmp_path / "teacher")
   port = 21000 + 2 * victim + (number == signal.SIGKILL)
-  members = by_hand(tmp_path / "run", teacher, 3, "batch_size=30", port=port)
+  members = by_hand(
+    tmp_path / "run",
+    teacher,
+    3,
+    "batch_size=30",
+    "eval.batch_size=60",
+    port=port,
+  )
   give_up = time.monotonic() + runs.PATIENCE
   while not runs.lines(tmp_path / "run"):
     for member in members:
