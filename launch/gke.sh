@@ -33,7 +33,10 @@ say() { printf 'launch/gke.sh: %s\n' "$*" >&2; }
 refuse() { say "$*"; exit 2; }
 usage="usage: launch/gke.sh [options] NAME ACCELERATOR:SHAPE IMAGE CONFIG"
 
-all=("$@")
+all=()
+for argument in "$@"; do
+  [ "$argument" = --dry-run ] || all+=("$argument")
+done
 spot='' chips='' delete='' dry='' print='' restarts=100 namespace=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -152,14 +155,14 @@ apply() {
   if [ -z "$dry" ]; then
     manifest | kube apply --filename=-
   else # the very text is what --print gives
-    printf '%s | ' "$(run "$0" --print "${all[@]/--dry-run/--print}")"
+    printf '%s | ' "$(run "$0" --print "${all[@]}")"
     kube apply --filename=-
   fi
 }
 pods() { # output; of pod 0
-  kube get pods --output="$1" --selector="$(printf '%s,' \
-    "jobset.sigs.k8s.io/jobset-name=$name")$(printf '%s' \
-    batch.kubernetes.io/job-completion-index=0)"
+  local of="jobset.sigs.k8s.io/jobset-name=$name"
+  of=$of,batch.kubernetes.io/job-completion-index=0
+  kube get pods --output="$1" --selector="$of"
 }
 logs() { # pod, time from which on
   kube logs "$1" --container=kd-jax --follow --since-time="$2"
@@ -190,11 +193,12 @@ leave() {
   fi
   exit "$status"
 }
+unseen() { say "kubectl cannot look at the cluster; see above"; exit 1; }
 trap leave EXIT
 trap 'exit 130' INT HUP
 trap 'exit 143' TERM
 
-found=$(state) || { say "kubectl cannot look at the cluster; see above"; exit 1; }
+found=$(state) || unseen
 made=yes
 case $found in
   *Completed* | *Failed*)
@@ -222,9 +226,9 @@ while :; do
     watcher=''
     since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   fi
-  found=$(state) || { say "kubectl cannot look at the cluster; see above"; exit 1; }
+  found=$(state) || unseen
   case $found in
-    '') made='' && say "the JobSet $name is gone" && exit 1 ;;
+    '') made=''; say "the JobSet $name is gone"; exit 1 ;;
     *Completed*) say "finished"; exit 0 ;;
     *Failed*)
       say "the run has failed, or was lost more than $restarts times; see above"

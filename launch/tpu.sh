@@ -280,11 +280,16 @@ watch() { # shows what is new in worker 0's log, with the run's status
 again=0
 while :; do
   ready "$again"
-  if [ -n "$running" ] || begin "$@"; then
+  status=0
+  if [ -z "$running" ]; then
+    begin "$@"
+    status=$?
+  fi
+  if [ "$status" -eq 0 ]; then
     running=yes
     watch
+    status=$?
   fi
-  status=$?
   [ "$status" -ne 0 ] || { running=''; say "finished"; exit 0; }
   found=$(state) || exit
   if [ "$found" != READY ]; then

@@ -79,7 +79,7 @@ follow() {
     [ "$seen" -lt "$lines" ] || sed -n "$lines,${seen}p" "$log"
     lines=$((seen + 1))
     [ "$over" -eq 0 ] || break
-    sleep 1
+    sleep "${KD_JAX_POLL:-1}"
   done
   [ -s "$ended" ] || return 137 # killed, as when a machine starts anew
   return "$(<"$ended")"

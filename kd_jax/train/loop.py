@@ -32,6 +32,9 @@ from kd_jax.types import (
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
+# Seconds in which another signal is the same request: launchers pass on what
+# the system has sent to everyone already.
+ECHO = 1
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -299,9 +302,15 @@ class Run:
       for number, handler in old.items():
         signal.signal(number, handler)
 
-    def ask(*_: object) -> None:
-      self._asked_to_stop = True
-      restore()  # A second signal ends the run at once.
+    asked = -np.inf
+
+    def ask(number: int, _: object) -> None:
+      nonlocal asked
+      if self._asked_to_stop and time.monotonic() - asked > ECHO:
+        restore()  # A second signal ends the run at once.
+        signal.raise_signal(number)
+      elif not self._asked_to_stop:
+        self._asked_to_stop, asked = True, time.monotonic()
 
     if jax.process_count() > 1:  # Orbax's service has the handler there.
       yield
