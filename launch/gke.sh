@@ -185,7 +185,7 @@ made='' watcher=''
 leave() {
   local status=$?
   trap '' TERM INT HUP
-  [ -z "$watcher" ] || kill -s TERM "$watcher" 2>/dev/null
+  [ -z "$watcher" ] || kill -s TERM -- "-$watcher" 2>/dev/null
   if [ -n "$made" ] && [ -n "$delete" ]; then
     remove >/dev/null || say "the JobSet $name may still be there; delete it"
   elif [ -n "$made" ] && [ "$status" -ge 128 ]; then
@@ -220,8 +220,10 @@ while :; do
   pod=$(pods name | tail -n 1)
   if [ -n "$pod" ]; then
     [ "$pod" = "$last" ] || since=1970-01-01T00:00:00Z
+    set -m # a process group of its own, to be ended with this script
     logs "$pod" "$since" 2>/dev/null &
     watcher=$!
+    set +m
     wait "$watcher" && last=$pod
     watcher=''
     since=$(date -u +%Y-%m-%dT%H:%M:%SZ)

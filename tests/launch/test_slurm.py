@@ -148,7 +148,7 @@ def test_time_is_over_and_then_a_node_is_lost(tmp_path):
   """Two real processes, stopped, killed and finished by three starts."""
   cluster = Cloud(tmp_path).check_out("kd_jax", "configs", "tests/configs")
   workdir = cluster.bucket / "run"
-  submit(cluster, *case.tiny(cluster, str(workdir), "steps=400"))
+  submit(cluster, *case.tiny(cluster, str(workdir), "steps=60"))
 
   process = start_job(cluster, nodes=2)
   case.wait_for(lambda: runs.checkpoints(workdir), process)
@@ -157,7 +157,7 @@ def test_time_is_over_and_then_a_node_is_lost(tmp_path):
   assert status == 75 and requeued(cluster), error
   assert error.count("and saved; the same command goes on") == 2
   stopped = runs.checkpoints(workdir)[-1]
-  assert stopped < 400
+  assert stopped < 60
 
   process = start_job(cluster, restarts=1, nodes=2)
   case.wait_for(lambda: runs.checkpoints(workdir)[-1] > stopped, process)
@@ -170,7 +170,7 @@ def test_time_is_over_and_then_a_node_is_lost(tmp_path):
   status, error = end(start_job(cluster, restarts=2, nodes=2))
   assert status == 0, error
   assert "continuing after step" in error
-  assert runs.checkpoints(workdir)[-1] == 400
+  assert runs.checkpoints(workdir)[-1] == 60
   assert len(cluster.calls("scontrol")) == 2
 
 
