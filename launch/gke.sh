@@ -214,21 +214,28 @@ case $found in
     say "$name has $hosts pods of $chips chips each" ;;
 esac
 
-since=1970-01-01T00:00:00Z last='' told=''
+since='' last='' told=''
+show() { # what pod 0 says from where it was, up to its end
+  local pod
+  pod=$(pods name | tail -n 1)
+  [ -n "$pod" ] || return 0
+  [ "$pod" = "$last" ] || since=1970-01-01T00:00:00Z
+  set -m # a process group of its own, to be ended with this script
+  logs "$pod" "$since" 2>/dev/null &
+  watcher=$!
+  set +m
+  wait "$watcher" && last=$pod
+  watcher=''
+  since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+}
+
 why='jsonpath={.items[*].status.conditions[?(@.type=="PodScheduled")].message}'
 while :; do
-  pod=$(pods name | tail -n 1)
-  if [ -n "$pod" ]; then
-    [ "$pod" = "$last" ] || since=1970-01-01T00:00:00Z
-    set -m # a process group of its own, to be ended with this script
-    logs "$pod" "$since" 2>/dev/null &
-    watcher=$!
-    set +m
-    wait "$watcher" && last=$pod
-    watcher=''
-    since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-  fi
+  show
   found=$(state) || unseen
+  case $found in
+    *Completed* | *Failed*) show ;; # a pod may have come and gone meanwhile
+  esac
   case $found in
     '') made=''; say "the JobSet $name is gone"; exit 1 ;;
     *Completed*) say "finished"; exit 0 ;;

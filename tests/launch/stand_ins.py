@@ -462,7 +462,8 @@ def logs(names, flags):
   assert flags["--container"] == "kd-jax" and "--follow" in flags
   name = names[0].removeprefix("pod/")
   jobset, _, attempt = name.rsplit("-run-0-", 1)[0], "", name.rsplit("-", 1)[1]
-  path, seen = FOLDER / f"{name}.log", 0
+  path, shown = FOLDER / f"{name}.log", f"{name}.shown.json"
+  seen = 0 if flags["--since-time"].startswith("1970") else read(shown, 0)
   while path.exists():
     there = read(f"jobsets/{jobset}.json")
     over = there is None or there["state"] or there["attempt"] != int(attempt)
@@ -470,6 +471,7 @@ def logs(names, flags):
     sys.stdout.write(text[seen:])
     sys.stdout.flush()
     seen = len(text)
+    write(shown, seen)
     if over:
       return 0
     time.sleep(0.05)
