@@ -207,8 +207,15 @@ failed() { # what; with gcloud's own line, and what helps
 }
 
 look() { # describe or request; prints nothing if there is none
-  "$1" 2>"$folder/error" && return
-  grep -q NOT_FOUND "$folder/error" || failed "cannot look at $name"
+  local tries=1
+  # What was there before is only out of reach, as a laptop that slept is.
+  [ -z "$made" ] || tries=20
+  until "$1" 2>"$folder/error"; do
+    if grep -q NOT_FOUND "$folder/error"; then return; fi
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || failed "cannot look at $name"
+    sleep "$poll"
+  done
 }
 
 state() { # of the TPU VM

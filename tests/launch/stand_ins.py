@@ -84,7 +84,7 @@ REASONS = {
   "capacity": "There is no more capacity in the zone 'z'; you can try in "
   "another zone.",
   "auth": "You do not currently have an active account selected.",
-  "install": "",
+  "network": "There was a problem refreshing your tokens: no route to host",
 }
 
 

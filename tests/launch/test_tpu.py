@@ -54,7 +54,8 @@ def test_a_run_from_nothing_to_the_end(cloud):
 
 
 def test_dry_run_prints_what_it_would_call_and_calls_nothing(cloud):
-  words = ("--spot", "--delete", "--project", "p", *POD, "c.py", *BUCKET)
+  words = ("--spot", "--delete", "--project", "p", "--create", "--network=n")
+  words += (*POD, "c.py", *BUCKET)
   status, out, error = cloud.run("tpu.sh", "--dry-run", *words)
   assert status == 0 and error == ""
   assert not (cloud.state / "calls.jsonl").exists()
@@ -222,6 +223,8 @@ def test_a_lost_process_starts_the_run_again(cloud):
   fake_run(
     cloud, 'echo x >>"$BUCKET/n"; [ $(wc -l <"$BUCKET/n") -gt 2 ] || exit 3'
   )
+  # The third look, after the first end, finds no network twice.
+  cloud.plan(tpu_vm__describe=["", "", "network", "network"])
   status, _, error = cloud.run("tpu.sh", *WHERE, "c.py")
   assert status == 0, error
   assert error.count("the run was interrupted (status 3)") == 2
