@@ -25,6 +25,7 @@ from kd_jax.data.shards import files, layout, work
 from kd_jax.data.shards.files import File
 
 _VERSION = 1
+_AHEAD = 65536  # of an Arrow file in a bucket: enough for most headers
 _MAGIC = b"ARROW1\0\0"
 _CONTINUES = b"\xff\xff\xff\xff"
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
@@ -225,28 +226,23 @@ def _mapped(file: File) -> pa.Buffer:
 
 def _messages(file: File) -> Iterator[tuple[int, int, int, int]]:
   """(start, size, kind, rows) of every message of an Arrow file."""
-  at = len(_MAGIC) if file.size >= 8 and _head(file, 0) == _MAGIC else 0
+  reader = files.Reader(file, _AHEAD if files.is_remote(file.path) else 0)
+  at = len(_MAGIC) if reader.read(len(_MAGIC)) == _MAGIC else 0
   while at < file.size:
-    if at + 8 > file.size:
-      raise OSError(f"a message begins at byte {at}, before the end")
-    head = _head(file, at)
+    reader.seek(at)
+    head = reader.read(8)
     if head[:4] != _CONTINUES:
       raise OSError(f"no message at byte {at}")
     length = int.from_bytes(head[4:], "little")
     if not length:  # the end; a footer may follow
       return
-    if at + 8 + length > file.size:
-      raise OSError(f"the message at byte {at} goes on after the end")
-    kind, body, rows = _about(files.read(file, at + 8, at + 8 + length))
+    about = reader.read(length)
+    kind, body, rows = _about(about) if len(about) == length else (0, 0, 0)
     size = 8 + length + body
     if at + size > file.size:
       raise OSError(f"the message at byte {at} goes on after the end")
     yield at, size, kind, rows
     at += size
-
-
-def _head(file: File, at: int) -> bytes:
-  return files.read(file, at, at + 8)
 
 
 def _about(metadata: bytes) -> tuple[int, int, int]:

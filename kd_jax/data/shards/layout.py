@@ -85,7 +85,9 @@ def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:
   stored = (schema.metadata or {}).get(b"huggingface", b"{}")
   found = json.loads(stored).get("info", {}).get("features", {})
   return {
-    name: feature for name, feature in found.items() if isinstance(feature, dict)
+    name: feature
+    for name, feature in found.items()
+    if isinstance(feature, dict)
   }
 
 
@@ -109,7 +111,9 @@ def _label(
   if found:
     return _only(found, "label_column", schema, where)
   has = "label" in schema.names
-  return "label" if has and pa.types.is_integer(schema.field("label").type) else ""
+  return (
+    "label" if has and pa.types.is_integer(schema.field("label").type) else ""
+  )
 
 
 def _declared(

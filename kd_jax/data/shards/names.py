@@ -70,8 +70,8 @@ def find(
     counts = collections.Counter(paths)
     twice = [path for path, count in counts.items() if count > 1]
     raise ValueError(
-      f"{field} names {len(twice)} files twice, such as {_some(twice)}; records "
-      "would repeat"
+      f"{field} names {len(twice)} files twice, such as {_some(twice)}; their "
+      "records would repeat"
     )
   return found
 
@@ -181,12 +181,16 @@ def _remote(
   return found
 
 
-def _listed(
-  system: fsspec.AbstractFileSystem, pattern: str
-) -> dict[str, File]:
+def _listed(system: fsspec.AbstractFileSystem, pattern: str) -> dict[str, File]:
   """Address to file, sorted; fsspec remembers folders that it listed."""
   kind = pattern.partition("://")[0]
-  infos = files.retried(lambda: system.glob(pattern, detail=True))
+  try:
+    infos = files.retried(lambda: system.glob(pattern, detail=True))
+  except OSError as error:
+    raise ValueError(
+      f"{pattern} cannot be listed: {error.strerror or error}; look at the "
+      "address and at your credentials"
+    ) from error
   return {
     f"{kind}://{path}": files.marked(f"{kind}://{path}", info)
     for path, info in sorted(infos.items())
@@ -198,8 +202,8 @@ def _check_missing(missing: Sequence[str], count: int, field: str) -> None:
   if missing:
     raise ValueError(
       f"{field}: {len(missing)} of {count} files are not there, such as "
-      f"{_some(missing)}; put them there, or set --config.data.{field} to those "
-      "that are"
+      f"{_some(missing)}; put them there, or set --config.data.{field} to "
+      "those that are"
     )
 
 

@@ -63,8 +63,8 @@ class Source(sharded.Sharded):
     if name not in self._splits:
       raise ValueError(
         f"split={self.split!r}: path={self.path!r} holds the splits "
-        f"{list(self._split_names)}; set --config.data.split to one of them, or "
-        f"to a part of one, such as '{self._split_names[0]}[:10%]'"
+        f"{list(self._split_names)}; set --config.data.split to one of them, "
+        f"or to a part of one, such as '{self._split_names[0]}[:10%]'"
       )
     return self._splits[name]
 
