@@ -163,6 +163,8 @@ def _is_parquet(file: File) -> bool:
 def _schema(file: File) -> pa.Schema:
   if _is_parquet(file):
     return _footer(file).schema.to_arrow_schema()
+  if not file.size:
+    raise OSError("0 bytes")
   start, size, _, _ = next(_messages(file))
   return pa.ipc.read_schema(pa.py_buffer(files.read(file, start, start + size)))
 

@@ -52,8 +52,9 @@ def of(schema: pa.Schema, image: str, label: str, where: str) -> Layout:
   _check(schema, image, "image_column", where)
   if not is_image(schema.field(image).type):
     raise ValueError(
-      f"{where}: column {image!r} is {schema.field(image).type}, not an encoded "
-      "image; set --config.data.image_column, or cast_column(..., Image())"
+      f"{where}: column {image!r} is {schema.field(image).type}, not an "
+      "encoded image; set --config.data.image_column, or cast_column(..., "
+      "Image())"
     )
   label = label or _label(schema, features, where)
   if not label:
@@ -61,8 +62,8 @@ def of(schema: pa.Schema, image: str, label: str, where: str) -> Layout:
   _check(schema, label, "label_column", where)
   if not pa.types.is_integer(schema.field(label).type):
     raise ValueError(
-      f"{where}: column {label!r} is {schema.field(label).type}, and labels are "
-      "whole numbers; set --config.data.label_column, or "
+      f"{where}: column {label!r} is {schema.field(label).type}, and labels "
+      "are whole numbers; set --config.data.label_column, or "
       "class_encode_column(...) and save it again"
     )
   declared = features.get(label, {})
@@ -73,6 +74,8 @@ def is_image(kind: pa.DataType) -> bool:
   """Whether a column may hold encoded images or their paths."""
   if pa.types.is_struct(kind):
     place = kind.get_field_index("bytes")
+    if place >= 0 and pa.types.is_null(kind.field(place).type):
+      return kind.get_field_index("path") >= 0
     return place >= 0 and _is_binary(kind.field(place).type)
   return _is_binary(kind)
 

@@ -51,8 +51,9 @@ def find(
   """
   if not all(patterns) or not patterns:
     raise ValueError(
-      f"{field}={tuple(patterns)}: no file is named; set --config.data.{field} "
-      f"to files, a directory or a pattern such as 'DIR/a-{{000..127}}{endings[0]}'"
+      f"{field}={tuple(patterns)}: no file is named; set --config.data.{field}"
+      " to files, a directory or a pattern such as "
+      f"'DIR/a-{{000..127}}{endings[0]}'"
     )
   names = [name for pattern in patterns for name in expand(pattern)]
   remote = {files.is_remote(name) for name in names}

@@ -177,7 +177,9 @@ def test_odd_tars(tmp_path, kind):
   assert source.all_labels() == [int(s["cls"]) for s in wanted]
   names = [f"odd.tar/{s['__key__']}" for s in wanted]
   assert list(source.ids()) == names and len(set(names)) == 4
-  with pytest.raises(ValueError, match=r"'0/b' has no image, only \['cls', 'jpg'\]"):
+  with pytest.raises(
+    ValueError, match=r"'0/b' has no image, only \['cls', 'jpg'\]"
+  ):
     webdataset.Source(path, image_key="seg.png")
 
 
