@@ -61,15 +61,15 @@ def _saved(path: str) -> Mapping[str, tuple[File, ...]]:
   """The files of every split of a folder that `save_to_disk` wrote."""
   folder = path if files.is_remote(path) else os.path.expanduser(path)
   folder = folder.rstrip("/")
-  several = _json(f"{folder}/dataset_dict.json")
+  several = _json(f"{folder}/dataset_dict.json", "splits")
   if several is None:
-    state = _json(f"{folder}/state.json")
+    state = _json(f"{folder}/state.json", "_data_files")
     if state is None:
       return {}
     return {state.get("_split") or "all": _of_state(folder, state)}
   found = {}
   for split in several["splits"]:
-    state = _json(f"{folder}/{split}/state.json")
+    state = _json(f"{folder}/{split}/state.json", "_data_files")
     if state is None:
       raise ValueError(
         f"path={path!r}: its split {split!r} has no state.json; save it again"
@@ -98,8 +98,8 @@ def _escaped(paths: Sequence[str]) -> list[str]:
   return list(paths)
 
 
-def _json(path: str) -> dict[str, Any] | None:
-  """What a small file holds; None where there is none."""
+def _json(path: str, key: str) -> dict[str, Any] | None:
+  """What a small file holds; None where there is none, or it lacks `key`."""
   try:
     if files.is_remote(path):
       system = files.filesystem(path)
@@ -112,6 +112,7 @@ def _json(path: str) -> dict[str, Any] | None:
       return None
     raise ValueError(f"{path}: cannot be read: {error}") from error
   try:
-    return dict(json.loads(data))
+    found = json.loads(data)
   except ValueError as error:
     raise ValueError(f"{path}: damaged, no JSON; save it again") from error
+  return found if isinstance(found, dict) and key in found else None

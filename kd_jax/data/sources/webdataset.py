@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int64
 
+from kd_jax.data.formats import masks
 from kd_jax.data.shards import files, names, tar, tar_index, work
 from kd_jax.data.sources import sharded
 from kd_jax.types import Record
@@ -38,8 +39,8 @@ class Source(sharded.Sharded):
     label_key: part that is the label: 'cls', which holds a number, or
       'json:FIELD', a number in a JSON file. '' is 'cls' if the first sample has
       it, else there are no labels.
-    classes: names of the classes, or their number; 0 is the largest label and
-      one.
+    classes: names of the classes, or a text file with a name per line, or
+      their number; 0 is one more than the largest label.
 
   Raises:
     ValueError: no such file; a tar that is compressed, damaged or empty; a
@@ -50,12 +51,13 @@ class Source(sharded.Sharded):
   urls: str | tuple[str, ...]
   image_key: str = ""
   label_key: str = ""
-  classes: int | tuple[str, ...] = 0
+  classes: int | str | tuple[str, ...] = 0
 
   def __post_init__(self) -> None:
     urls = self.urls.split("::") if isinstance(self.urls, str) else self.urls
+    # Configs hold lists; the dataclass must stay hashable.
     object.__setattr__(self, "urls", tuple(urls))
-    if not isinstance(self.classes, int):
+    if not isinstance(self.classes, int | str):
       object.__setattr__(self, "classes", tuple(self.classes))
     self._check()
 
@@ -66,14 +68,15 @@ class Source(sharded.Sharded):
   @functools.cached_property
   def _wanted(self) -> tar.Wanted:
     label = self.label_key
-    if not label and (self.labels or self.per_class):
-      label = "cls" if "cls" in tar.parts(self._files[0]) else ""
-    kind, colon, field = label.partition(":")
-    if label not in ("", "cls") and (kind != "json" or not colon or not field):
+    kind, _, field = label.partition(":")
+    if label not in ("", "cls") and not (kind == "json" and field):
       raise ValueError(
         f"label_key={label!r}; it must be 'cls', 'json:FIELD' or ''"
       )
-    return tar.Wanted(self.image_key or tar.IMAGES, label)
+    if not label and "cls" in tar.parts(self._files[0]):
+      label = "cls"
+    needed = self.labels or self.per_class
+    return tar.Wanted(self.image_key or tar.IMAGES, label if needed else "")
 
   @functools.cached_property
   def _table(self) -> np.ndarray:
@@ -99,15 +102,14 @@ class Source(sharded.Sharded):
     if not self._wanted.label:
       return ()
     largest = int(self._known_labels.max())
-    count = self.classes if isinstance(self.classes, int) else 0
-    names = self.classes if not isinstance(self.classes, int) else ()
-    allowed = len(names) or count or _MOST_CLASSES
+    found = masks.class_names(self.classes)
+    allowed = len(found) or _MOST_CLASSES
     if largest >= allowed:
       raise ValueError(
         f"{self._where}: a label is {largest}, and there are {allowed} classes,"
         " counted from 0; set --config.data.classes, or another label_key"
       )
-    return names or tuple(map(str, range(count or largest + 1)))
+    return found or tuple(map(str, range(largest + 1)))
 
   @functools.cached_property
   def fingerprint(self) -> str:

@@ -293,6 +293,9 @@ def test_saved_folders_that_are_not_whole(tmp_path):
   (tmp_path / "a/train/data-00000-of-00001.arrow").unlink()
   with pytest.raises(ValueError, match="1 of 1 files are not there"):
     huggingface.Source(str(tmp_path / "a/train"))
+  (tmp_path / "a/train/state.json").write_text('{"epoch": 3}')  # of others
+  with pytest.raises(ValueError, match=r"there is no file \*.parquet; set"):
+    huggingface.Source(str(tmp_path / "a/train"))
   (tmp_path / "a/train/state.json").write_text("{")
   with pytest.raises(ValueError, match="state.json: damaged, no JSON; save it"):
     huggingface.Source(str(tmp_path / "a/train"))

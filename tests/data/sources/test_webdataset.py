@@ -88,7 +88,7 @@ def test_records_are_those_of_webdataset(pattern, mixed):
     source[23]
 
 
-def test_numbers_in_json_and_splits(shards):
+def test_numbers_in_json_and_splits(shards, tmp_path):
   fields = {"label_key": "json:age", "classes": 40}
   source = webdataset.Source(str(shards), split="all[5:9]", **fields)
   assert source.all_labels() == [5, 6, 7, 8] and source.num_classes == 40
@@ -96,6 +96,9 @@ def test_numbers_in_json_and_splits(shards):
   drawn = webdataset.Source(str(shards), per_class=2, classes=("a", "b", "c"))
   assert sorted(drawn.all_labels()) == [0, 0, 1, 1, 2, 2] and drawn.drawn
   assert drawn.class_names == ("a", "b", "c") and drawn.blocks().sum() == 6
+  (tmp_path / "names.txt").write_text("x\ny\nz\n")
+  named = webdataset.Source(str(shards), classes=str(tmp_path / "names.txt"))
+  assert named.class_names == ("x", "y", "z")
   hidden = webdataset.Source(str(shards), labels=False)
   assert (hidden.num_classes, hidden[4]["label"]) == (0, -1)
   assert hidden.all_labels() == [-1] * 23
@@ -202,6 +205,7 @@ def test_samples_that_are_refused(tmp_path):
   bad(tmp_path, [one, ("a.JPG", b"2")], "'a' has two files .jpg; give every")
   labels = [one, ("a.cls", b"0"), ("b.jpg", b"2")]
   bad(tmp_path, labels, "'b' has no .cls, where its label should be")
+  assert len(webdataset.Source(path, labels=False, label_key="cls")) == 2
   for text in (b"cat", b"-1", b""):
     bad(tmp_path, [one, ("a.cls", text)], "its label, .cls, is .*whole number")
   for value in ({"x": 1}, [], {"y": 1.5}, {"y": None}):
