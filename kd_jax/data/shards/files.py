@@ -12,7 +12,7 @@ import io
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
   import fsspec
@@ -137,6 +137,22 @@ def marked(path: str, info: Mapping[str, Any]) -> File:
   """A `File` of what fsspec says about it."""
   mark = next((str(info[key]) for key in _MARKS if info.get(key)), "")
   return File(path, int(info["size"]), mark)
+
+
+def opened(file: File, ahead: int) -> BinaryIO:
+  """A file to seek and read in.
+
+  Args:
+    file: to open.
+    ahead: see `Reader`; on a disk Python's own buffer does.
+
+  Raises:
+    ValueError: it is gone, changed its size, or cannot be read.
+  """
+  if is_remote(file.path):
+    return cast(BinaryIO, Reader(file, ahead))
+  read(file, 0, min(file.size, 1))
+  return open(file.path, "rb")  # noqa: SIM115 - the caller closes it
 
 
 class Reader(io.RawIOBase):

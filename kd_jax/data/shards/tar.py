@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from kd_jax.data.shards import files
 from kd_jax.data.shards.files import File
@@ -79,7 +80,7 @@ def parts(file: File) -> tuple[str, ...]:
   Raises:
     ValueError: it is no tar, is damaged, or holds no sample.
   """
-  with files.Reader(file, _ahead(file)) as reader:
+  with files.opened(file, _AHEAD) as reader:
     for _, members in _groups(file, reader):
       return tuple(members)
   raise ValueError(_empty(file))
@@ -92,7 +93,7 @@ def samples(file: File, wanted: Wanted) -> list[Sample]:
     ValueError: it is no tar, is compressed, damaged, cut short or empty, or
       one of its samples has no image, several images, or a bad label.
   """
-  with files.Reader(file, _ahead(file)) as reader:
+  with files.opened(file, _AHEAD) as reader:
     found = [
       _sample(file, reader, key, members, wanted)
       for key, members in _groups(file, reader)
@@ -102,12 +103,8 @@ def samples(file: File, wanted: Wanted) -> list[Sample]:
   return found
 
 
-def _ahead(file: File) -> int:
-  return _AHEAD if files.is_remote(file.path) else 0
-
-
 def _groups(
-  file: File, reader: files.Reader
+  file: File, reader: BinaryIO
 ) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
   """(key, {part: member}) of every sample."""
   key, members = "", {}
@@ -134,7 +131,7 @@ def _groups(
     yield key, members
 
 
-def _members(file: File, reader: files.Reader) -> Iterator[tarfile.TarInfo]:
+def _members(file: File, reader: BinaryIO) -> Iterator[tarfile.TarInfo]:
   if not file.size:
     raise ValueError(f"{file.path}: 0 bytes, not a tar. Remove or replace it.")
   try:
@@ -181,7 +178,7 @@ def _empty(file: File) -> str:
 
 def _sample(
   file: File,
-  reader: files.Reader,
+  reader: BinaryIO,
   key: str,
   members: dict[str, tarfile.TarInfo],
   wanted: Wanted,
@@ -212,7 +209,7 @@ def _which(
 
 
 def _text(
-  file: File, reader: files.Reader, member: tarfile.TarInfo | None
+  file: File, reader: BinaryIO, member: tarfile.TarInfo | None
 ) -> str | None:
   if member is None:
     return None
