@@ -55,6 +55,38 @@ def test_processes_share_and_runs_go_on(folder, number, mixed):
       )
 
 
+def test_a_bad_image_is_skipped_and_a_lost_file_is_not(tmp_path):
+  shard_files.write(tmp_path, 20, per_shard=10, per_group=5)
+  tars = sorted((tmp_path / "tars").iterdir())
+  data = bytearray(tars[0].read_bytes())
+  at = data.index(b"\x89PNG", 1000)
+  data[at : at + 4] = b"JUNK"
+  tars[0].write_bytes(data)
+  source = shard_files.both(tmp_path, skip_corrupt=True)[0]
+  skipped = []
+  batches = take(source, 2, on_skip=skipped.extend)
+  assert len(batches) == 2 and skipped in ([], [0], [1])
+  every = take(source, 3, on_skip=skipped.extend)
+  assert skipped and set(skipped) <= {0, 1} and len(every) == 3
+  tars[1].unlink()
+  with pytest.raises(ValueError, match="000001.tar: gone since it was listed"):
+    take(source, 3)
+
+
+def test_processes_read_blocks_of_their_own(folder):
+  for source in shard_files.both(folder, shuffle_blocks=4):
+    ends = np.cumsum(source.blocks())
+    read = []
+    for index in range(2):
+      share = take(
+        source, COUNT // IMAGES, process_index=index, process_count=2
+      )
+      labels = np.concatenate([batch.label for batch in share])
+      read.append(set(np.searchsorted(ends, labels, side="right").tolist()))
+    # Lanes end inside blocks; such a one is read by two.
+    assert len(read[0] & read[1]) <= 2 < len(ends) // 2
+
+
 def test_few_blocks_are_held(folder):
   for source in shard_files.both(folder, shuffle_blocks=4):
     take(source, 20, reading=Reading(num_threads=0))

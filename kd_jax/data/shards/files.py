@@ -23,6 +23,10 @@ _MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "created")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
+class LostError(ValueError):
+  """A file that cannot be read, which is no fault of a record in it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class File:
   """A file as it was when it was listed.
@@ -75,20 +79,20 @@ def read(file: File, start: int, stop: int) -> bytes:
   """The bytes from `start` up to `stop`.
 
   Raises:
-    ValueError: the file is gone, changed its size, or cannot be read.
+    LostError: the file is gone, changed its size, or cannot be read.
   """
   try:
     data = (_fetch if is_remote(file.path) else _pread)(file, start, stop)
   except FileNotFoundError as error:
-    raise ValueError(
+    raise LostError(
       f"{file.path}: gone since it was listed. Put it back, or start again."
     ) from error
   except OSError as error:
-    raise ValueError(
+    raise LostError(
       f"{file.path}: cannot be read: {error.strerror or error}"
     ) from error
   if len(data) != stop - start:
-    raise ValueError(
+    raise LostError(
       f"{file.path}: it changed since it was listed, or is damaged: {len(data)}"
       f" of {stop - start} bytes are there. Start again."
     )
@@ -100,7 +104,7 @@ def _pread(file: File, start: int, stop: int) -> bytes:
   with open(file.path, "rb", buffering=0) as opened:
     size = os.fstat(opened.fileno()).st_size
     if size != file.size:
-      raise ValueError(
+      raise LostError(
         f"{file.path}: it changed since it was listed, from {file.size} to "
         f"{size} bytes. Start again."
       )
@@ -147,7 +151,7 @@ def opened(file: File, ahead: int) -> BinaryIO:
     ahead: see `Reader`; on a disk Python's own buffer does.
 
   Raises:
-    ValueError: it is gone, changed its size, or cannot be read.
+    LostError: it is gone, changed its size, or cannot be read.
   """
   if is_remote(file.path):
     return cast(BinaryIO, Reader(file, ahead))
