@@ -1,6 +1,6 @@
 """Records per second of tars, parquet and Arrow files, next to a folder's.
 
-  python -m benchmarks.shards [--count 2000] [--seconds 3]
+  python -m benchmarks.shards [--count 2000] [--seconds 3] [--delay 0]
 
 The photographs of benchmarks/input.py: as single files; as tars of 500, written
 by the standard library; as one parquet file in row groups of 100, as the hub
@@ -9,21 +9,23 @@ has them, and as one Arrow file in batches of 100, written by pyarrow as
 decoding; 'views' is `pipeline.train_batches` with crops to 224 pixels in 8
 threads. 'random' mixes all records, 'blocks' is shuffle_blocks=16. 'MB' is the
 memory that reading took, at most, beside mapped files. All files lie in the
-page cache: disks and networks are slower, most of all at parquet and 'random',
-where every record costs a row group.
+page cache. --delay 0.03 reads them as from a bucket, through fsspec, where
+every request waits for 0.03 seconds (but no bytes travel), with 32 threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -32,6 +34,8 @@ import pyarrow.parquet as pq
 from benchmarks.input import machine, photographs
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.reading import Reading
+from kd_jax.data.shards import files as files_lib
 from kd_jax.data.sources import folder, huggingface, webdataset
 from kd_jax.interfaces import DataSource
 
@@ -102,16 +106,17 @@ def write_tables(files: Sequence[Path], place: Path) -> None:
       batches.write_table(table)
 
 
-def sources(place: Path) -> Mapping[str, DataSource]:
+def sources(place: Path, remote: bool) -> Mapping[str, DataSource]:
   """Name of a case -> where its records come from."""
-  tars, tables = str(place / "tars"), place / "tables"
-  found: dict[str, DataSource] = {
-    "folder random": folder.Source(str(place / "files"))
-  }
+  start = f"file://{place}" if remote else str(place)
+  found: dict[str, DataSource] = {}
+  if not remote:
+    found["folder random"] = folder.Source(f"{start}/files")
   for order, mixed in (("random", 0), ("blocks", MIXED)):
+    tars = f"{start}/tars/*.tar"
     found[f"tars {order}"] = webdataset.Source(tars, shuffle_blocks=mixed)
     for ending in ("parquet", "arrow"):
-      path = str(tables / f"a.{ending}")
+      path = f"{start}/tables/a.{ending}"
       source = huggingface.Source(path, shuffle_blocks=mixed)
       found[f"{ending} {order}"] = source
   return found
@@ -129,12 +134,29 @@ def reading(source: DataSource, seconds: float) -> Iterator[float]:
   yield memory.megabytes
 
 
-def batches(source: DataSource, seconds: float) -> float:
+@contextlib.contextmanager
+def delayed(seconds: float) -> Iterator[None]:
+  """As long as it lasts, requests to a bucket take so much longer."""
+  at_once = files_lib.retried
+
+  def retried(call: Callable[[], Any]) -> Any:
+    time.sleep(seconds)
+    return at_once(call)
+
+  files_lib.retried = retried
+  try:
+    yield
+  finally:
+    files_lib.retried = at_once
+
+
+def batches(source: DataSource, seconds: float, threads: int) -> float:
   """Views per second of the whole pipeline."""
+  reading = Reading(num_threads=threads, prefetch=threads)
   with pipeline.train_batches(
-    source, Preprocess(224), batch_size=BATCH, seed=0
+    source, Preprocess(224), batch_size=BATCH, seed=0, reading=reading
   ) as stream:
-    for _ in range(9):  # built before the clock starts
+    for _ in range(threads + 1):  # built before the clock starts
       next(stream)
     started, made = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -148,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--count", type=int, default=2000, help="of photographs")
   parser.add_argument("--seconds", type=float, default=3.0, help="per figure")
+  parser.add_argument("--delay", type=float, default=0.0, help="of requests")
   args = parser.parse_args(argv)
   cv2.setNumThreads(1)
   print(machine())
@@ -160,9 +183,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_tars(files, place / "tars")
     write_tables(files, place / "tables")
     print(f"{'':16s}  read/s      MB  views/s")
-    for case, source in sources(place).items():
-      rate, megabytes = reading(source, args.seconds)
-      views = batches(source, args.seconds)
+    for case, source in sources(place, args.delay > 0).items():
+      with delayed(args.delay):
+        rate, megabytes = reading(source, args.seconds)
+        views = batches(source, args.seconds, 32 if args.delay else 8)
       print(f"{case:16s} {rate:7.0f} {megabytes:7.0f} {views:8.0f}", flush=True)
 
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
   import fsspec
 
 _WAITS = (0.2, 1.0, 3.0, 10.0)  # seconds before trying again
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
+_FINAL = (
+  FileNotFoundError,
+  IsADirectoryError,
+  NotADirectoryError,
+  PermissionError,
+)
 _MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "created")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 

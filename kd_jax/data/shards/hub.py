@@ -61,6 +61,8 @@ def _saved(path: str) -> Mapping[str, tuple[File, ...]]:
   """The files of every split of a folder that `save_to_disk` wrote."""
   folder = path if files.is_remote(path) else os.path.expanduser(path)
   folder = folder.rstrip("/")
+  if folder.endswith(ENDINGS):
+    return {}
   several = _json(f"{folder}/dataset_dict.json", "splits")
   if several is None:
     state = _json(f"{folder}/state.json", "_data_files")
@@ -110,7 +112,9 @@ def _json(path: str, key: str) -> dict[str, Any] | None:
   except OSError as error:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
       return None
-    raise ValueError(f"{path}: cannot be read: {error}") from error
+    raise ValueError(
+      f"{path}: cannot be read: {error.strerror or error}"
+    ) from error
   try:
     found = json.loads(data)
   except ValueError as error:
