@@ -39,7 +39,7 @@ from kd_jax.data.shards import files as files_lib
 from kd_jax.data.sources import folder, huggingface, webdataset
 from kd_jax.interfaces import DataSource
 
-PER_TAR, PER_GROUP, BATCH, MIXED = 500, 100, 64, 16
+PER_TAR, PER_GROUP, MIXED = 500, 100, 16
 DIRS = ("files", "tars", "tables")
 
 
@@ -122,9 +122,9 @@ def sources(place: Path, remote: bool) -> Mapping[str, DataSource]:
   return found
 
 
-def reading(source: DataSource, seconds: float) -> Iterator[float]:
+def reading(source: DataSource, batch: int, seconds: float) -> Iterator[float]:
   """Records per second of one thread, and MB of memory."""
-  order = pipeline.shuffled(source, 0, BATCH).repeat(None)
+  order = pipeline.shuffled(source, 0, batch).repeat(None)
   with Memory() as memory:
     started, made = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -150,18 +150,20 @@ def delayed(seconds: float) -> Iterator[None]:
     files_lib.retried = at_once
 
 
-def batches(source: DataSource, seconds: float, threads: int) -> float:
+def batches(
+  source: DataSource, batch: int, seconds: float, threads: int
+) -> float:
   """Views per second of the whole pipeline."""
   reading = Reading(num_threads=threads, prefetch=threads)
   with pipeline.train_batches(
-    source, Preprocess(224), batch_size=BATCH, seed=0, reading=reading
+    source, Preprocess(224), batch_size=batch, seed=0, reading=reading
   ) as stream:
     for _ in range(threads + 1):  # built before the clock starts
       next(stream)
     started, made = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
       next(stream)
-      made += BATCH
+      made += batch
     return made / (time.perf_counter() - started)
 
 
@@ -169,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Prints the machine and the table."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--count", type=int, default=2000, help="of photographs")
+  parser.add_argument("--batch", type=int, default=64, help="of views")
   parser.add_argument("--seconds", type=float, default=3.0, help="per figure")
   parser.add_argument("--delay", type=float, default=0.0, help="of requests")
   args = parser.parse_args(argv)
@@ -185,8 +188,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'':16s}  read/s      MB  views/s")
     for case, source in sources(place, args.delay > 0).items():
       with delayed(args.delay):
-        rate, megabytes = reading(source, args.seconds)
-        views = batches(source, args.seconds, 32 if args.delay else 8)
+        rate, megabytes = reading(source, args.batch, args.seconds)
+        threads = 32 if args.delay else 8
+        views = batches(source, args.batch, args.seconds, threads)
       print(f"{case:16s} {rate:7.0f} {megabytes:7.0f} {views:8.0f}", flush=True)
 
 
