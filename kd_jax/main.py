@@ -29,6 +29,7 @@ from absl import logging
 
 from kd_jax import config as config_lib
 from kd_jax import disk, resolve
+from kd_jax.buckets import spool
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = resolve.symbol("tasks", config.task, "run")
     workdir = args.workdir or default_workdir(args.config)
     prepare()
-    task(config, workdir)
+    with spool.mounted(workdir) as where:
+      task(config, where)
   except Stopped as stop:
     _say(str(stop))
   except KeyboardInterrupt:
@@ -110,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--config", required=True, help="path/to/config.py[:variant]"
   )
-  parser.add_argument("--workdir", help="default: runs/<config>")
+  parser.add_argument(
+    "--workdir", help="a folder, gs://... or s3://...; default: runs/<config>"
+  )
   return parser
 
 

@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
   ("disk", "types", "trees", "resolve"),
-  ("interfaces", "lock"),
+  ("interfaces", "buckets"),
+  ("lock",),
   ("config", "workdir"),
   ("models", "losses", "align", "data"),
   ("codecs",),
