@@ -32,6 +32,8 @@ FILE = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 # Locks of runs of several processes, of which this one may be the first done.
 _KEPT: dict[Path, filelock.BaseFileLock] = {}
+# Places in buckets that this process owns.
+_LEASED: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -45,8 +47,11 @@ def held(workdir: Path) -> Iterator[None]:
     ValueError: another command owns it; nothing has been touched.
     OSError: the lock cannot be written.
   """
-  if store.is_url(spool.address(workdir)):
-    with _leased(spool.address(workdir)):
+  url = spool.address(workdir)
+  if store.is_url(url):
+    # The folders below go with a place that is owned.
+    inside = any(url.startswith(f"{owned}/") for owned in _LEASED)
+    with contextlib.nullcontext() if inside else _leased(url):
       yield
     return
   path = workdir.resolve() / FILE
@@ -85,6 +90,8 @@ def _leased(url: str) -> Iterator[None]:
       stack.enter_context(lease.held(url, about))
     except lease.Lost as error:
       raise ValueError(_said(url, error.args[0])) from error
+    _LEASED.add(url)
+    stack.callback(_LEASED.discard, url)
     yield
 
 

@@ -33,6 +33,7 @@ RESULTS = (
   "trials/*/checkpoints/[0-9]*",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_URLS = ("gs:/", "s3:/", "memory:/")  # as paths spell them
 _LONGEST = 4096  # bytes of a message between processes
 
 
@@ -52,6 +53,11 @@ def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
       holds results of a different experiment; at the end: a bucket could not
       be brought up to date.
   """
+  if str(workdir).startswith(_URLS):
+    raise ValueError(
+      f"{workdir} was a URL; in Python, give the task the folder of "
+      "'with kd_jax.buckets.spool.mounted(URL) as folder'"
+    )
   refusal = ""
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:

@@ -70,7 +70,9 @@ def environment(url):
     yield
   finally:
     for name, value in before.items():
-      os.environ.pop(name) if value is None else os.environ.update({name: value})
+      os.environ.pop(name) if value is None else os.environ.update(
+        {name: value}
+      )
     store.context.cache_clear()
 
 
@@ -79,7 +81,8 @@ class Gate:
 
   Attributes:
     url: of the gate.
-    fault: returns a status such as 503, 'reset', 'hang', or None to pass on.
+    fault: returns a status such as 503, 'reset', 'lost' (it is done, and
+      nobody hears of it), or None to pass on.
     seen: (method, path) of all requests.
   """
 
@@ -96,9 +99,9 @@ class Gate:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         gate.seen.append((self.command, self.path))
         fault = gate.fault(self.command, self.path)
-        if fault == "hang":
-          time.sleep(3)
-        if fault in ("hang", "reset"):
+        if fault == "lost":
+          forward(host, self, body)
+        if fault in ("lost", "reset"):
           self.close_connection = True
           self.connection.shutdown(socket.SHUT_RDWR)
         elif fault:
@@ -125,7 +128,9 @@ class Gate:
     self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     self._server.daemon_threads = True
     self.url = f"http://127.0.0.1:{self._server.server_port}"
-    self._thread = threading.Thread(target=self._server.serve_forever)
+    self._thread = threading.Thread(
+      target=self._server.serve_forever, args=(0.01,)
+    )
     self._thread.start()
 
   def close(self):

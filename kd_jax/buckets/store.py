@@ -15,7 +15,6 @@ import os
 import textwrap
 from pathlib import Path
 from typing import Any
-from urllib import parse
 
 import tensorstore as ts
 
@@ -30,6 +29,13 @@ _SILENT = {
   "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
 }
 _UNREACHABLE = ("connect", "resolve host", "retry attempts failed", "imed out")
+# Variables that name another source of credentials than files.
+_PROVIDERS = (
+  "AWS_PROFILE",
+  "AWS_WEB_IDENTITY_TOKEN_FILE",
+  "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+  "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
 _KEYS = {
   "gs": "run 'gcloud auth application-default login', or set "
   "GOOGLE_APPLICATION_CREDENTIALS",
@@ -73,13 +79,13 @@ def spec(url: str) -> Any:
     ValueError: see `check`.
   """
   check(url)
-  url = url.rstrip("/") + "/"
-  found = parse.urlsplit(url, allow_fragments=False)
-  place = {"bucket": found.netloc, "path": found.path.lstrip("/")}
-  if found.scheme == "gs":
+  scheme, _, rest = (url.rstrip("/") + "/").partition("://")
+  if scheme == "memory":
+    return {"driver": "memory", "path": rest}
+  bucket, _, path = rest.partition("/")
+  place = {"bucket": bucket, "path": path}
+  if scheme == "gs":
     return {"driver": "gcs", **place}
-  if found.scheme == "memory":
-    return url
   own = {"driver": "s3", **place, "use_conditional_write": True}
   region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
   endpoint = os.environ.get("AWS_ENDPOINT_URL")
@@ -91,10 +97,11 @@ def spec(url: str) -> Any:
 
 
 @functools.cache
-def context(first_look: bool = False) -> ts.Context:
-  """What all requests share: one for all, as memory:// belongs to it.
+def context(scheme: str, *, first_look: bool) -> ts.Context:
+  """What all requests of a scheme share; memory:// belongs to its own.
 
   Args:
+    scheme: of the URL; '' for files.
     first_look: give up early, before anything was done.
   """
   for name, value in _SILENT.items():
@@ -104,10 +111,28 @@ def context(first_look: bool = False) -> ts.Context:
     "s3_request_retries": retries,
     "gcs_request_retries": retries,
   }
-  if os.environ.get("AWS_ACCESS_KEY_ID"):
-    # The default chain complains at length about files that are not there.
-    found["aws_credentials"] = {"type": "environment"}
+  if scheme == "s3":
+    found["aws_credentials"] = {"type": _credentials()}
   return ts.Context(found)
+
+
+def _credentials() -> str:
+  """Where those for S3 come from.
+
+  The default chain complains at length about all that is not there, and waits
+  for machines that only Amazon has.
+  """
+  if os.environ.get("AWS_ACCESS_KEY_ID"):
+    return "environment"
+  files = (
+    os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+  )
+  vendor = Path("/sys/class/dmi/id/sys_vendor")
+  amazon = vendor.exists() and "Amazon" in vendor.read_text(errors="replace")
+  named = any(name in os.environ for name in _PROVIDERS)
+  there = any(Path(file).expanduser().exists() for file in files)
+  return "default" if named or there or amazon else "anonymous"
 
 
 def folder(url: str, *, first_look: bool = False) -> Any:
@@ -116,7 +141,9 @@ def folder(url: str, *, first_look: bool = False) -> Any:
   Raises:
     ValueError: see `check`; or it cannot be opened.
   """
-  shared = context(first_look and not url.startswith("memory:"))
+  scheme = url.partition("://")[0]
+  quick = first_look and scheme != "memory"
+  shared = context(scheme, first_look=quick)
   return result(ts.KvStore.open(spec(url), context=shared), url)
 
 
@@ -129,7 +156,8 @@ def result(job: Any, url: str) -> Any:
   try:
     return job.result()
   except Exception as error:  # One for each of their codes.
-    raise BucketError(_explained(error, url)) from error
+    said = refusal(error, url) or f"{url}: the bucket refuses ({_first(error)})"
+    raise BucketError(said) from error
 
 
 def read(url: str, key: str) -> bytes | None:
@@ -156,9 +184,14 @@ def delete(url: str, found: list[str]) -> None:
     result(job, url)
 
 
-def _explained(error: Exception, url: str) -> str:
-  said, scheme = str(error), url.partition("://")[0]
-  first = textwrap.shorten(said.split(" [")[0], 160, placeholder=" ...")
+def _first(error: Exception) -> str:
+  said = str(error).split(" [")[0]
+  return textwrap.shorten(said, 160, placeholder=" ...")
+
+
+def refusal(error: Exception, url: str) -> str:
+  """Why a bucket cannot be used, and what to do; '' for other errors."""
+  said, scheme, first = str(error), url.partition("://")[0], _first(error)
   if "NoSuchBucket" in said or "bucket does not exist" in said:
     bucket = "/".join(url.split("/")[:3])
     return f"there is no bucket {bucket}; create it, or correct the URL {url}"
@@ -174,4 +207,4 @@ def _explained(error: Exception, url: str) -> str:
       f"{url} cannot be reached{asked} ({first}). Check the network and the "
       "URL, then run the same command again."
     )
-  return f"{url}: the bucket refuses ({first})"
+  return ""

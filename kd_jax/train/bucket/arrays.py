@@ -74,7 +74,8 @@ def array(url: str, name: str, notes: Mapping[str, Any]) -> Any:
     },
   }
   # All about it is in the spec: nothing to ask for, and nothing to wait for.
-  job = ts.open(spec, open=True, assume_metadata=True, context=store.context())
+  shared = store.context(url.partition("://")[0], first_look=False)
+  job = ts.open(spec, open=True, assume_metadata=True, context=shared)
   return store.result(job, url)
 
 
