@@ -76,6 +76,15 @@ def environment(url):
     store.context.cache_clear()
 
 
+class Quiet(http.server.ThreadingHTTPServer):
+  """Clients that are killed hang up, which is no news."""
+
+  request_queue_size = 128
+
+  def handle_error(self, *_):
+    pass
+
+
 class Gate:
   """Passes requests on, unless `fault(method, path)` says what to do.
 
@@ -125,7 +134,7 @@ class Gate:
       def log_message(self, *_):
         pass
 
-    self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    self._server = Quiet(("127.0.0.1", 0), Handler)
     self._server.daemon_threads = True
     self.url = f"http://127.0.0.1:{self._server.server_port}"
     self._thread = threading.Thread(

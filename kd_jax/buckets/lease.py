@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import tensorstore as ts
 from absl import logging
 
 from kd_jax.buckets import store
@@ -87,6 +88,8 @@ class _Lease:
   def take(self) -> None:
     """Waits until the owner, if there is one, is known to live or dead."""
     look = store.folder(self._url, first_look=True)
+    # A bucket that does not exist says so to nothing else.
+    store.result(look.list(ts.KvStore.KeyRange(FILE, FILE + "/")), self._url)
     found = store.result(look.read(FILE), self._url)
     if found.state == "value":
       found = self._watched(found)

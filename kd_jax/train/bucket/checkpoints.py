@@ -69,7 +69,9 @@ class BucketCheckpoints(Checkpoints):
     self._pool = concurrent.futures.ThreadPoolExecutor(1)
     self._job: concurrent.futures.Future[None] | None = None
     if jax.process_index() == 0:
+      # What a killed run has begun, to write or to delete.
       self._delete(set(_steps(self._url)) - set(_finished(self._url)))
+      self._prune()
     self._together("checkpoints opened")
     self._steps = set(_finished(self._url))
 
@@ -117,8 +119,8 @@ class BucketCheckpoints(Checkpoints):
     if jax.process_index() == 0:
       self._prune(step)
 
-  def _prune(self, newest: int) -> None:
-    """Deletes what is too old; what was just saved is not, see `save`."""
+  def _prune(self, newest: int | None = None) -> None:
+    """Deletes what is too old, which what was just saved never is."""
     old = sorted(_finished(self._url))[: -self._keep]
     self._delete(step for step in old if step != newest)
 
@@ -191,7 +193,7 @@ class BucketCheckpoints(Checkpoints):
     self._together("checkpoint written")
     if jax.process_count() > 1 and jax.process_index() == 0:
       with self._writing():
-        self._prune(max(self._steps, default=0))  # another was the last
+        self._prune()  # another may have been the last to finish
 
   def close(self) -> None:
     """Waits for this process and lets go of its thread."""
