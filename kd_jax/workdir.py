@@ -5,6 +5,7 @@ It may be the spool of a bucket, which is then kept in step with it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fnmatch
 import importlib.metadata
@@ -33,6 +34,9 @@ RESULTS = (
   "trials/*/checkpoints/[0-9]*",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_PATIENCE = 5  # seconds between two words of the first process
+_WAITING = "waiting"
+_Owned = contextlib.AbstractContextManager[None]
 _URLS = ("gs:/", "s3:/", "memory:/")  # as paths spell them
 _LONGEST = 4096  # bytes of a message between processes
 
@@ -58,14 +62,12 @@ def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
       f"{workdir} was a URL; in Python, give the task the folder of "
       "'with kd_jax.buckets.spool.mounted(URL) as folder'"
     )
-  refusal = ""
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      try:
-        stack.enter_context(_opened(workdir, config))
-      except ValueError as error:
-        refusal = str(error)
-    refusal = _of_the_first(refusal)
+    mine = _opened(workdir, config)
+    if jax.process_count() == 1:
+      refusal = _entered(stack, mine)
+    else:
+      refusal = _entered_by_the_first(stack, mine)
     if refusal:
       raise ValueError(refusal)
     workdir.mkdir(parents=True, exist_ok=True)  # on other machines
@@ -78,6 +80,32 @@ def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         spool.push(workdir)
       raise
     spool.push(workdir)
+
+
+def _entered(stack: contextlib.ExitStack, mine: _Owned) -> str:
+  """Why the folder cannot be owned; '' if it is."""
+  try:
+    stack.enter_context(mine)
+  except ValueError as error:
+    return str(error)
+  return ""
+
+
+def _entered_by_the_first(stack: contextlib.ExitStack, mine: _Owned) -> str:
+  """As `_entered`, for all; the first may have to wait for a bucket's owner.
+
+  It says so now and then: nobody waits for long in silence, see `buckets.lease`
+  and the time that collectives give each other.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    first = jax.process_index() == 0
+    job = pool.submit(_entered, stack, mine) if first else None
+    while True:
+      done = job is None or concurrent.futures.wait([job], _PATIENCE).done
+      said = job.result() if job and done else "" if done else _WAITING
+      said = _of_the_first(said)
+      if said != _WAITING:
+        return said
 
 
 @contextlib.contextmanager
