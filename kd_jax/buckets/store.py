@@ -28,6 +28,11 @@ _SILENT = {
   "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "30",
   "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
 }
+_NO_BUCKET = (
+  "NoSuchBucket",
+  "bucket does not exist",
+  "NOT_FOUND: Not Found",  # Google's; a missing value is no error
+)
 _UNREACHABLE = ("connect", "resolve host", "retry attempts failed", "imed out")
 # Variables that name another source of credentials than files.
 _PROVIDERS = (
@@ -192,7 +197,7 @@ def _first(error: Exception) -> str:
 def refusal(error: Exception, url: str) -> str:
   """Why a bucket cannot be used, and what to do; '' for other errors."""
   said, scheme, first = str(error), url.partition("://")[0], _first(error)
-  if "NoSuchBucket" in said or "bucket does not exist" in said:
+  if any(text in said for text in _NO_BUCKET):
     bucket = "/".join(url.split("/")[:3])
     return f"there is no bucket {bucket}; create it, or correct the URL {url}"
   if any(x in said for x in ("PERMISSION_DENIED", "UNAUTHENTICATED", "='403'")):
