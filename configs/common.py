@@ -13,14 +13,23 @@ def base() -> ConfigDict:
   config.accum_steps = 1  # microbatches per update
   config.dtype = "float32"  # of activations; parameters stay float32
   config.ema_decay = 0.0  # 0: no moving average
+  config.batch_norm_group = 0  # images that share statistics; 0: microbatch
   config.fsdp = False  # shard the train state instead of copying it
+  config.mesh = ConfigDict({"model": 1})  # devices that share teacher layers
   config.init_from = ""  # weights only: a file, a folder or a hub name
   config.dry_run = False  # print the summary and end
 
   # Arguments of kd_jax.create_model go into `overrides`.
   config.student = ConfigDict({"name": "resnet18", "overrides": {}})
   config.teacher = ConfigDict(
-    {"source": "online", "name": "resnet50", "weights": "", "overrides": {}}
+    {
+      "source": "online",
+      "name": "resnet50",
+      "weights": "",
+      "param_dtype": "float32",  # of its kernels; or 'bfloat16'
+      "fsdp": False,  # shard its weights instead of copying them
+      "overrides": {},
+    }
   )
   # Every part below is a file (`name`) and the fields of its dataclass.
   config.method = ConfigDict(
@@ -64,7 +73,15 @@ def base() -> ConfigDict:
       "examples": 0,  # 0: one pass over the data
     }
   )
-  config.eval = ConfigDict(
+  config.eval = evaluation()
+  config.log_every = 50
+  config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
+  return config
+
+
+def evaluation() -> ConfigDict:
+  """What is measured on the way; read by kd_jax.build.evaluation."""
+  return ConfigDict(
     {
       "every": 0,  # steps; 0: only at the end
       "evals": (),  # files of kd_jax/evals
@@ -77,9 +94,6 @@ def base() -> ConfigDict:
       "pictures": 6,  # training views and queries in the report; 0: none
     }
   )
-  config.log_every = 50
-  config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
-  return config
 
 
 def sgd() -> ConfigDict:

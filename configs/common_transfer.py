@@ -27,7 +27,7 @@ TINY = {
 def transfer(task: str) -> ConfigDict:
   """An unlocked config of the task 'classify' or 'segment'."""
   config = base()
-  for field in ("teacher", "method", "fit"):
+  for field in ("teacher", "method", "fit", "mesh"):
     del config[field]
   config.task = task
   # A finished run, a file, a folder, a hub name; '': nothing (from scratch).

@@ -23,7 +23,17 @@ from kd_jax import disk, lock, trees
 from kd_jax.buckets import spool
 
 # Fields that may change between two starts of the same experiment.
-FREE = ("dry_run", "log_every", "checkpoint", "eval")
+FREE = (
+  "dry_run",
+  "log_every",
+  "checkpoint",
+  "eval",
+  "mesh",
+  "fsdp",
+  "teacher/fsdp",
+  "topology",
+  "price_per_chip_hour",
+)
 # Of those, what the figures of a transfer depend on.
 JUDGES = ("eval/every", "eval/limit", "eval/mirror")
 # What a folder must hold to be worth protecting from another experiment.
@@ -213,7 +223,7 @@ def _check_same(old: Any, new: Any, workdir: Path) -> None:
     {
       path: value
       for path, value in trees.flatten(tree).items()
-      if path.split("/")[0] not in FREE or path in kept
+      if not trees.is_under(path, FREE) or path in kept
     }
     for tree in (old, new)
   )

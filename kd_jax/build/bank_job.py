@@ -85,7 +85,7 @@ class BankJob:
   @functools.cached_property
   def frozen(self) -> dict[str, Any]:
     """The teacher, on the devices."""
-    teacher = mesh_lib.place(self.teaching.variables, self.mesh)
+    teacher = self.teaching.place(self.mesh)
     return {"teacher": teacher, "artifact": {}}
 
   @functools.cached_property
@@ -121,7 +121,8 @@ def bank_job(config: ConfigDict, where: Path) -> BankJob:
   """
   if config.bank.passes < 1:
     raise ValueError(f"bank.passes is {config.bank.passes}; at least 1")
-  mesh = mesh_lib.make_mesh(jax.local_devices())
+  everywhere = training.mesh(config)
+  mesh = mesh_lib.make_mesh(jax.local_devices(), model=config.mesh.model)
   mesh_lib.check_batch(config.batch_size, mesh)
   data = images.source(config.data.to_dict())
   teaching = networks.teaching(config)
@@ -134,7 +135,7 @@ def bank_job(config: ConfigDict, where: Path) -> BankJob:
   settings = training.settings(config, mesh, inputs.views)
   checks.crops(config.batch_size, inputs.views, settings)
   codec_fields = config.bank.codec.to_dict()
-  everywhere = mesh_lib.make_mesh()
+  fit = config.fit.to_dict()
   return BankJob(
     place=config.bank.place or spool.address(where / "bank"),
     passes=config.bank.passes,
@@ -143,8 +144,8 @@ def bank_job(config: ConfigDict, where: Path) -> BankJob:
     teacher=config.teacher.name,
     codec_fields=codec_fields,
     codec=resolve.build("codecs", "Codec", codec_fields),
-    teaching=teaching,
+    teaching=teaching.on(mesh),
     inputs=inputs,
-    fit=images.fit(config.fit.to_dict(), teaching, inputs, everywhere, where),
+    fit=images.fit(fit, teaching.on(everywhere), inputs, everywhere, where),
     mesh=mesh,
   )

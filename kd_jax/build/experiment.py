@@ -40,13 +40,13 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
     ValueError: something does not exist, does not fit or cannot be reached.
   """
   checks.counts({"fit.examples": config.fit.examples})
-  schedule, mesh = training.schedule(config), mesh_lib.make_mesh()
+  schedule, mesh = training.schedule(config), training.mesh(config)
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = training.optim(config.optim.to_dict())
   method = training.method(config)
   student = networks.student(config)
   data = images.source(config.data.to_dict())
-  teaching = networks.teaching(config)
+  teaching = networks.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
   settings = training.settings(config, mesh, inputs.views, data.num_classes)

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import kd_jax
 from kd_jax import convert, resolve, trees
 from kd_jax.buckets import inputs, store
+from kd_jax.interfaces import TeacherSource
 from kd_jax.models.backbone import Backbone
 from kd_jax.train.teacher import statistics
 from kd_jax.train.teacher.teaching import Teaching
@@ -80,17 +83,52 @@ def recipe_of(run: str) -> dict[str, Any]:
 
 
 def teaching(config: ConfigDict) -> Teaching:
-  """Loads the teacher that `config.teacher` names."""
+  """Loads the teacher that `config.teacher` names.
+
+  Raises:
+    ValueError: there is no such teacher, or it has no weights here that could
+      be kept as `param_dtype` and `fsdp` say.
+  """
   wanted = config.teacher
   load = resolve.symbol("teachers", wanted.source, "load")
   fields = model_fields(wanted.overrides.to_dict())
   source, variables = load(
     wanted.name, wanted.weights, {"dtype": config.dtype, **fields}
   )
+  variables = _kept_as(wanted.param_dtype, source, variables)
   identity = source.fingerprint or statistics.identity(
     repr(source), trees.fingerprint(variables)
   )
-  return Teaching(source, variables, identity)
+  if wanted.fsdp and source.network is None:
+    raise ValueError(_no_weights("fsdp", True, wanted.source, False))
+  return Teaching(source, variables, identity, wanted.fsdp)
+
+
+def _kept_as(
+  dtype: str, source: TeacherSource, variables: Variables
+) -> Variables:
+  """Kernels and tables in another dtype; vectors stay as they are."""
+  allowed = ("float32", "bfloat16")
+  if dtype not in allowed:
+    raise ValueError(
+      f"config.teacher.param_dtype is {dtype!r}; allowed: {list(allowed)}"
+    )
+  if dtype == allowed[0]:
+    return variables
+  if source.network is None:
+    kind = type(source).__module__.rpartition(".")[2]
+    raise ValueError(_no_weights("param_dtype", dtype, kind, allowed[0]))
+  return jax.tree.map(
+    lambda x: x.astype(dtype) if np.ndim(x) > 1 else x, variables
+  )
+
+
+def _no_weights(field: str, value: Any, source: str, usual: Any) -> str:
+  return (
+    f"config.teacher.{field} is {value!r}, but a teacher of the source "
+    f"{source!r} has no weights on the devices; set "
+    f"--config.teacher.{field}={usual}"
+  )
 
 
 def model_fields(overrides: Mapping[str, Any]) -> dict[str, Any]:

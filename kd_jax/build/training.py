@@ -12,6 +12,7 @@ from kd_jax import resolve
 from kd_jax.build import checks
 from kd_jax.data.views import Views
 from kd_jax.interfaces import Method
+from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.experiment import Schedule
 from kd_jax.train.optim import Optim
 from kd_jax.train.step import Settings
@@ -61,6 +62,15 @@ def schedule(config: ConfigDict) -> Schedule:
   )
 
 
+def mesh(config: ConfigDict) -> jax.sharding.Mesh:
+  """All devices, as `config.mesh` arranges them.
+
+  Raises:
+    ValueError: they cannot be arranged so.
+  """
+  return mesh_lib.make_mesh(model=config.mesh.model)
+
+
 def settings(
   config: ConfigDict,
   mesh: jax.sharding.Mesh,
@@ -90,4 +100,20 @@ def settings(
     mix=resolve.construct(Mix, config.mix.to_dict(), "mix"),
     classes=classes,
     crops=views.num_crops,
+    batch_norm_group=_group(config),
   )
+
+
+def _group(config: ConfigDict) -> int:
+  """Images that share BatchNorm statistics.
+
+  Raises:
+    ValueError: a microbatch does not consist of such groups.
+  """
+  group, rows = config.batch_norm_group, config.batch_size // config.accum_steps
+  if group < 0 or (group and rows % group):
+    raise ValueError(
+      f"batch_norm_group is {group}; it must divide the {rows} images of a "
+      "microbatch, or be 0 for all of them"
+    )
+  return 0 if group == rows else group

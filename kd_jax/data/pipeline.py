@@ -15,7 +15,7 @@ import numpy as np
 from kd_jax.data import examples
 from kd_jax.data.bank import Bank
 from kd_jax.data.reading import USUAL, Reading, not_negative
-from kd_jax.data.streams import Report, Stream, check_share, padded
+from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Batch
@@ -42,9 +42,9 @@ def train_batches(  # noqa: PLR0913
   """Endless shuffled, augmented batches, from `start_step` on.
 
   There is one stream of records, epoch after epoch, each shuffled anew. Step s
-  holds the n = batch_size / num_crops records from position s n on; position i
-  goes to process i % process_count. What happens to a record follows from
-  (seed, epoch, record id, crop).
+  holds the n = batch_size / num_crops records from position s n on, of which
+  every process reads its share of neighbours. What happens to a record follows
+  from (seed, epoch, record id, crop).
 
   Args:
     source: where records come from. If it has a true `skip_corrupt`, the next
@@ -73,7 +73,7 @@ def train_batches(  # noqa: PLR0913
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
   dataset = dataset.repeat(None).map_with_index(fetch)
-  dataset = dataset[process_index::process_count]
+  dataset = share(dataset, images, process_index, process_count)
   dataset = dataset.batch(images // process_count, drop_remainder=True)
   if bank is not None:
     dataset = dataset.map(examples.Attach(bank, preprocess.num_crops))
@@ -115,7 +115,7 @@ def eval_batches(
   count, rows = padded(len(source), limit, batch_size)
   fetch = examples.Eval(examples.Decoded(source), preprocess, count)
   dataset = rows.map(fetch)
-  dataset = dataset[process_index::process_count]
+  dataset = share(dataset, batch_size, process_index, process_count)
   dataset = dataset.batch(batch_size // process_count)
   return Stream(USUAL.of(dataset), _views, on_skip)
 

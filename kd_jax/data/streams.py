@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -74,6 +75,43 @@ def check_share(batch_size: int, index: int, count: int) -> None:
       f"batch_size={batch_size} does not split over {count} processes; it is "
       "the global size and must be a positive multiple of process_count"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """The rows of every batch that one of several processes reads.
+
+  They are neighbours, so that a batch is the same, row by row, however many
+  processes read it.
+
+  Attributes:
+    dataset: of all rows, batch after batch.
+    rows: of a batch.
+    index: of the process.
+    count: of processes, which divides `rows`.
+  """
+
+  dataset: grain.MapDataset
+  rows: int
+  index: int
+  count: int
+
+  def __len__(self) -> int:
+    return len(self.dataset) // self.count
+
+  def __getitem__(self, position: int) -> Any:
+    own = self.rows // self.count
+    batch, row = divmod(position, own)
+    return self.dataset[batch * self.rows + self.index * own + row]
+
+
+def share(
+  dataset: grain.MapDataset, rows: int, index: int, count: int
+) -> grain.MapDataset:
+  """What one process reads of `dataset`, see `Share`."""
+  if count == 1:
+    return dataset
+  return grain.MapDataset.source(Share(dataset, rows, index, count))
 
 
 def padded(

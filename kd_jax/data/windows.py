@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Int16, UInt8
 from kd_jax.data import examples
 from kd_jax.data.dense import Dense, pair
 from kd_jax.data.reading import USUAL
-from kd_jax.data.streams import Report, Stream, check_share, padded
+from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
 
@@ -101,7 +101,7 @@ def window_batches(
   check_share(batch_size, process_index, process_count)
   count, rows = padded(len(source), limit, batch_size)
   dataset = rows.map(_Fetch(examples.Decoded(source), dense, count))
-  dataset = dataset[process_index::process_count]
+  dataset = share(dataset, batch_size, process_index, process_count)
   dataset = dataset.batch(batch_size // process_count)
   return Stream(USUAL.of(dataset), _batch, on_skip)
 

@@ -54,6 +54,10 @@ class Backbone(nn.Module):
   NO_DECAY: ClassVar[tuple[str, ...]] = ()
   """Names of parameters and modules, wherever they are, that timm's
   `no_weight_decay` keeps from weight decay; vectors never decay there."""
+  PARTITION: ClassVar[tuple[tuple[str, int], ...]] = (("*kernel", -1),)
+  """((pattern of parameter paths, axis), ...): along which axis devices that
+  work on a teacher's layer together split its kernel. The first that fits
+  counts. Outputs (-1), unless the layer reads what is split already (-2)."""
 
   num_classes: int = 1000
   global_pool: str = "avg"

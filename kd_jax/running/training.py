@@ -127,16 +127,20 @@ def _job(
   experiment: Experiment, inputs: Inputs, artifact: Artifact
 ) -> loop.Job:
   teaching = experiment.teaching
-  frozen = {"teacher": teaching.variables, "artifact": artifact}
+  frozen = {
+    "teacher": teaching.place(experiment.mesh),
+    **mesh_lib.place({"artifact": artifact}, experiment.mesh),
+  }
   if experiment.rate is not None:
-    frozen["rate"] = np.float32(experiment.rate)
+    rate = np.float32(experiment.rate)
+    frozen["rate"] = mesh_lib.place(rate, experiment.mesh)
   return loop.Job(
     student=experiment.student,
     source=teaching.source,
     stretches=experiment.stretches,
     settings=experiment.settings,
     optim=experiment.optim,
-    frozen=mesh_lib.place(frozen, experiment.mesh),
+    frozen=frozen,
     batches=inputs.batches,
     record=lambda step: {
       **inputs.position(step),

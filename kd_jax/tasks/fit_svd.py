@@ -33,10 +33,10 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
         f"method {config.method.name!r} with this aligner and these losses "
         "reads no basis; set --config.method.align.name=svd"
       )
-    mesh = mesh_lib.make_mesh()
+    mesh = training.mesh(config)
     mesh_lib.check_batch(config.batch_size, mesh)
     data = images.source(config.data.to_dict())
-    teaching = networks.teaching(config)
+    teaching = networks.teaching(config).on(mesh)
     inputs = images.inputs(config, data, teaching)
     inputs = inputs.reporting(SkipLog(where).report(data))
     fit = images.fit(config.fit.to_dict(), teaching, inputs, mesh, where)

@@ -103,7 +103,8 @@ def _draw_neighbours(
   if not shown.count:
     return
   networks = {"student": neighbours.of_student(experiment.student, variables)}
-  if teaching.bank is None and "feature" in experiment.specs[1]:
+  asked = teaching.bank is None and "feature" in experiment.specs[1]
+  if asked and not teaching.spread:  # this process may not have all of it
     teacher = neighbours.of_teacher(teaching.source, teaching.variables)
     networks = {"teacher": teacher, **networks}
   png = neighbours.draw(

@@ -1,7 +1,14 @@
-"""Devices as one mesh axis, and where arrays live on it."""
+"""Devices as a mesh, and where arrays live on it.
+
+A mesh has the axes 'data' and 'model'. Batches are split over both. The state
+is copied, or split over both (`fsdp`). Only the teacher knows the difference:
+devices along 'model' share one copy of its layers.
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import math
 from collections.abc import Sequence
 
 import jax
@@ -11,13 +18,36 @@ from jax.typing import ArrayLike
 
 from kd_jax.types import Batch, TreeT
 
-AXIS = "data"
+DATA, MODEL = "data", "model"
+AXES = (DATA, MODEL)
+
+Rules = tuple[tuple[str, int], ...]
+"""((pattern of parameter paths, axis to split), ...): the first that fits."""
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """All devices of all processes along one axis, sharded automatically."""
+def make_mesh(
+  devices: Sequence[jax.Device] | None = None, *, model: int = 1
+) -> Mesh:
+  """All devices of all processes, sharded automatically.
+
+  Those of a process are neighbours, so that its rows of a batch are too.
+
+  Args:
+    devices: None takes all.
+    model: devices that share one copy of the teacher's layers.
+
+  Raises:
+    ValueError: `model` does not divide the number of devices.
+  """
   devices = jax.devices() if devices is None else devices
-  return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+  if model < 1 or len(devices) % model:
+    raise ValueError(
+      f"config.mesh.model is {model}; it must divide the number of devices, "
+      f"{len(devices)}: set --config.mesh.model=1, or another divisor"
+    )
+  ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+  grid = np.array(ordered).reshape(-1, model)
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def check_batch(
@@ -51,7 +81,7 @@ def check_batch(
 
 def sharded(mesh: Mesh) -> NamedSharding:
   """The first axis is split over the devices."""
-  return NamedSharding(mesh, PartitionSpec(AXIS))
+  return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -81,11 +111,53 @@ def leaf_sharding(
   x: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh, *, fsdp: bool
 ) -> NamedSharding:
   """Where one array of the train state lives."""
-  axes = [a for a, n in enumerate(np.shape(x)) if n and n % mesh.size == 0]
-  if not fsdp or not axes:
+  return split_leaf(x, mesh, [None] * np.ndim(x)) if fsdp else replicated(mesh)
+
+
+def rule_sharding(
+  path: str, x: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh, rules: Rules
+) -> NamedSharding:
+  """Where one array of the teacher is while it is used.
+
+  Matrices and kernels are split along 'model' as their rule says, if their
+  size allows it; everything else is on every device.
+
+  Args:
+    path: of the array: 'params/stage1/block0/attn/qkv/kernel'.
+    x: the array.
+    mesh: the devices.
+    rules: see `Backbone.PARTITION`.
+  """
+  shape, parts = np.shape(x), mesh.shape[MODEL]
+  axes = [axis for pattern, axis in rules if fnmatch.fnmatch(path, pattern)]
+  if parts == 1 or len(shape) < 2 or not axes or shape[axes[0]] % parts:
     return replicated(mesh)
-  largest = max(axes, key=lambda a: np.shape(x)[a])
-  return NamedSharding(mesh, PartitionSpec(*[None] * largest, AXIS))
+  spec: list[str | None] = [None] * len(shape)
+  spec[axes[0]] = MODEL
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def split_leaf(
+  x: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh, spec: Sequence[str | None]
+) -> NamedSharding:
+  """`spec` with the largest free axis split over the devices, if one fits.
+
+  Over all of them; where `spec` uses 'model', over those along 'data'.
+  """
+  # What a compiled step returns names no axis of one device and ends with a
+  # split axis; any other spelling would make the next call compile again.
+  wide = [name for name in AXES if mesh.shape[name] > 1]
+  over = tuple(name for name in wide if name not in spec)
+  parts = math.prod(mesh.shape[name] for name in over)
+  sizes = dict(enumerate(np.shape(x)))
+  fit = [a for a, n in sizes.items() if not spec[a] and n and n % parts == 0]
+  found: list[str | tuple[str, ...] | None] = list(spec)
+  if fit and over:
+    largest = max(fit, key=lambda axis: sizes[axis])
+    found[largest] = over if len(over) > 1 else over[0]
+  while found and found[-1] is None:
+    found.pop()
+  return NamedSharding(mesh, PartitionSpec(*found))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

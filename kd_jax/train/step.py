@@ -6,6 +6,7 @@ gradient of the trainable parameters -> optimizer -> new state.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.interfaces import TeacherSource
+from kd_jax.models.blocks import layers
 from kd_jax.train import group_rates, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.types import (
@@ -49,6 +51,8 @@ class Settings:
     mix: mixup and CutMix.
     classes: number of label classes that are mixed; 0 if there are none.
     crops: views per image.
+    batch_norm_group: images of a microbatch that share BatchNorm statistics;
+      0: all.
   """
 
   weights: Mapping[str, float]
@@ -60,6 +64,19 @@ class Settings:
   mix: views.Mix = views.Mix()
   classes: int = 0
   crops: int = 1
+  batch_norm_group: int = 0
+
+  def batch_norms(
+    self, batch: Batch
+  ) -> contextlib.AbstractContextManager[None]:
+    """How BatchNorm computes inside the block, on a microbatch."""
+    devices = 1 if self.mesh is None else self.mesh.size
+    rows = len(batch.image)
+    group = self.batch_norm_group or rows
+    return layers.batch_norms(
+      group=0 if group == rows else group,
+      one_sum=group * devices > rows and devices > 1,
+    )
 
   def view(self, batch: Batch, key: Array) -> Batch:
     """What networks and losses see of a microbatch."""
@@ -109,6 +126,17 @@ class Objective:
     """
     params = trees.overlay(state.params, leaves)
     batch = self.settings.view(batch, key)
+    with self.settings.batch_norms(batch):
+      return self._loss(params, stats, frozen, batch, key)
+
+  def _loss(
+    self,
+    params: Params,
+    stats: Stats,
+    frozen: Frozen,
+    batch: Batch,
+    key: Array,
+  ) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
     taps, updated = self.student.apply(
       {"params": params["student"], "batch_stats": stats["student"]},
       batch.image,

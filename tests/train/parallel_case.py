@@ -18,6 +18,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.teacher import statistics
+from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Batch
 
 ROWS, SIZE, STEPS = 16, 8, 5
@@ -99,20 +100,40 @@ def frozen_on(mesh, basis, dtype):
   return mesh_lib.place({"teacher": teacher, "artifact": target}, mesh)
 
 
-def train(mesh, basis, *, fsdp=False, accum_steps=1, dtype=np.float64):
+def train(
+  mesh,
+  basis,
+  *,
+  fsdp=False,
+  teacher_fsdp=False,
+  accum_steps=1,
+  group=0,
+  dtype=np.float64,
+):
   """(state, losses) after STEPS of KDEP with SGD, compiled once."""
   settings = step_lib.Settings(
-    weights={"feature": 1.0}, accum_steps=accum_steps, mesh=mesh, fsdp=fsdp
+    weights={"feature": 1.0},
+    accum_steps=accum_steps,
+    mesh=mesh,
+    fsdp=fsdp,
+    batch_norm_group=group,
   )
+  teaching = Teaching(
+    online.Source(TEACHER), cast(TEACHER_WEIGHTS, dtype), "x", teacher_fsdp
+  ).on(mesh)
   step = step_lib.make_train_step(
     STUDENT,
-    online.Source(TEACHER),
+    teaching.source,
     METHOD.phases()[0],
     OPTIM.transform(STEPS),
     settings,
   )
   state = new_state(mesh, settings, dtype)
-  frozen = frozen_on(mesh, basis, dtype)
+  frozen = frozen_on(mesh, basis, dtype) | {"teacher": teaching.place(mesh)}
+  if teaching.spread:
+    part = frozen["teacher"]["params"]["stage4"]["block0"]["conv2"]["kernel"]
+    parts = mesh.size if teacher_fsdp else mesh.shape["model"]
+    assert part.addressable_shards[0].data.size * parts == part.size
   losses, layout = [], shares(state)
   for index in range(STEPS):
     batch = mesh_lib.put_batch(batch_at(index, dtype), mesh)
@@ -185,10 +206,12 @@ def main(path):
   meshes = {
     "one": mesh_lib.make_mesh(jax.devices()[:1]),
     "eight": mesh_lib.make_mesh(),
+    "square": mesh_lib.make_mesh(model=2),
+    "model": mesh_lib.make_mesh(model=8),
   }
   out = {"devices": meshes["eight"].size}
-  for name, mesh in meshes.items():
-    basis = fit_basis(mesh)
+  for name in ("one", "eight"):
+    basis = fit_basis(meshes[name])
     out |= {f"basis/{name}/{k}": v for k, v in vars(basis).items()}
   cases = {
     "one": {},
@@ -196,6 +219,13 @@ def main(path):
     "eight_fsdp": {"fsdp": True},
     "one_accum": {"accum_steps": 2},
     "eight_accum": {"accum_steps": 2},
+    "eight_teacher": {"teacher_fsdp": True},
+    "square_both": {"fsdp": True, "teacher_fsdp": True},
+    "model_alone": {},
+    "one_groups": {"group": 4},
+    "eight_groups": {"group": 4},
+    "one_halves": {"group": 8},
+    "square_halves": {"group": 8},
     "one_float32": {"dtype": np.float32},
     "eight_float32": {"dtype": np.float32},
   }
@@ -204,11 +234,11 @@ def main(path):
     state, out[f"loss/{name}"] = train(mesh, basis, **fields)
     out |= leaves(f"params/{name}", state.params["student"])
     out |= leaves(f"stats/{name}", state.stats["student"])
-    if fields.get("fsdp"):
+    if name == "eight_fsdp":
       out |= {f"share{k}": v for k, v in shares(state).items()}
       sharded = state
-  for name, mesh in meshes.items():
-    feature, figures = evaluated(mesh, basis)
+  for name in ("one", "eight"):
+    feature, figures = evaluated(meshes[name], basis)
     out[f"feature/{name}"] = feature
     out |= {f"figure/{name}/{k}": v for k, v in figures.items()}
   for name, mesh in (("one", meshes["one"]), ("eight_fsdp", meshes["eight"])):

@@ -44,7 +44,16 @@ def under(found, prefix):
 
 @pytest.mark.parametrize(
   ("ours", "theirs"),
-  [("eight", "one"), ("eight_fsdp", "one"), ("eight_accum", "one_accum")],
+  [
+    ("eight", "one"),
+    ("eight_fsdp", "one"),
+    ("eight_accum", "one_accum"),
+    ("eight_teacher", "one"),
+    ("square_both", "one"),
+    ("model_alone", "one"),
+    ("eight_groups", "one_groups"),
+    ("square_halves", "one_halves"),
+  ],
 )
 def test_five_steps_in_float64_are_the_same(found, ours, theirs):
   want = found[f"loss/{theirs}"]

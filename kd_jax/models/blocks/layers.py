@@ -6,6 +6,7 @@ normalisation has eps 1e-5, momentum 0.1 and an unbiased running variance.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -148,9 +149,21 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "*b c"], *, train: bool
-  ) -> Float[Array, "*b c"]:
+    self,
+    x: Float[Array, "n *b c"],
+    *,
+    train: bool,
+    group: int = 0,
+    one_sum: bool = False,
+  ) -> Float[Array, "n *b c"]:
     """Normalises by the batch (`train`) or by the running statistics.
+
+    Args:
+      x: the batch.
+      train: which statistics.
+      group: images, neighbours in the batch, that share statistics; 0: all.
+        Running statistics move towards the mean of the groups'.
+      one_sum: see `moments_in_one_sum`.
 
     Raises:
       ValueError: `train` with a single value per channel.
@@ -162,14 +175,15 @@ class BatchNorm(nn.Module):
     old_var = self.variable("batch_stats", "var", jnp.ones, width)
     out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean, var = old_mean.value, old_var.value
     if train:
-      mean, var = _moments(x)
+      groups = _grouped(x, group)
+      found = moments_in_one_sum(groups, mean) if one_sum else moments(groups)
       if not self.is_initializing():
-        self._update(old_mean, mean)
-        count = x.size // x.shape[-1]
-        self._update(old_var, var * (count / (count - 1)))
-    else:
-      mean, var = old_mean.value, old_var.value
+        count = groups[0].size // groups.shape[-1]
+        self._update(old_mean, found[0].mean(0))
+        self._update(old_var, found[1].mean(0) * (count / (count - 1)))
+      mean, var = (_of_images(each, x) for each in found)
     y = (x - mean) * (jax.lax.rsqrt(var + self.eps) * scale) + bias
     return y.astype(out_dtype)
 
@@ -178,15 +192,92 @@ class BatchNorm(nn.Module):
     running.value = old + self.momentum * (new - old).astype(old.dtype)
 
 
-def _moments(x: Array) -> tuple[Array, Array]:
-  axes = tuple(range(x.ndim - 1))
-  if x.size == x.shape[-1]:
+def batch_norms(
+  *, group: int, one_sum: bool
+) -> contextlib.AbstractContextManager[None]:
+  """Sets these arguments of every `BatchNorm` that is called inside the block.
+
+  Args:
+    group: images, neighbours in the batch, that share statistics; 0: all.
+    one_sum: see `moments_in_one_sum`.
+  """
+
+  def within(
+    call: Callable[..., Array],
+    args: tuple[Array, ...],
+    kwargs: dict[str, bool],
+    context: nn.module.InterceptorContext,
+  ) -> Array:
+    own = isinstance(context.module, BatchNorm)
+    if own and context.method_name == "__call__":
+      return call(*args, **kwargs, group=group, one_sum=one_sum)
+    return call(*args, **kwargs)
+
+  return nn.intercept_methods(within)
+
+
+Moments = tuple[Float[Array, "g c"], Float[Array, "g c"]]
+"""Mean and biased variance of every channel, in every group."""
+
+
+def moments(groups: Float[Array, "g n *b c"]) -> Moments:
+  """The moments over groups of images, in two passes."""
+  axes = tuple(range(1, groups.ndim - 1))
+  mean = groups.mean(axes, keepdims=True)
+  var = jnp.square(groups - mean).mean(axes)
+  return mean.reshape(var.shape), var
+
+
+def moments_in_one_sum(
+  groups: Float[Array, "g n *b c"], near: Float[Array, " c"]
+) -> Moments:
+  """The same, for groups that are spread over devices.
+
+  Every image has its own moments first; devices then wait for each other once,
+  to add up two numbers per channel, and once in the backward pass. Two passes
+  make them wait three times as often.
+
+  Args:
+    groups: of images.
+    near: subtracted from the means of images before they are squared; about
+      (mean - near)^2 / var of the digits of `var` are lost to rounding.
+  """
+  near = jax.lax.stop_gradient(near)
+  pixels = tuple(range(2, groups.ndim - 1))
+  mean = groups.mean(pixels, keepdims=True)
+  spread = jnp.square(groups - mean).mean(pixels)
+  shifted = mean.reshape(spread.shape) - near
+  both = jnp.stack([shifted, spread + jnp.square(shifted)], 2).mean(1)
+  # Rounding could make the variance of a constant channel negative.
+  var = jnp.maximum(both[:, 1] - jnp.square(both[:, 0]), 0)
+  return both[:, 0] + near, var
+
+
+def _grouped(x: Float[Array, "n *b c"], group: int) -> Float[Array, "g m *b c"]:
+  """Groups of `group` neighbours; 0 is one of all.
+
+  Raises:
+    ValueError: a group has a single value per channel.
+  """
+  groups = x.reshape(-1, group or x.shape[0], *x.shape[1:])
+  if groups[0].size == x.shape[-1]:
     raise ValueError(
       f"batch normalisation in training mode got the shape {x.shape}: one "
-      "value per channel has no variance. Use a larger batch or larger images."
+      "value per channel has no variance. Use a larger batch or larger images"
+      + (
+        f", or a larger group than batch_norm_group={group}." if group else "."
+      )
     )
-  mean = x.mean(axes)
-  return mean, jnp.square(x - mean).mean(axes)
+  return groups
+
+
+def _of_images(
+  groups: Float[Array, "g c"], x: Float[Array, "n *b c"]
+) -> Float[Array, "#n *b c"]:
+  """What the images of every group share, for each of them."""
+  if len(groups) > 1:
+    groups = jnp.repeat(groups, len(x) // len(groups), axis=0)
+  return groups.reshape(-1, *[1] * (x.ndim - 2), x.shape[-1])
 
 
 class DropPath(nn.Module):

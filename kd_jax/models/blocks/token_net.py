@@ -31,6 +31,7 @@ class TokenNet(backbone.Backbone):
     embed_dim: width of a token.
   """
 
+  PARTITION: ClassVar[tuple[tuple[str, int], ...]] = transformer.PARTITION
   ANY_SIZE: ClassVar[bool] = False
   """Whether blocks take the tokens of images of any size."""
 

@@ -30,6 +30,14 @@ Rotate = Callable[[Array], Array]
 INIT = initializers.normal(0.02)
 """Of linear layers."""
 
+PARTITION = (
+  ("*/attn/proj/kernel", -2),
+  ("*/fc2/kernel", -2),
+  ("*kernel", -1),
+)
+"""`Backbone.PARTITION` of blocks of an attention and an MLP: the second layer
+of each reads what the first one has split (arXiv:1909.08053, section 3)."""
+
 _BLOCK = "params/stage{s}/block{b}/"
 BLOCK_RULES = (
   *(

@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks import layers, strides, transformer
 from kd_jax.models.convnext.blocks import NORMAL, Neck, Stage, Stem
 
 _CLIP = {
@@ -138,6 +138,7 @@ class Model(backbone.ConvNet):
     norm_eps: eps of all layer normalisations.
   """
 
+  PARTITION: ClassVar[tuple[tuple[str, int], ...]] = transformer.PARTITION
   POOLS: ClassVar[tuple[str, ...]] = ("avg", "max", "avgmax")
 
   interpolation: str = "bicubic"

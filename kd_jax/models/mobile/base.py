@@ -10,7 +10,7 @@ U(-1, 1) / sqrt(classes), biases 0.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from jax.nn import initializers
 from jaxtyping import Array
@@ -72,6 +72,11 @@ class MobileNet(backbone.ConvNet):
     pad_type: '' (symmetric) or 'same' (TensorFlow's, which is asymmetric).
     bn_eps: added to the variance in normalisation.
   """
+
+  PARTITION: ClassVar[tuple[tuple[str, int], ...]] = (
+    ("*/conv_pwl/kernel", -2),
+    ("*kernel", -1),
+  )
 
   interpolation: str = "bicubic"
   arch_def: tuple[str, ...] = ()

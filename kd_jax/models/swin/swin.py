@@ -17,7 +17,12 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, window_checkpoints, windows
+from kd_jax.models.blocks import (
+  layers,
+  transformer,
+  window_checkpoints,
+  windows,
+)
 from kd_jax.types import STAGES
 
 
@@ -215,6 +220,7 @@ class Model(backbone.Backbone):
       patches fill.
   """
 
+  PARTITION: ClassVar[tuple[tuple[str, int], ...]] = transformer.PARTITION
   MERGE_NORM_FIRST: ClassVar[bool] = True
   NO_DECAY: ClassVar[tuple[str, ...]] = ("relative_position_bias_table",)
 

@@ -52,7 +52,8 @@ def estimate(experiment: Experiment) -> dict[str, float]:
     if params.get(owner):
       found[name] = _state_bytes(experiment, params, stats, owner)
   if experiment.teaching.network is not None:
-    found["teacher"] = _bytes(experiment.teaching.variables)
+    kept = experiment.teaching.per_device(experiment.mesh)
+    found["teacher"] = _bytes(kept)
   found["activations"] = _activation_bytes(experiment, params, stats)
   return {name: size / _GB for name, size in found.items()}
 

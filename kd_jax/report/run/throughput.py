@@ -140,11 +140,14 @@ def ready(
     experiment.settings,
   )
   artifact = artifact_lib.placeholder(experiment.method, experiment.specs)
-  frozen = {"teacher": experiment.teaching.variables, "artifact": artifact}
+  frozen = {
+    "teacher": experiment.teaching.place(experiment.mesh),
+    **mesh_lib.place({"artifact": artifact}, experiment.mesh),
+  }
   return (
     step,
     _state(experiment, phase, tx),
-    mesh_lib.place(frozen, experiment.mesh),
+    frozen,
     mesh_lib.put_batch(batch, experiment.mesh),
   )
 

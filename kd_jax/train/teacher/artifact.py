@@ -14,7 +14,6 @@ from kd_jax.align import basis as basis_lib
 from kd_jax.align import maps
 from kd_jax.data.bank import compatibility
 from kd_jax.interfaces import Method
-from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher import statistics
@@ -93,7 +92,7 @@ class Fit:
     self, taps: tuple[str, ...]
   ) -> dict[str, basis_lib.ScatterState]:
     """Sums over the rows of the taps, in one pass."""
-    teacher = mesh_lib.place(self.teaching.variables, self.mesh)
+    teacher = self.teaching.place(self.mesh)
     chosen = self.inputs.fit_batches(
       augment=self.augment, examples=self.examples
     )

@@ -6,10 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from kd_jax.data.bank import Bank
 from kd_jax.interfaces import TeacherSource
+from kd_jax.models.backbone import Backbone
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.train.teacher.sharded import Placement, Sharded
+from kd_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +27,13 @@ class Teaching:
     variables: of the teacher network, or constants of a bank; {} if the source
       keeps its weights to itself.
     fingerprint: of network and variables.
+    fsdp: whether the variables are split over the devices.
   """
 
   source: TeacherSource
   variables: Mapping[str, Any]
   fingerprint: str
+  fsdp: bool = False
 
   @property
   def network(self) -> nn.Module | None:
@@ -38,3 +46,43 @@ class Teaching:
     stored = self.source.stored
     assert stored is None or isinstance(stored, Bank)
     return stored
+
+  @property
+  def spread(self) -> bool:
+    """Whether no device has all of the teacher."""
+    return isinstance(self.source, Sharded)
+
+  def on(self, mesh: Mesh) -> Teaching:
+    """The same, spread over the devices if they or the fields ask for it.
+
+    Raises:
+      ValueError: devices are to share layers, and there are none.
+    """
+    together = mesh.shape[mesh_lib.MODEL]
+    if not self.fsdp and together == 1:
+      return self
+    if self.network is None:
+      raise ValueError(
+        f"config.mesh.model is {together}, but this teacher source runs no "
+        "network on the devices; set --config.mesh.model=1"
+      )
+    source = Sharded(self.source, self._placement(mesh))
+    return dataclasses.replace(self, source=source)
+
+  def place(self, mesh: Mesh) -> Variables:
+    """The variables, on the devices."""
+    return self._placement(mesh).place(dict(self.variables))
+
+  def per_device(self, mesh: Mesh) -> Variables:
+    """Shapes of what each device keeps of the variables."""
+    at = self._placement(mesh).kept(dict(self.variables))
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(s.shard_shape(x.shape), x.dtype),
+      dict(self.variables),
+      at,
+    )
+
+  def _placement(self, mesh: Mesh) -> Placement:
+    network = self.network
+    rules = network.PARTITION if isinstance(network, Backbone) else ()
+    return Placement(mesh, self.fsdp, rules)
