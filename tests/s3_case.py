@@ -5,6 +5,7 @@ import http.client
 import http.server
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import time
 import urllib.error
 import urllib.request
 
-from kd_jax.buckets import store
+import runs
+from kd_jax.buckets import lease, store
 
+LEASE = {lease.SECONDS: "2"}
 ENV = {
   "AWS_ACCESS_KEY_ID": "test",
   "AWS_SECRET_ACCESS_KEY": "test",
@@ -146,6 +149,39 @@ class Gate:
     self._server.shutdown()
     self._thread.join()
     self._server.server_close()
+
+
+class Moments:
+  """Kills a process when a request comes, and lets it through or not.
+
+  Args:
+    gate: that sees the requests.
+    start: starts the process.
+  """
+
+  def __init__(self, gate, start):
+    self._gate, self._start = gate, start
+    self._lock = threading.Lock()
+
+  def at(self, method, part, count, after):
+    """Kills at the `count`-th such request; whether it came to that."""
+    seen, process = [], self._start()
+
+    def fault(found, path):
+      if found != method or part not in path:
+        return None
+      with self._lock:
+        seen.append(path)
+        if len(seen) != count:
+          return "reset" if len(seen) > count else None
+        process.send_signal(signal.SIGKILL)
+      return "lost" if after else "reset"
+
+    self._gate.fault = fault
+    status, said = runs.finish(process)
+    self._gate.fault = lambda *_: None
+    assert status == -signal.SIGKILL, said
+    return said
 
 
 def forward(host, request, body):

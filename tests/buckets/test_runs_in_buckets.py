@@ -2,7 +2,6 @@
 
 import json
 import signal
-import threading
 import time
 
 import numpy as np
@@ -12,11 +11,10 @@ from safetensors import numpy as safetensors_numpy
 import runs
 import s3_case
 from kd_jax import main
-from kd_jax.buckets import lease, store
+from kd_jax.buckets import store
 from kd_jax.report import metrics
 
 STEPS = 12
-LEASE = {lease.SECONDS: "2"}
 
 
 def arrays(url, step):
@@ -177,39 +175,6 @@ def test_what_cannot_be_used_is_said_in_one_line(gate, disk):
   assert "there is no s3://bucket/teacher/model.safetensors" in said
 
 
-class Moments:
-  """Kills a process when a request comes, and lets it through or not.
-
-  Args:
-    gate: that sees the requests.
-    start: starts the process.
-  """
-
-  def __init__(self, gate, start):
-    self._gate, self._start = gate, start
-    self._lock = threading.Lock()
-
-  def at(self, method, part, count, after):
-    """Kills at the `count`-th such request; whether it came to that."""
-    seen, process = [], self._start()
-
-    def fault(found, path):
-      if found != method or part not in path:
-        return None
-      with self._lock:
-        seen.append(path)
-        if len(seen) != count:
-          return "reset" if len(seen) > count else None
-        process.send_signal(signal.SIGKILL)
-      return "lost" if after else "reset"
-
-    self._gate.fault = fault
-    status, said = runs.finish(process)
-    self._gate.fault = lambda *_: None
-    assert status == -signal.SIGKILL, said
-    return said
-
-
 # Request, part of its path, which one of them, whether it is still done.
 KILLS = (
   ("PUT", "/run/config.json", 1, True),
@@ -231,9 +196,9 @@ def test_kills_at_any_request_change_no_bit(gate, average, tmp_path):
   url, said = "s3://bucket/kills/run", []
 
   def start():
-    return runs.start(url, *fields, variant="ema", **LEASE)
+    return runs.start(url, *fields, variant="ema", **s3_case.LEASE)
 
-  moments = Moments(gate, start)
+  moments = s3_case.Moments(gate, start)
   for kill in KILLS:
     said.append(moments.at(*kill))
   after = [
@@ -242,7 +207,7 @@ def test_kills_at_any_request_change_no_bit(gate, average, tmp_path):
   ]
   # Files also go up in the background, so some come at other steps.
   assert after[:5] == [""] * 5 and after[7:] == ["9", "12", "12"], after
-  runs.complete(url, *fields, variant="ema", **LEASE)
+  runs.complete(url, *fields, variant="ema", **s3_case.LEASE)
   assert_same_run(url, folder, tmp_path)
   steps = {key.split("/")[0] for key in store.keys(f"{url}/checkpoints")}
   assert steps == {"9", "12"}
@@ -252,14 +217,14 @@ def test_kills_at_any_request_change_no_bit(gate, average, tmp_path):
 def test_the_signal_that_saves(s3, disk, tmp_path):
   folder, fields = disk
   url = "s3://bucket/signal/run"
-  process = runs.start(url, *fields, **LEASE)
+  process = runs.start(url, *fields, **s3_case.LEASE)
   while process.poll() is None and not store.read(url, metrics.FILE):
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
   status, said = runs.finish(process)
   assert status == 0 and "and saved; the same command goes on" in said, said
   assert ".lock" not in store.keys(url)
-  found = runs.complete(url, *fields, **LEASE)
+  found = runs.complete(url, *fields, **s3_case.LEASE)
   assert "was in use" not in found
   assert_same_run(url, folder, tmp_path)
 
@@ -268,7 +233,7 @@ def test_the_signal_that_saves(s3, disk, tmp_path):
 def test_a_second_command_is_refused_and_a_lost_owner_ends(s3, disk, tmp_path):
   folder, fields = disk
   url = "s3://bucket/second/run"
-  first = runs.start(url, *fields, "log_every=1", **LEASE)
+  first = runs.start(url, *fields, "log_every=1", **s3_case.LEASE)
   while first.poll() is None and not runs_in(url):
     time.sleep(0.01)
   before = store.keys(url)
@@ -276,7 +241,7 @@ def test_a_second_command_is_refused_and_a_lost_owner_ends(s3, disk, tmp_path):
   time.sleep(0.5)
   try:
     # It does not move, so it is taken for dead.
-    runs.complete(url, *fields, **LEASE)
+    runs.complete(url, *fields, **s3_case.LEASE)
   finally:
     first.send_signal(signal.SIGCONT)
   status, said = runs.finish(first)
@@ -300,7 +265,7 @@ def together(url, *fields, count=2):
       KD_JAX_PROCESSES=str(count),
       KD_JAX_PROCESS=str(index),
       XLA_FLAGS=runs.devices(2),
-      **LEASE,
+      **s3_case.LEASE,
     )
     for index in range(count)
   ]
@@ -342,7 +307,7 @@ def test_processes_write_their_parts_and_go_on(s3, disk, tmp_path):
   ]
   assert numbers(down[0]) == numbers(down[1])
   # One process reads what two have written.
-  said = runs.complete(url, *fields, **LEASE)
+  said = runs.complete(url, *fields, **s3_case.LEASE)
   assert "continuing after step 12" in said
   again = tensors(store.read(url, "student/model.safetensors"))
   assert all(np.array_equal(want[k], again[k]) for k in want)
@@ -357,14 +322,16 @@ def test_a_bank_in_a_bucket(gate, tmp_path):
   runs.complete(disk, *fields, variant="bank")
 
   def start():
-    return runs.start(url, *fields, variant="bank", **LEASE)
+    return runs.start(url, *fields, variant="bank", **s3_case.LEASE)
 
-  Moments(gate, start).at("PUT", "/pass0000/shards/00001.json", 1, False)
+  s3_case.Moments(gate, start).at(
+    "PUT", "/pass0000/shards/00001.json", 1, False
+  )
   assert [k for k in store.keys(url) if "shards" in k] == [
     "bank/pass0000/shards/00000.json"
   ]
   gate.seen.clear()
-  runs.complete(url, *fields, variant="bank", **LEASE)
+  runs.complete(url, *fields, variant="bank", **s3_case.LEASE)
   made = [path for method, path in gate.seen if method == "PUT"]
   assert not any("values/c/0/" in path for path in made)
   ours, theirs = store.keys(f"{url}/bank"), disk / "bank"
@@ -373,7 +340,9 @@ def test_a_bank_in_a_bucket(gate, tmp_path):
     if "/shards/" not in key:  # those of a disk know the sizes of files
       data = store.read(f"{url}/bank", key)
       assert data == (theirs / key).read_bytes(), key
-  runs.complete(url, *fields, "bank.verify=True", variant="bank", **LEASE)
+  runs.complete(
+    url, *fields, "bank.verify=True", variant="bank", **s3_case.LEASE
+  )
   stored = ["teacher.source=bank", "batch_size=20", "steps=3"]
   for place in (f"{url}/bank", theirs):
     name = "s3" if place != theirs else "disk"
