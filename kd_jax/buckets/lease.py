@@ -80,7 +80,7 @@ class _Lease:
 
   def __init__(self, url: str, note: Mapping[str, Any]) -> None:
     self._url, self._changes = url, 0
-    self._seconds = float(os.environ.get(SECONDS, _DEFAULT))
+    self._seconds = _seconds()
     self._note = {**note, "seconds": self._seconds}
     self._generation = b""
     self.shared = note.get("processes", 1) > 1
@@ -137,18 +137,30 @@ class _Lease:
     """Changes the note until the event."""
     while not stop.wait(self._seconds / _PART):
       try:
-        kept = self._written(self._generation)
+        if not self._written(self._generation):
+          _end(self._url, _note(store.read(self._url, FILE)))
       except store.BucketError as error:
         logging.warning("the note of ownership is not renewed: %s", error)
-        continue
-      if not kept:
-        _end(self._url, _note(store.read(self._url, FILE)))
 
   def drop(self) -> None:
     """Takes the note away, if it is still this one."""
     where = store.folder(self._url, first_look=True)
     job = where.write(FILE, None, if_equal=self._generation)
     store.result(job, self._url)
+
+
+def _seconds() -> float:
+  text = os.environ.get(SECONDS) or str(_DEFAULT)
+  try:
+    found = float(text)
+  except ValueError:
+    found = 0.0
+  if not found >= 1:
+    raise ValueError(
+      f"{SECONDS} is {text!r}; it must be a number of seconds, at least 1, "
+      "after which a silent owner of a workdir is dead"
+    )
+  return found
 
 
 def _note(text: bytes | None) -> dict[str, Any]:

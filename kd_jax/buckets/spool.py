@@ -26,6 +26,7 @@ from kd_jax import disk
 from kd_jax.buckets import store
 
 SECONDS = 30  # between two copies in the background
+_AT_ONCE = 16  # files that come down, and are in memory, together
 _BANK = "bank.json"  # beside what is never looked at as a file
 
 
@@ -75,17 +76,20 @@ class _Mount:
     """Copies what is new in the bucket to the spool."""
     with self._lock:
       self.push()
-      where, jobs = store.folder(self.url), {}
-      for name in _wanted(store.keys(store.join(self.url, below))):
-        name = f"{below}/{name}" if below else name
-        known = self._known.get(name)
-        jobs[name] = where.read(
-          name, if_not_equal=known.there if known else None
-        )
-      for name, job in jobs.items():
-        found = store.result(job, self.url)
-        if found.state == "value":
-          self._take(name, bytes(found.value), bytes(found.stamp.generation))
+      found = _wanted(store.keys(store.join(self.url, below)))
+      names = [f"{below}/{name}" if below else name for name in found]
+      for start in range(0, len(names), _AT_ONCE):
+        self._fetch(names[start : start + _AT_ONCE])
+
+  def _fetch(self, names: list[str]) -> None:
+    where, jobs = store.folder(self.url), {}
+    for name in names:
+      known = self._known.get(name)
+      jobs[name] = where.read(name, if_not_equal=known.there if known else None)
+    for name, job in jobs.items():
+      found = store.result(job, self.url)
+      if found.state == "value":
+        self._take(name, bytes(found.value), bytes(found.stamp.generation))
 
   def _take(self, name: str, data: bytes, there: bytes) -> None:
     path = self.root / name
@@ -130,6 +134,7 @@ def mounted(place: str | Path) -> Iterator[Path]:
       yield root
     finally:
       stop.set()
+      thread.join()  # before the files go that it may be reading
       del _MOUNTS[root]
 
 

@@ -91,3 +91,13 @@ def test_workdirs_say_who_owns_them():
     workdir.claimed(there.__class__("s3://bucket/x"), config),
   ):
     pass
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "nan"])
+def test_a_lease_is_a_number_of_seconds(text, monkeypatch):
+  monkeypatch.setenv(lease.SECONDS, text)
+  with (
+    pytest.raises(ValueError, match=f"KD_JAX_LEASE is '{text}'; it must be"),
+    lease.held("memory://bucket/x", NOTE),
+  ):
+    pass

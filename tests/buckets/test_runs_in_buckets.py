@@ -96,13 +96,8 @@ def refused(*args, **how):
   return said
 
 
-def test_a_run_and_all_that_comes_of_it(disk, tmp_path, monkeypatch, capsys):
-  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "cache"))
+def test_a_run_ends_as_on_a_disk_and_goes_on_where_it_was(disk, tmp_path):
   url, (folder, fields) = "memory://bucket/run", disk
-  teacher = "memory://bucket/teacher"
-  for name in ("config.json", "model.safetensors"):
-    path = folder.parent / "teacher" / name
-    store.write(teacher, name, path.read_bytes())
   assert f"workdir                   {url}" in runs.here(url, *fields)
   assert_same_run(url, folder, tmp_path)
   before = {key: store.read(url, key) for key in store.keys(url)}
@@ -110,7 +105,16 @@ def test_a_run_and_all_that_comes_of_it(disk, tmp_path, monkeypatch, capsys):
   same = [k for k in before if k.startswith(("checkpoints/", "student/"))]
   assert all(store.read(url, key) == before[key] for key in same)
 
-  # What another run takes from it.
+
+@pytest.mark.slow
+def test_what_other_runs_take_from_it(disk, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "cache"))
+  url, (folder, fields) = "memory://bucket/taken", disk
+  runs.here(url, *fields)
+  teacher = "memory://bucket/teacher"
+  for name in ("config.json", "model.safetensors"):
+    path = folder.parent / "teacher" / name
+    store.write(teacher, name, path.read_bytes())
   runs.here(
     tmp_path / "next",
     f"teacher.weights={teacher}",

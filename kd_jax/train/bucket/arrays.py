@@ -79,7 +79,25 @@ def array(url: str, name: str, notes: Mapping[str, Any]) -> Any:
   return store.result(job, url)
 
 
-def reads(stored: Any, leaf: Any) -> dict[str, Any]:
+def restored(url: str, notes: Mapping[str, Any], like: Any) -> list[Any]:
+  """The arrays of a step in the layout of the leaves of `like`.
+
+  Args:
+    url: of the step.
+    notes: see `array`.
+    like: a tree of arrays.
+
+  Raises:
+    ValueError: something is damaged, or cannot be read.
+  """
+  leaves = flat(like)
+  jobs = {
+    name: _reads(array(url, name, notes), leaf) for name, leaf in leaves.items()
+  }
+  return [_placed(leaf, jobs[name], url) for name, leaf in leaves.items()]
+
+
+def _reads(stored: Any, leaf: Any) -> dict[str, Any]:
   """{slices, as text: job}, of every part that this process needs."""
   if not isinstance(leaf, jax.Array):
     return {"": stored.read()}
@@ -88,7 +106,7 @@ def reads(stored: Any, leaf: Any) -> dict[str, Any]:
   return {text: stored[i].read() for text, i in parts.items()}
 
 
-def placed(leaf: Any, jobs: Mapping[str, Any], url: str) -> Any:
+def _placed(leaf: Any, jobs: Mapping[str, Any], url: str) -> Any:
   """An array like `leaf` of what was read."""
   found = {index: store.result(job, url) for index, job in jobs.items()}
   if not isinstance(leaf, jax.Array):

@@ -153,14 +153,13 @@ class BucketCheckpoints(Checkpoints):
     disk_checkpoints.check_same(
       disk_checkpoints.shapes(target), notes["shapes"], f"{self._url}/{step}"
     )
-    flat = arrays.flat(target)
-    jobs = {
-      name: arrays.reads(arrays.array(self._step(step), name, notes), leaf)
-      for name, leaf in flat.items()
-    }
-    found = [
-      arrays.placed(leaf, jobs[name], self._url) for name, leaf in flat.items()
-    ]
+    found, error = [], None
+    try:
+      found = arrays.restored(self._step(step), notes, target)
+    except ValueError as damage:
+      error = damage
+    if not _everywhere(error is None):  # before they all count the checksum
+      raise error or ValueError("another process cannot read its part")
     restored = jax.tree.unflatten(jax.tree.structure(target), found)
     if checksum(restored) != notes["checksum"]:
       raise ValueError("its arrays are not those that were saved")
@@ -260,6 +259,13 @@ def discard(directory: Path) -> None:
   if store.is_url(url):
     spool.push(directory)
     store.delete(url, store.keys(url))
+
+
+def _everywhere(fine: bool) -> bool:
+  """Whether it is fine on all processes."""
+  if jax.process_count() == 1:
+    return fine
+  return bool(np.all(multihost_utils.process_allgather(np.asarray(fine))))
 
 
 def _word(step: int, process: int, processes: int) -> str:

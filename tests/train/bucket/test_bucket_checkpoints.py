@@ -1,13 +1,11 @@
 """Checkpoints in a bucket that are damaged, half written or foreign."""
 
-import json
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd_jax.buckets import spool, store
 from kd_jax.train import checkpoints as checkpoints_lib
@@ -215,20 +213,3 @@ def test_others_read_a_state_without_its_layout(folder):
   bucket_checkpoints.discard(folder / "checkpoints")
   assert store.keys(PLACE) == []
   assert bucket_checkpoints.read_newest(folder / "checkpoints") is None
-
-
-def test_parts_of_devices_are_chunks_that_any_layout_reads(folder):
-  if jax.device_count() < 2:
-    pytest.skip("one device: see the processes of test_bucket_processes")
-  mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
-  split = NamedSharding(mesh, PartitionSpec("data"))
-  wide = state(4)
-  wide.params["student"]["w"] = jax.device_put(
-    wide.params["student"]["w"], split
-  )
-  with opened(folder) as checkpoints:
-    checkpoints.save(4, wide, {"records": 4})
-  notes = json.loads(store.read(f"{PLACE}/4", WORD))
-  assert notes["chunks"]["params/student/w"] == [2048]
-  assert equal(resume(folder), state(4))
-  assert equal(resume(folder, like=wide), state(4))
