@@ -93,8 +93,8 @@ class Gate:
 
   Attributes:
     url: of the gate.
-    fault: returns a status such as 503, 'reset', 'lost' (it is done, and
-      nobody hears of it), or None to pass on.
+    fault: returns a status such as 503, 'reset', 'hang' (for long, then
+      nothing), 'lost' (it is done, and nobody hears of it), or None to pass on.
     seen: (method, path) of all requests.
   """
 
@@ -113,7 +113,9 @@ class Gate:
         fault = gate.fault(self.command, self.path)
         if fault == "lost":
           forward(host, self, body)
-        if fault in ("lost", "reset"):
+        if fault == "hang":
+          time.sleep(5)
+        if fault in ("hang", "lost", "reset"):
           self.close_connection = True
           self.connection.shutdown(socket.SHUT_RDWR)
         elif fault:

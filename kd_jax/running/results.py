@@ -143,5 +143,6 @@ def read(where: Path) -> dict[str, Any] | None:
     return dict(found)
   except ValueError as error:
     raise ValueError(
-      f"{path} is damaged ({error}); delete it, and run the command again"
+      f"{spool.address(path)} is damaged ({error}); delete it, and run the "
+      "command again"
     ) from error

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from kd_jax import disk, workdir
+from kd_jax.buckets import spool
 from kd_jax.report import metrics
 from kd_jax.report.run import summary, throughput
 from kd_jax.running import training
@@ -209,5 +210,6 @@ def read(path: Path) -> Finished:
     return Finished(**{**found, "trial": Trial(**found["trial"])})
   except (ValueError, TypeError, KeyError) as error:
     raise ValueError(
-      f"{path} is damaged ({error}); delete it, and the run is repeated"
+      f"{spool.address(path)} is damaged ({error}); delete it, and the run is "
+      "repeated"
     ) from error

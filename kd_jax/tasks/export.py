@@ -144,8 +144,8 @@ def _read(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
     raise ValueError(
-      f"{path} cannot be read ({error}); a run writes it when it starts to "
-      "train"
+      f"{spool.address(path)} cannot be read ({error}); a run writes it when "
+      "it starts to train"
     ) from error
   return found
 

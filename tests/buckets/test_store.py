@@ -1,9 +1,14 @@
 """Keys and values of an S3 server, which fails now and then."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 
+import runs
 from kd_jax.buckets import inputs, store
 
 QUICK = {"max_retries": 3, "initial_delay": "10ms", "max_delay": "20ms"}
@@ -64,6 +69,26 @@ def test_what_fails_for_a_moment_is_tried_again(gate, quick, fault):
   assert store.read(url, "x") == b"value"
   assert store.keys(url) == ["x"]
   assert [m for m, _ in gate.seen].count("PUT") == 3
+
+
+@pytest.mark.slow
+def test_what_hangs_is_tried_again(gate):
+  gate.fault = failing(1, "hang")
+  code = (
+    "from kd_jax.buckets import store; store.write('s3://bucket/h', 'x', b'')"
+  )
+  limit = {"TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "1"}
+  start = time.monotonic()
+  subprocess.run(
+    [sys.executable, "-c", code],
+    env={**os.environ, **limit},
+    cwd=runs.ROOT,
+    check=True,
+    timeout=runs.PATIENCE,
+  )
+  assert store.read("s3://bucket/h", "x") == b""
+  assert [m for m, _ in gate.seen].count("PUT") == 2
+  assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("fault", [503, "reset"])
