@@ -95,7 +95,7 @@ def teaching(config: ConfigDict) -> Teaching:
   source, variables = load(
     wanted.name, wanted.weights, {"dtype": config.dtype, **fields}
   )
-  variables = _kept_as(wanted.param_dtype, source, variables)
+  variables = kept_as(wanted.param_dtype, source, variables)
   identity = source.fingerprint or statistics.identity(
     repr(source), trees.fingerprint(variables)
   )
@@ -104,7 +104,7 @@ def teaching(config: ConfigDict) -> Teaching:
   return Teaching(source, variables, identity, wanted.fsdp)
 
 
-def _kept_as(
+def kept_as(
   dtype: str, source: TeacherSource, variables: Variables
 ) -> Variables:
   """Kernels and tables in another dtype; vectors stay as they are."""
