@@ -28,6 +28,7 @@ from absl import logging
 
 from kd_jax import config as config_lib
 from kd_jax import disk, last_words, processes, resolve
+from kd_jax.buckets import spool
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = args.workdir or default_workdir(args.config)
     status = stop_status()
     prepare()
-    task(config, workdir)
+    with spool.mounted(workdir) as where:
+      task(config, where)
   except Stopped as stop:
     _say(str(stop))
     return status
@@ -104,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--config", required=True, help="path/to/config.py[:variant]"
   )
-  parser.add_argument("--workdir", help="default: runs/<config>")
+  parser.add_argument(
+    "--workdir", help="a folder, gs://... or s3://...; default: runs/<config>"
+  )
   return parser
 
 

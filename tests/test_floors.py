@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
   ("disk", "types", "trees", "resolve", "last_words"),
-  ("interfaces", "lock", "processes"),
+  ("interfaces", "buckets", "processes"),
+  ("lock",),
   ("config", "workdir"),
   ("models", "losses", "align", "data"),
   ("codecs",),
