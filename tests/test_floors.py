@@ -19,6 +19,7 @@ FLOORS = (
   ("train", "evals"),
   ("transfer",),
   ("report",),
+  ("preflight",),
   ("build",),
   ("running",),
   ("tasks",),
