@@ -2,6 +2,7 @@
 
 The lock is that of the operating system, which takes it from a process that
 ends, however it ends. The file stays, and counts for nothing without the lock.
+Buckets have no locks; `buckets.lease` says what they have.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import shlex
 import socket
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 import jax
 from absl import logging
+
+from kd_jax.buckets import lease, spool, store
 
 FILE = ".lock"
 
@@ -28,6 +32,8 @@ FILE = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 # Locks of runs of several processes, of which this one may be the first done.
 _KEPT: dict[Path, filelock.BaseFileLock] = {}
+# Places in buckets that this process owns.
+_LEASED: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -41,6 +47,13 @@ def held(workdir: Path) -> Iterator[None]:
     ValueError: another command owns it; nothing has been touched.
     OSError: the lock cannot be written.
   """
+  url = spool.address(workdir)
+  if store.is_url(url):
+    # The folders below go with a place that is owned.
+    inside = any(url.startswith(f"{owned}/") for owned in _LEASED)
+    with contextlib.nullcontext() if inside else _leased(url):
+      yield
+    return
   path = workdir.resolve() / FILE
   if path in _KEPT:
     yield
@@ -68,6 +81,20 @@ def held(workdir: Path) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def _leased(url: str) -> Iterator[None]:
+  """As `held`, in a bucket."""
+  about = {**_about_this_process(), "processes": jax.process_count()}
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(lease.held(url, about))
+    except lease.Lost as error:
+      raise ValueError(_said(url, error.args[0])) from error
+    _LEASED.add(url)
+    stack.callback(_LEASED.discard, url)
+    yield
+
+
 def _about_this_process() -> dict[str, str | int]:
   now = datetime.datetime.now().astimezone()
   return {
@@ -80,14 +107,21 @@ def _about_this_process() -> dict[str, str | int]:
 
 def _refusal(workdir: Path, path: Path) -> str:
   """Who owns it, and what to do; the note may not be written yet."""
+  try:
+    owner = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    owner = None
+  return _said(str(workdir), owner)
+
+
+def _said(workdir: str, owner: Mapping[str, Any] | None) -> str:
   head = f"the workdir {workdir} is in use by"
   advice = "or give this one another --workdir"
   try:
-    owner = json.loads(path.read_text(encoding="utf-8"))
     pid, host = owner["pid"], owner["host"]
     since = owner["since"]
     command = textwrap.shorten(owner["command"], 300, placeholder=" ...")
-  except (OSError, ValueError, LookupError, TypeError, AttributeError):
+  except (LookupError, TypeError, AttributeError):
     return f"{head} another command. Wait for its end, {advice}."
   return (
     f"{head} process {pid} on {host}, since {since}: {command}. Wait for its "

@@ -1,8 +1,13 @@
-"""The folder of a run: what was run, by which code, and nobody else's."""
+"""The folder of a run: what was run, by which code, and nobody else's.
+
+It may be the spool of a bucket, which is then kept in step with it.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import fnmatch
 import importlib.metadata
 import json
 import subprocess
@@ -15,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from kd_jax import disk, lock, trees
+from kd_jax.buckets import spool
 
 # Fields that may change between two starts of the same experiment.
 FREE = (
@@ -38,6 +44,10 @@ RESULTS = (
   "trials/*/checkpoints/[0-9]*",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+_PATIENCE = 5  # seconds between two words of the first process
+_WAITING = "waiting"
+_Owned = contextlib.AbstractContextManager[None]
+_URLS = ("gs:/", "s3:/", "memory:/")  # as paths spell them
 _LONGEST = 4096  # bytes of a message between processes
 
 
@@ -54,20 +64,58 @@ def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
   Raises:
     ValueError: another command is writing to it, it cannot be written, or it
-      holds results of a different experiment.
+      holds results of a different experiment; at the end: a bucket could not
+      be brought up to date.
   """
-  refusal = ""
+  if str(workdir).startswith(_URLS):
+    raise ValueError(
+      f"{workdir} was a URL; in Python, give the task the folder of "
+      "'with kd_jax.buckets.spool.mounted(URL) as folder'"
+    )
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      try:
-        stack.enter_context(_opened(workdir, config))
-      except ValueError as error:
-        refusal = str(error)
-    refusal = _of_the_first(refusal)
+    mine = _opened(workdir, config)
+    if jax.process_count() == 1:
+      refusal = _entered(stack, mine)
+    else:
+      refusal = _entered_by_the_first(stack, mine)
     if refusal:
       raise ValueError(refusal)
     workdir.mkdir(parents=True, exist_ok=True)  # on other machines
-    yield
+    if jax.process_index():
+      spool.pull(workdir)
+    try:
+      yield
+    except BaseException:
+      with contextlib.suppress(ValueError):  # what ended it says more
+        spool.push(workdir)
+      raise
+    spool.push(workdir)
+
+
+def _entered(stack: contextlib.ExitStack, mine: _Owned) -> str:
+  """Why the folder cannot be owned; '' if it is."""
+  try:
+    stack.enter_context(mine)
+  except ValueError as error:
+    return str(error)
+  return ""
+
+
+def _entered_by_the_first(stack: contextlib.ExitStack, mine: _Owned) -> str:
+  """As `_entered`, for all; the first may have to wait for a bucket's owner.
+
+  It says so now and then: nobody waits for long in silence, see `buckets.lease`
+  and the time that collectives give each other.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    first = jax.process_index() == 0
+    job = pool.submit(_entered, stack, mine) if first else None
+    while True:
+      done = job is None or concurrent.futures.wait([job], _PATIENCE).done
+      said = job.result() if job and done else "" if done else _WAITING
+      said = _of_the_first(said)
+      if said != _WAITING:
+        return said
 
 
 @contextlib.contextmanager
@@ -78,17 +126,26 @@ def _opened(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
     try:
       workdir.mkdir(parents=True, exist_ok=True)
       stack.enter_context(lock.held(workdir))
-      if known.exists() and any(any(workdir.glob(p)) for p in RESULTS):
+      spool.pull(workdir)
+      if known.exists() and _has_results(workdir):
         _check_same(_read(known), json.loads(text), workdir)
       write(known, text)
       write(workdir / "versions.json", json.dumps(versions(), indent=2))
+      spool.push(workdir)
     except OSError as error:
       raise ValueError(_unwritable(workdir, error)) from error
     yield
 
 
+def _has_results(workdir: Path) -> bool:
+  found = spool.keys(workdir)
+  return any(
+    any(workdir.glob(each)) or fnmatch.filter(found, each) for each in RESULTS
+  )
+
+
 def _unwritable(workdir: Path, error: OSError) -> str:
-  head = f"the workdir {workdir} cannot be written"
+  head = f"the workdir {spool.address(workdir)} cannot be written"
   if error.errno in disk.FULL:
     return f"{head} ({disk.reason(error, workdir)}). {disk.fix(error)}"
   return f"{head} ({error.strerror}); give another one with --workdir"
@@ -103,10 +160,18 @@ def _of_the_first(text: str) -> str:
   return bytes(np.asarray(found)).rstrip(b"\0").decode(errors="ignore")
 
 
-def together(what: str) -> None:
-  """Waits until all processes are here: what the first one wrote is there."""
+def together(what: str, workdir: Path) -> None:
+  """Waits until all processes are here: what the first one wrote is there.
+
+  Raises:
+    ValueError: a bucket cannot be read or written.
+  """
+  if jax.process_index() == 0:
+    spool.push(workdir)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
+  if jax.process_index():
+    spool.pull(workdir)
 
 
 def _read(path: Path) -> Any:
@@ -114,8 +179,8 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
-      f"{path} is damaged ({error}), so it cannot be told which experiment "
-      "the results beside it belong to; use another --workdir"
+      f"{spool.address(path)} is damaged ({error}), so it cannot be told which "
+      "experiment the results beside it belong to; use another --workdir"
     ) from error
 
 
@@ -169,8 +234,9 @@ def _check_same(old: Any, new: Any, workdir: Path) -> None:
   )
   if changed:
     first = changed[0].replace(".", "/")
+    where = spool.address(workdir)
     raise ValueError(
-      f"{workdir} holds another experiment: {changed} differ (config."
+      f"{where} holds another experiment: {changed} differ (config."
       f"{changed[0]} was {old.get(first)!r}, is {new.get(first)!r}). Use "
       "another --workdir; its weights can be reused with --config.init_from."
     )

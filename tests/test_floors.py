@@ -9,8 +9,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
-  ("disk", "types", "trees", "resolve"),
-  ("interfaces", "lock"),
+  ("disk", "types", "trees", "resolve", "last_words"),
+  ("interfaces", "buckets", "processes"),
+  ("lock",),
   ("config", "workdir"),
   ("models", "losses", "align", "data"),
   ("codecs",),

@@ -35,6 +35,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from kd_jax import disk
+from kd_jax.buckets import spool
 
 SLAB = 256
 
@@ -252,16 +253,16 @@ def load(path: str | Path, fingerprint: str | None = None) -> Basis:
       fields = {f.name: file[f.name] for f in dataclasses.fields(Basis)}
   except Exception as error:  # numpy and zipfile raise nine kinds
     raise ValueError(
-      f"{path} is not a whole basis ({error}); delete it and run the fit_svd "
-      "task again"
+      f"{spool.address(path)} is not a whole basis ({error}); delete it and "
+      "run the fit_svd task again"
     ) from error
   fields["count"] = int(fields["count"])
   fields["fingerprint"] = str(fields["fingerprint"])
   basis = Basis(**fields)
   if fingerprint is not None and basis.fingerprint != fingerprint:
     raise ValueError(
-      f"{path} was fitted for {basis.fingerprint!r}, this run needs "
-      f"{fingerprint!r}; delete the file to fit again or point to another"
+      f"{spool.address(path)} was fitted for {basis.fingerprint!r}, this run "
+      f"needs {fingerprint!r}; delete the file to fit again or point to another"
     )
   return basis
 

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
+from kd_jax.buckets import spool
 from kd_jax.build import checks, images, networks, training
 from kd_jax.codecs.base import CodecLike
 from kd_jax.data import pipeline
@@ -136,7 +137,7 @@ def bank_job(config: ConfigDict, where: Path) -> BankJob:
   codec_fields = config.bank.codec.to_dict()
   fit = config.fit.to_dict()
   return BankJob(
-    place=config.bank.place or str(where / "bank"),
+    place=config.bank.place or spool.address(where / "bank"),
     passes=config.bank.passes,
     shard=config.bank.shard,
     price_per_hour=config.bank.price_per_hour,

@@ -10,6 +10,8 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
+from kd_jax.buckets import inputs as bucket_inputs
+from kd_jax.buckets import store
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
 from kd_jax.interfaces import DataSource, EvaluationView
@@ -70,6 +72,21 @@ def reading(fields: Mapping[str, int]) -> Reading:
   )
 
 
+def _basis(artifact: str) -> Path | None:
+  """The file that `config.fit.artifact` names, with those of several taps."""
+  if not store.is_url(artifact):
+    return Path(artifact) if artifact else None
+  folder, _, name = artifact.rpartition("/")
+  stem = name.removesuffix(".npz")
+  found = [k for k in store.keys(folder) if k.startswith(stem) and "/" not in k]
+  if not found:
+    raise ValueError(
+      f"there is no basis at {artifact}; the task fit_svd with --workdir "
+      f"{folder} writes {folder}/artifact.npz"
+    )
+  return bucket_inputs.fetched(folder, found) / name
+
+
 def fit(
   fields: Mapping[str, Any],
   teaching: Teaching,
@@ -85,12 +102,15 @@ def fit(
     found: the images.
     mesh: the devices.
     workdir: where the statistics go unless `artifact` says otherwise.
+
+  Raises:
+    ValueError: `artifact` is in a bucket, which does not have it.
   """
   return Fit(
     teaching=teaching,
     inputs=found,
     mesh=mesh,
-    path=Path(fields["artifact"] or workdir / "artifact.npz"),
+    path=_basis(fields["artifact"]) or workdir / "artifact.npz",
     augment=fields["augment"],
     examples=fields["examples"],
   )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 import kd_jax
 from kd_jax import convert, resolve, trees
+from kd_jax.buckets import inputs, store
 from kd_jax.interfaces import TeacherSource
 from kd_jax.models.backbone import Backbone
 from kd_jax.train.teacher import statistics
@@ -43,13 +44,21 @@ def initial(student: Mapping[str, Any], init_from: str) -> Variables:
   """
   if not init_from:
     return {}
-  run = Path(init_from) / "student"
   overrides = model_fields(student["overrides"])
   return convert.load_pretrained(
     student["name"],
-    run if run.is_dir() else init_from,
+    _weights(init_from),
     **{**overrides, "num_classes": 0},
   )[1]
+
+
+def _weights(init_from: str) -> str | Path:
+  """The student of a run; what is no run, as it is."""
+  if not store.is_url(init_from):
+    run = Path(init_from) / "student"
+    return run if run.is_dir() else init_from
+  url = store.join(init_from, "student")
+  return url if convert.checkpoint.WEIGHTS in store.keys(url) else init_from
 
 
 def recipe_of(run: str) -> dict[str, Any]:
@@ -58,7 +67,9 @@ def recipe_of(run: str) -> dict[str, Any]:
   Raises:
     ValueError: there is no such run, or it has no student.
   """
-  path = Path(run) / "config.json"
+  away = store.is_url(run)
+  folder = inputs.fetched(run, ["config.json"]) if away else Path(run)
+  path = folder / "config.json"
   try:
     found = json.loads(path.read_text(encoding="utf-8"))["student"]
   except (OSError, ValueError, KeyError) as error:

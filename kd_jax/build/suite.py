@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import config as config_lib
 from kd_jax import resolve
+from kd_jax.buckets import spool
 from kd_jax.build import networks
 from kd_jax.transfer.plan import Plan
 
@@ -144,9 +145,8 @@ def _filled_in(base: Fields, row: Row, where: Path) -> Fields:
   """The config of a cell."""
   own = where / row.init_from
   found = dict(base)
-  found["init_from"] = (
-    str(own) if row.init_from and own.is_dir() else row.init_from
-  )
+  is_run = row.init_from and own.is_dir()
+  found["init_from"] = spool.address(own) if is_run else row.init_from
   if row.student:
     found["student"] = _student(row.student, base["student"])
   if row.trains:

@@ -14,6 +14,8 @@ import safetensors
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
+from kd_jax.buckets import inputs, store
+
 StateDict = dict[str, np.ndarray]
 Source = str | Path | Mapping[str, Any]
 
@@ -29,9 +31,10 @@ def read_checkpoint(source: Source) -> tuple[StateDict, dict[str, Any]]:
 
   Args:
     source: a .safetensors, .pth, .pt or .bin file; a directory that holds
-      model.safetensors; a hub name such as 'timm/resnet50.a1_in1k', with or
-      without 'hf-hub:'; or a state_dict. A config.json next to the weights,
-      as timm writes it, is read too.
+      model.safetensors; either of them in a gs:// or s3:// bucket; a hub
+      name such as 'timm/resnet50.a1_in1k', with or without 'hf-hub:'; or a
+      state_dict. A config.json next to the weights, as timm writes it, is
+      read too.
 
   Returns:
     ({name: float32 array}, facts). The names have lost a 'module.' prefix.
@@ -61,6 +64,8 @@ def read_checkpoint(source: Source) -> tuple[StateDict, dict[str, Any]]:
 
 
 def _local(source: str) -> Path:
+  if store.is_url(source):
+    return _fetched(source)
   name = re.sub("^hf[-_]hub:", "", source)
   path = Path(source).expanduser()
   if name == source and path.exists():
@@ -73,6 +78,17 @@ def _local(source: str) -> Path:
       "'timm/resnet50.a1_in1k'."
     )
   return _download(name)
+
+
+def _fetched(url: str) -> Path:
+  """The weights of a bucket, and config.json beside them, in the cache."""
+  folder, _, name = url.rstrip("/").rpartition("/")
+  if not name.endswith((".safetensors", *_PICKLED)):
+    folder, name = url.rstrip("/"), WEIGHTS
+  path = inputs.fetched(folder, [name, CONFIG]) / name
+  if not path.exists():
+    raise ValueError(f"there is no {folder}/{name}")
+  return path
 
 
 def _download(name: str) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax import disk
+from kd_jax.buckets import spool
 from kd_jax.report import event_file
 
 FILE = "metrics.jsonl"
@@ -149,8 +150,9 @@ def _decode(path: pathlib.Path, number: int, text: str) -> dict[str, Any]:
     return {"step": line.pop("step")} | {k: float(v) for k, v in line.items()}
   except (ValueError, KeyError, AttributeError, TypeError) as error:
     raise ValueError(
-      f"{path} line {number} is no metrics line: {text[:60]!r}. Repair or "
-      "delete that line; only an unfinished last line is dropped by itself."
+      f"{spool.address(path)} line {number} is no metrics line: "
+      f"{text[:60]!r}. Repair or delete that line; only an unfinished last "
+      "line is dropped by itself."
     ) from error
 
 

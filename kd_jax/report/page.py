@@ -24,6 +24,7 @@ from typing import Any
 
 from kd_jax import disk, trees
 from kd_jax.align import basis as basis_lib
+from kd_jax.buckets import spool
 from kd_jax.report import markup, metrics, plots
 from kd_jax.report import tables as tables_lib
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -119,8 +120,8 @@ def _phases(root: pathlib.Path) -> dict[str, tuple[int, int]]:
   pairs = [isinstance(x, list) and len(x) == 2 for x in found.values()]
   if not all(pairs):
     raise ValueError(
-      f"{path} holds {found}, not a first and a last step per phase; repair or "
-      "delete it"
+      f"{spool.address(path)} holds {found}, not a first and a last step per "
+      "phase; repair or delete it"
     )
   return {
     name: (int(start), int(stop)) for name, (start, stop) in found.items()
@@ -220,12 +221,12 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(
-      f"{path} is no valid JSON ({error}); repair or delete it"
+      f"{spool.address(path)} is no valid JSON ({error}); repair or delete it"
     ) from error
   if not isinstance(found, dict):
     raise ValueError(
-      f"{path} holds a {type(found).__name__}, not an object of names and "
-      "values; repair or delete it"
+      f"{spool.address(path)} holds a {type(found).__name__}, not an object "
+      "of names and values; repair or delete it"
     )
   return found
 

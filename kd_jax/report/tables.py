@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from kd_jax import disk, types
+from kd_jax.buckets import spool
 
 FOLDER = "tables"
 
@@ -167,8 +168,8 @@ def _read(path: Path) -> Table:
     return Table.of(**json.loads(path.read_text(encoding="utf-8")))
   except (ValueError, TypeError) as error:
     raise ValueError(
-      f"{path} holds no table ({error}); it needs a title, a header and rows "
-      "of as many cells: repair or delete it"
+      f"{spool.address(path)} holds no table ({error}); it needs a title, a "
+      "header and rows of as many cells: repair or delete it"
     ) from error
 
 

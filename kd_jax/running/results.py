@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from kd_jax import workdir
+from kd_jax.buckets import spool
 from kd_jax.report import page, tables
 from kd_jax.running.transfer import Outcome
 from kd_jax.transfer.plan import Plan
@@ -79,7 +80,7 @@ def show(found: Mapping[str, Any], where: Path, title: str) -> None:
     tables=shown,
     sections={folder.name: folder for folder in finals},
   )
-  print(f"report: {report}", flush=True)
+  print(f"report: {spool.address(report)}", flush=True)
 
 
 def rows_of(
@@ -142,5 +143,6 @@ def read(where: Path) -> dict[str, Any] | None:
     return dict(found)
   except ValueError as error:
     raise ValueError(
-      f"{path} is damaged ({error}); delete it, and run the command again"
+      f"{spool.address(path)} is damaged ({error}); delete it, and run the "
+      "command again"
     ) from error

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from kd_jax import resolve, workdir
+from kd_jax.buckets import spool
 from kd_jax.build.suite import Cell, Row
 from kd_jax.report import comparison, page, tables
 from kd_jax.report.run import summary
@@ -176,7 +177,7 @@ def concluded(
     print(f"\n{each.title}\n\n{tables.columns([each.header, *rows])}")
   sections = {name: folder for name, (folder, _) in runs.items()}
   path = page.write_report(where, title=table.title, sections=sections)
-  print(f"\nreport: {path}", flush=True)
+  print(f"\nreport: {spool.address(path)}", flush=True)
   return found
 
 

@@ -22,6 +22,7 @@ from kd_jax.report.run.progress import Progress
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
+from kd_jax.train.bucket import checkpoints as bucket_checkpoints
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher import artifact as artifact_lib
@@ -99,7 +100,7 @@ def prepared(backbone: Backbone, views: Views) -> Backbone:
 def _checkpoints(
   experiment: Experiment, where: Path
 ) -> Iterator[checkpoints_lib.Checkpoints]:
-  checkpoints = checkpoints_lib.Checkpoints(
+  checkpoints = bucket_checkpoints.opened(
     where / "checkpoints", keep=experiment.schedule.keep
   )
   try:

@@ -19,9 +19,11 @@ from typing import Any
 import jax
 
 from kd_jax import disk, workdir
+from kd_jax.buckets import spool
 from kd_jax.report import metrics
 from kd_jax.report.run import summary, throughput
 from kd_jax.running import training
+from kd_jax.train.bucket import checkpoints as bucket_checkpoints
 from kd_jax.transfer.plan import Plan, Trial
 from kd_jax.transfer.protocol import best
 from kd_jax.types import Variables
@@ -171,9 +173,10 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
       result = _result(plan.judge.figure, trial, where)
       result["seconds"] = time.monotonic() - start
       workdir.write(path, json.dumps(result))
-  workdir.together(f"end of {trial.name}")
+  workdir.together(f"end of {trial.name}", where)
   if jax.process_index() == 0:
     shutil.rmtree(where / "checkpoints", ignore_errors=True)
+    bucket_checkpoints.discard(where / "checkpoints")
   found = read(path)
   value = found.figures[plan.judge.figure]
   summary.say(f"  {trial.name}: {plan.judge.figure} {100 * value:.1f} %")
@@ -207,5 +210,6 @@ def read(path: Path) -> Finished:
     return Finished(**{**found, "trial": Trial(**found["trial"])})
   except (ValueError, TypeError, KeyError) as error:
     raise ValueError(
-      f"{path} is damaged ({error}); delete it, and the run is repeated"
+      f"{spool.address(path)} is damaged ({error}); delete it, and the run is "
+      "repeated"
     ) from error

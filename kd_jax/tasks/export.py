@@ -13,6 +13,7 @@ orbax-checkpoint below 0.11.37, and checkpoints here need 0.12.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,15 +26,16 @@ from jax import export
 from ml_collections import ConfigDict
 
 from kd_jax import convert, disk, workdir
+from kd_jax.buckets import spool
 from kd_jax.build import networks
 from kd_jax.report import model_card
 from kd_jax.report.run import summary
-from kd_jax.train import checkpoints
+from kd_jax.train.bucket import checkpoints
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def run(config: ConfigDict, where: str | Path) -> Path:
+def run(config: ConfigDict, where: str | Path) -> Path | str:
   """Exports the student of the run `config.workdir`.
 
   Args:
@@ -41,14 +43,25 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     where: not looked at.
 
   Returns:
-    The folder with the result.
+    The folder with the result, or its URL.
 
   Raises:
     ValueError: there is no such run, it has no weights yet or they are
       damaged, or the folder cannot be written.
   """
   del where
-  source = _run_folder(config.workdir)
+  with contextlib.ExitStack() as mounts:
+    source = _run_folder(mounts, config.workdir)
+    output = config.output or source / "export"
+    target = mounts.enter_context(spool.mounted(output))
+    _export(source, target)
+    spool.push(target)
+    place = spool.address(target)
+  return place if "://" in place else target
+
+
+def _export(source: Path, target: Path) -> None:
+  """Writes the student of the run `source` to `target`."""
   recipe, about = (_read(source / f"{n}.json") for n in ("config", "summary"))
   if "student" not in about:
     raise ValueError(
@@ -64,7 +77,6 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     input_size=(3, size, size),
   )
   name = recipe["student"]["name"]
-  target = Path(config.output or source / "export")
   try:
     convert.save_timm(model, variables, target / "timm", name=name)
     # What was written, as others will read it.
@@ -81,8 +93,7 @@ def run(config: ConfigDict, where: str | Path) -> Path:
       f"the folder {target} cannot be written ({error.strerror}); give another "
       "one with --config.output"
     ) from error
-  summary.say(f"{name} of {source} -> {target}")
-  return target
+  summary.say(f"{name} of {spool.address(source)} -> {spool.address(target)}")
 
 
 def stablehlo(
@@ -113,15 +124,16 @@ def stablehlo(
   return bytes(program.serialize())
 
 
-def _run_folder(path: str) -> Path:
+def _run_folder(mounts: contextlib.ExitStack, path: str) -> Path:
   if not path:
     raise ValueError(
       "no run is named; set --config.workdir to the folder of one"
     )
-  folder = Path(path)
+  folder = mounts.enter_context(spool.mounted(path))
+  spool.pull(folder)
   if not (folder / "config.json").is_file():
     raise ValueError(
-      f"{folder} is not the folder of a run: there is no {folder}/config.json. "
+      f"{path} is not the folder of a run: there is no {path}/config.json. "
       "Set --config.workdir to what --workdir was."
     )
   return folder
@@ -132,8 +144,8 @@ def _read(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
     raise ValueError(
-      f"{path} cannot be read ({error}); a run writes it when it starts to "
-      "train"
+      f"{spool.address(path)} cannot be read ({error}); a run writes it when "
+      "it starts to train"
     ) from error
   return found
 

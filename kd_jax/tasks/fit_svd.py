@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import workdir
 from kd_jax.align import basis as basis_lib
+from kd_jax.buckets import spool
 from kd_jax.build import images, networks, training
 from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
@@ -41,7 +42,7 @@ def run(config: ConfigDict, where: str | Path) -> basis_lib.Basis:
     fit = images.fit(config.fit.to_dict(), teaching, inputs, mesh, where)
     found = fit.basis(method.artifact_tap)
   if jax.process_index() == 0:
-    print(f"{found.count} images -> {fit.path}")
+    print(f"{found.count} images -> {spool.address(fit.path)}")
     for width in (2**k for k in range(4, found.mean.size.bit_length())):
       share = basis_lib.explained(found, width)
       print(f"  {width:5d} of {found.mean.size} directions: {share:.1%}")

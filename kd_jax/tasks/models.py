@@ -120,6 +120,11 @@ def run(config: ConfigDict, where: str | Path) -> list[Row]:
     ValueError: no name matches, or the file cannot be written.
   """
   del where
+  if "://" in config.output:
+    raise ValueError(
+      f"config.output is {config.output!r}; the list is written to a file of "
+      "this machine, give its path"
+    )
   names = fnmatch.filter(models.list_models(), config.match)
   if not names:
     raise ValueError(

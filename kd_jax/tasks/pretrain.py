@@ -110,6 +110,7 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     experiment.settings.view,
     count=experiment.pictures.count,
     seed=experiment.schedule.seed,
+    images=experiment.inputs.images,
     bank=experiment.teaching.bank,
   )
   sheet_lib.keep(where, "views", training_views.draw(shown))

@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve, workdir
+from kd_jax.buckets import spool
 from kd_jax.build import suite as build
 from kd_jax.running import suite
 
@@ -46,7 +47,7 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
       # A transfer has no teacher.
       teacher = fields.get("teacher", ConfigDict({"weights": ""}))
       if teacher.weights.partition("/")[0] in config.order:
-        teacher.weights = str(where / teacher.weights)
+        teacher.weights = spool.address(where / teacher.weights)
       task = resolve.symbol("tasks", fields.task, "run")
       jobs[name] = functools.partial(task, fields), where / name
     played = suite.played(jobs, config.least.to_dict())

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from kd_jax import workdir
+from kd_jax.buckets import spool
 from kd_jax.build.bank_job import BankJob, bank_job
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.bank import compatibility
@@ -38,7 +39,7 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
   """
   where = Path(where)
   if config.bank.verify:
-    return _verify(config.bank.place or str(where / "bank"))
+    return _verify(config.bank.place or spool.address(where / "bank"))
   # Passes may be added, and a bank may be asked for its price first.
   plain = config.to_dict()
   for field in ("passes", "price_per_hour", "dry_run"):

@@ -1,7 +1,8 @@
-"""Checkpoints through Orbax; the only file that imports it.
+"""Checkpoints on a disk through Orbax; the only file that imports it.
 
 Each step holds the train state (parameters, statistics, optimizer, step,
-random key, moving average) and a JSON record (data position, teacher).
+random key, moving average) and a JSON record (data position, teacher). Those of
+buckets are in `bucket.checkpoints`, as Orbax 0.12 knows gs:// but not s3://.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import sys
 import textwrap
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,11 +45,7 @@ class Checkpoints:
   """
 
   def __init__(self, directory: Path | str, *, keep: int = 2) -> None:
-    if keep < 1:
-      raise ValueError(
-        f"checkpoint.keep is {keep}; at least 1 has to be kept, and 2 survive "
-        "a damaged file"
-      )
+    check_keep(keep)
     policy = checkpoint_managers.AnyPreservationPolicy(
       [checkpoint_managers.LatestN(keep)]
     )
@@ -78,7 +75,7 @@ class Checkpoints:
     """Starts an asynchronous save; a step that exists is left alone."""
     if step in self._manager.all_steps():
       return
-    tree = _as_dict(state)
+    tree = as_dict(state)
     notes = {"record": dict(record), "checksum": checksum(tree)}
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(notes)
@@ -114,11 +111,11 @@ class Checkpoints:
       MismatchError: names, shapes or dtypes differ from those of `like`.
       Exception: of many types, where a file is damaged.
     """
-    target = _as_dict(like)
+    target = as_dict(like)
     saved = self._manager.item_metadata(step)["state"]
     if saved is None:
       raise ValueError("its metadata cannot be read")
-    _check_same(target, saved, f"{self._directory}/{step}")
+    check_same(shapes(target), shapes(saved), f"{self._directory}/{step}")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     restored = self._manager.restore(step, args=items)["state"]
@@ -168,8 +165,21 @@ class Checkpoints:
       why = disk.reason(error, self._directory, self._size)
       return ValueError(f"{head} ({why}). {disk.fix(error)}")
     return ValueError(
-      f"{head} ({_line(error)}). Make room or give it write permission, then "
+      f"{head} ({line_of(error)}). Make room or give it write permission, then "
       "run the same command again."
+    )
+
+
+def check_keep(keep: int) -> None:
+  """Whether so many checkpoints can be kept.
+
+  Raises:
+    ValueError: they are none.
+  """
+  if keep < 1:
+    raise ValueError(
+      f"checkpoint.keep is {keep}; at least 1 has to be kept, and 2 survive "
+      "a damaged file"
     )
 
 
@@ -214,7 +224,7 @@ def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:
     except MismatchError:
       raise
     except Exception as error:  # Orbax and TensorStore raise many types.
-      reason = _line(error)
+      reason = line_of(error)
       logging.warning("checkpoint %d is damaged (%s), going back", step, reason)
       damaged.append(step)
       continue
@@ -242,16 +252,32 @@ def read_newest(directory: Path | str) -> dict[str, Any] | None:
   """
   folder = Path(directory).absolute()
   steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+  return newest_of(steps, lambda step: _read(folder / str(step)), str(folder))
+
+
+def newest_of(
+  steps: Sequence[int], read: Callable[[int], T], where: str
+) -> T | None:
+  """`read(step)` of the newest step that can be read, else None.
+
+  Args:
+    steps: that there are.
+    read: a step.
+    where: they are, for the message.
+
+  Raises:
+    ValueError: there are steps, and every one is damaged.
+  """
   reason = ""
   for step in sorted(steps, reverse=True):
     try:
-      return _read(folder / str(step))
+      return read(step)
     except Exception as error:  # Orbax and TensorStore raise many types.
-      reason = _line(error)
+      reason = line_of(error)
       logging.warning("checkpoint %d is damaged (%s), going back", step, reason)
   if steps:
     raise ValueError(
-      f"none of the checkpoints {sorted(steps)} in {folder} can be read "
+      f"none of the checkpoints {sorted(steps)} in {where} can be read "
       f"(the oldest: {reason})"
     )
   return None
@@ -297,18 +323,27 @@ def _drop_late_reports() -> None:
   sys.unraisablehook = drop
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+  """The first line of what an error says."""
   lines = [line for line in str(error).splitlines() if line.strip()]
   return textwrap.shorten(lines[0], 200) if lines else type(error).__name__
 
 
-def _as_dict(state: Any) -> dict[str, Any]:
+def as_dict(state: Any) -> dict[str, Any]:
+  """{field: value} of a state."""
   return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
 
 
-def _check_same(target: Any, saved: Any, where: str) -> None:
-  """Orbax casts dtypes silently and buries shapes in pages of output."""
-  want, have = _shapes(target), _shapes(saved)
+def check_same(
+  want: Mapping[str, str], have: Mapping[str, str], where: str
+) -> None:
+  """Whether a checkpoint holds the `shapes` that this run wants.
+
+  Orbax casts dtypes silently and buries shapes in pages of output.
+
+  Raises:
+    MismatchError: it does not.
+  """
   wrong = [
     f"{path}: checkpoint {have.get(path, 'absent')}, "
     f"this run {want.get(path, 'absent')}"
@@ -323,7 +358,8 @@ def _check_same(target: Any, saved: Any, where: str) -> None:
     )
 
 
-def _shapes(tree: Any) -> dict[str, str]:
+def shapes(tree: Any) -> dict[str, str]:
+  """{path: 'float32[3, 4]'} of all arrays."""
   tree = getattr(tree, "tree", tree)
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {

@@ -14,7 +14,6 @@ any time. Any TensorStore location will do: a directory, gs://, s3://.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import numpy as np
 import tensorstore as ts
 
 from kd_jax import disk
+from kd_jax.buckets import store as buckets
 
 _INNER = 16  # records under one checksum, and the least that is read
 _MANIFEST = re.compile(r"pass(\d{4,})/shards/(\d{5,})\.json")
@@ -91,29 +91,49 @@ def fingerprint(header: Header) -> str:
 
 
 def store(place: str) -> Any:
-  """Keys and values at `place`."""
-  return ts.KvStore.open(_url(place), context=_context()).result()
+  """Keys and values at `place`.
+
+  Raises:
+    ValueError: there is no such bucket, or it cannot be reached.
+  """
+  if buckets.is_url(place):
+    return buckets.folder(place)
+  return ts.KvStore.open(_spec(place), context=_context(place)).result()
 
 
 def get(place: str, key: str) -> bytes:
   """A value; empty where there is none."""
-  return bytes(store(place).read(key).result().value)
+  job = store(place).read(key)
+  if buckets.is_url(place):
+    return bytes(buckets.result(job, place).value)
+  return bytes(job.result().value)
+
+
+def put(place: str, key: str, value: bytes) -> None:
+  """Writes a value, whole or not at all."""
+  job = store(place).write(key, value)
+  if buckets.is_url(place):
+    buckets.result(job, place)
+  else:
+    job.result()
 
 
 def keys(place: str) -> set[str]:
   """All keys."""
+  if buckets.is_url(place):
+    return {*buckets.keys(place)}
   return {key.decode() for key in store(place).list().result()}
 
 
-@functools.cache
-def _context() -> ts.Context:
-  # One for all: what lives in memory:// belongs to it.
-  return ts.Context()
+def _context(place: str) -> ts.Context:
+  scheme = place.partition("://")[0] if buckets.is_url(place) else ""
+  return buckets.context(scheme, first_look=False)
 
 
-def _url(place: str, *parts: str) -> str:
-  if "://" not in place:
-    place = Path(place).expanduser().resolve().as_uri()
+def _spec(place: str, *parts: str) -> Any:
+  if buckets.is_url(place):
+    return buckets.spec(buckets.join(place, *parts))
+  place = Path(place).expanduser().resolve().as_uri()
   return "/".join((place.rstrip("/"), *parts, ""))
 
 
@@ -140,7 +160,7 @@ def open_array(
   grid = {"chunk_shape": [header.shard, *full[1:]]}
   spec = {
     "driver": "zarr3",
-    "kvstore": _url(place, f"pass{number:04}", name),
+    "kvstore": _spec(place, f"pass{number:04}", name),
     # A chunk of zeros would have no file, as if it had been lost.
     "store_data_equal_to_fill_value": True,
     "fill_missing_data_reads": False,
@@ -151,7 +171,7 @@ def open_array(
       "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     },
   }
-  job = ts.open(spec, create=create, open=True, context=_context())
+  job = ts.open(spec, create=create, open=True, context=_context(place))
   return result(job, place)
 
 
@@ -258,13 +278,17 @@ def result(job: Any, place: str) -> Any:
   """What a TensorStore job yields.
 
   Raises:
-    ValueError: stored bytes are damaged or out of reach, or the disk is full.
+    ValueError: stored bytes are damaged or out of reach, the disk is full, or
+      the bucket refuses.
   """
   try:
     return job.result()
   except ValueError as error:
     if disk.code(error) in disk.FULL:
       raise
+    refusal = buckets.is_url(place) and buckets.refusal(error, place)
+    if refusal:
+      raise ValueError(refusal) from error
     raise ValueError(
       f"the bank {place} is damaged: {error}. --config.bank.verify=True of "
       "the config that wrote it lists all that is."

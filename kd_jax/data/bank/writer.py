@@ -47,12 +47,11 @@ class Writer:
     if exists(place):
       _check_same(place, read_header(place), header)
       return
-    store = files.store(place)
     file = io.BytesIO()
     np.savez(file, **constants)
     with disk.writing(f"the bank's {CONSTANTS}", place, len(file.getbuffer())):
-      store[CONSTANTS] = file.getvalue()
-      store[HEADER] = header.text().encode()
+      files.put(place, CONSTANTS, file.getvalue())
+      files.put(place, HEADER, header.text().encode())
 
   def has(self, number: int, shard: int) -> bool:
     """Whether a shard of a pass is complete."""
@@ -91,7 +90,7 @@ class Writer:
     }
     key = files.manifest_key(number, shard)
     with disk.writing(key, self._place):
-      files.store(self._place)[key] = json.dumps(manifest).encode()
+      files.put(self._place, key, json.dumps(manifest).encode())
 
   def _store(
     self, number: int, rows: range, arrays: Mapping[str, np.ndarray]

@@ -9,6 +9,7 @@ import jax
 from absl import logging
 
 from kd_jax import disk
+from kd_jax.buckets import spool
 from kd_jax.data.pipeline import Report
 from kd_jax.interfaces import DataSource
 
@@ -49,7 +50,7 @@ class SkipLog:
       logging.warning(
         "%d unreadable images skipped so far, listed in %s; the last is %s",
         len(self),
-        self.path,
+        spool.address(self.path),
         new[-1],
       )
 

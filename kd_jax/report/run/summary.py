@@ -13,6 +13,7 @@ import numpy as np
 from clu import parameter_overview
 from flax import linen as nn
 
+from kd_jax.buckets import spool
 from kd_jax.data.views import Views
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.report import tables
@@ -36,7 +37,7 @@ def about(experiment: Experiment, where: Path) -> dict[str, Any]:
   devices, images = jax.devices(), len(experiment.inputs.source)
   steps, batch_size = experiment.schedule.steps, experiment.schedule.batch_size
   return {
-    "workdir": str(where),
+    "workdir": spool.address(where),
     "task": f"{names.method}: {_terms(experiment.settings.weights)}",
     "devices": f"{len(devices)} x {devices[0].device_kind}",
     "processes": jax.process_count(),

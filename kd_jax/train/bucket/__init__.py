@@ -1,0 +1,1 @@
+"""Checkpoints in gs:// and s3:// buckets."""
