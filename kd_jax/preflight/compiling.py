@@ -74,7 +74,7 @@ class Step:
     needs: bytes on a chip, by the compiler. If it does not fit, at least so
       many, for the compiler stops counting; 0 if it does not say.
     memory: the same in parts; None if it does not fit.
-    flops: operations by the compiler; 0 if it does not fit.
+    flops: operations by the compiler, see `_again`; 0 if it does not fit.
     counted: useful multiply-adds by `operations.count`, two each.
     bytes: read and written in the chip's memory, by the compiler.
     collectives: by kind.
@@ -114,20 +114,32 @@ def step(lowered: Lowered, topology: Topology) -> Step:
   program = hlo.parse(compiled.as_text())
   memory = _memory(program, compiled.memory_analysis())
   cost = compiled.cost_analysis() or {}
+  again = _again(lowered)
   return Step(
     phase=lowered.name,
     steps=lowered.steps,
     fits=memory.total <= topology.chip.usable_bytes,
     needs=memory.total,
     memory=memory,
-    flops=float(cost.get("flops", 0.0)),
+    flops=again * float(cost.get("flops", 0.0)),
     counted=counted,
-    bytes=float(cost.get("bytes accessed", 0.0)),
+    bytes=again * float(cost.get("bytes accessed", 0.0)),
     collectives=tuple(collectives.sums(collectives.find(program), topology)),
     moves=moves.find(program),
     cycles=hlo.cycles(program),
     compile_seconds=seconds,
   )
+
+
+def _again(lowered: Lowered) -> float:
+  """How often the compiler's operations and bytes happen.
+
+  It counts loops once. Microbatches are nearly all of a step that has any, so
+  everything is taken to happen as often as its products do.
+  """
+  jaxpr = lowered.traced.jaxpr.jaxpr
+  once = operations.count(jaxpr, turns=False)
+  return operations.count(jaxpr) / once if once else 1.0
 
 
 def _refused(

@@ -15,6 +15,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
   r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)"
 )
+_CONDITION = re.compile(r"condition=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -42,12 +43,6 @@ class Instruction:
     """The operation of the JAX program that it stems from; '' if unknown."""
     found = _OP_NAME.search(self.rest)
     return found.group(1) if found else ""
-
-  @property
-  def trips(self) -> int:
-    """How often the body of a loop runs; 1 where the compiler did not tell."""
-    found = _TRIPS.search(self.rest)
-    return int(found.group(1)) if found else 1
 
   @property
   def called(self) -> list[str]:
@@ -85,9 +80,27 @@ class Program:
       yield each, times
       if each.opcode == "fusion" and not fused:
         continue
-      again = times * each.trips if each.opcode == "while" else times
+      again = times * self._turns(each) if each.opcode == "while" else times
       for inner in each.called:
         yield from self._of(inner, again, fused)
+
+  def _turns(self, loop: Instruction) -> int:
+    """How often the body of a loop runs; 1 where nothing tells.
+
+    Where the compiler does not say, it is what the condition compares with:
+    loops of JAX count from 0 in steps of 1.
+    """
+    known = _TRIPS.search(loop.rest)
+    if known:
+      return int(known.group(1))
+    condition = _CONDITION.search(loop.rest)
+    name = condition.group(1) if condition else ""
+    limits = [
+      int(each.rest.partition(")")[0])
+      for each in self.computations.get(name, ())
+      if each.opcode == "constant" and each.shape.startswith("s32[]")
+    ]
+    return max(limits, default=1)
 
 
 def parse(text: str) -> Program:

@@ -14,7 +14,9 @@ import numpy as np
 from jax.extend import core
 
 
-def count(jaxpr: core.Jaxpr, *, padded: bool = False) -> int:
+def count(
+  jaxpr: core.Jaxpr, *, padded: bool = False, turns: bool = True
+) -> int:
   """Operations of a traced function, on all devices together.
 
   Of branches the most expensive one counts: they are algorithms for the same
@@ -24,11 +26,12 @@ def count(jaxpr: core.Jaxpr, *, padded: bool = False) -> int:
     jaxpr: the function.
     padded: whether products with padding, and with the holes of dilated
       inputs, count too; what is useful are those without.
+    turns: whether loops count as often as they run, and not once.
   """
-  return sum(_of(equation, padded) for equation in jaxpr.eqns)
+  return sum(_of(equation, padded, turns) for equation in jaxpr.eqns)
 
 
-def _of(equation: Any, padded: bool) -> int:
+def _of(equation: Any, padded: bool, turns: bool) -> int:
   kind, params = equation.primitive.name, equation.params
   if kind == "dot_general":
     (contracted, _), _ = params["dimension_numbers"]
@@ -37,10 +40,11 @@ def _of(equation: Any, padded: bool) -> int:
     return 2 * depth * math.prod(equation.outvars[0].aval.shape)
   if kind == "conv_general_dilated":
     return _convolution(equation, padded)
-  counts = [count(x, padded=padded) for x in _inner(params.values())]
+  inner = _inner(params.values())
+  counts = [count(x, padded=padded, turns=turns) for x in inner]
   if kind == "cond":
     return max(counts)
-  return params.get("length", 1) * sum(counts)
+  return (params.get("length", 1) if turns else 1) * sum(counts)
 
 
 def _convolution(equation: Any, padded: bool) -> int:

@@ -70,6 +70,7 @@ def test_loops_and_functions_with_gradients_of_their_own():
 
   once = 2 * 5 * 7 * 7
   assert operations.count(traced(run, (5, 7), (7, 7))) == 6 * once
+  assert operations.count(traced(run, (5, 7), (7, 7)), turns=False) == once
   gradient = jax.grad(run, (0, 1))
   assert operations.count(traced(gradient, (5, 7), (7, 7))) == 6 * 3 * once
 

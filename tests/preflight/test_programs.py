@@ -47,6 +47,7 @@ metadata={op_name="jit(train_step)/scan/transpose" stack_frame_id=3}
 }
 
 %condition (state: (s32[], f32[64])) -> pred[] {
+  %constant.8 = s32[]{:T(128)} constant(5)
   ROOT %less = pred[]{:T(512)} compare(%a, %b), direction=LT
 }
 
@@ -134,6 +135,14 @@ def test_a_collective_takes_bandwidth_and_hops():
   assert seconds("all-reduce", group=1) == 0
   whole = collectives.Collective("all-reduce", 8, 8, 1, "")
   assert seconds("all-reduce", size=8, group=0) == whole.seconds(V5E_8)
+
+
+def test_turns_of_loops_that_the_compiler_does_not_tell(program):
+  text = TEXT.replace('"known_trip_count":{"n":"5"},', "")
+  again = hlo.parse(text)
+  assert text != TEXT
+  assert collectives.find(again) == collectives.find(program)
+  assert hlo.cycles(again) == hlo.cycles(program)
 
 
 def test_moves_are_what_does_nothing_else(program):

@@ -68,14 +68,17 @@ def test_operations_agree_with_an_independent_count(tmp_path):
   assert not phase["collectives"]
 
 
-def test_loops_count_as_often_as_they_run(tmp_path):
-  fields = ("batch_size=32", "accum_steps=4")
+def test_loops_count_as_often_as_they_run(tmp_path, kept):
+  fields = ("batch_size=32", "accum_steps=4", "dtype=bfloat16")
   runs.complete(tmp_path, *ON, *fields, variant="smoke", config=SMOKE)
-  found = json.loads((tmp_path / "preflight.json").read_text())
-  (summed,) = (
-    x for x in found["phases"][0]["collectives"] if x["kind"] == "all-reduce"
-  )
-  assert summed["count"] > 4 * 10  # statistics of every microbatch
+  (phase,) = json.loads((tmp_path / "preflight.json").read_text())["phases"]
+  (whole,) = json.loads((kept[0] / "preflight.json").read_text())["phases"]
+  (summed,) = phase["collectives"]
+  (once,) = whole["collectives"]
+  # Statistics of every microbatch, and gradients.
+  assert summed["count"] > 3 * once["count"] > 60
+  assert phase["flops"] == pytest.approx(phase["counted"], rel=0.3)
+  assert phase["counted"] == 4 * whole["counted"]  # batches of 32 and of 8
 
 
 def test_a_teacher_shared_out_is_gathered(tmp_path, kept):
