@@ -18,6 +18,10 @@ def base() -> ConfigDict:
   config.mesh = ConfigDict({"model": 1})  # devices that share teacher layers
   config.init_from = ""  # weights only: a file, a folder or a hub name
   config.dry_run = False  # print the summary and end
+  # A dry run compiles for these chips, which nobody needs to have: 'v5e:16x16',
+  # 'v5e-256', 'v5p-8'; '': for the devices that are here.
+  config.topology = ""
+  config.price_per_chip_hour = 0.0  # for the estimate of what the run costs
 
   # Arguments of kd_jax.create_model go into `overrides`.
   config.student = ConfigDict({"name": "resnet18", "overrides": {}})

@@ -59,7 +59,19 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
         f"--config.{override} has no value; write --config.{field}=value"
       )
     _assign(config, field, text)
+  if config.get("topology"):
+    _check_topology(config.topology, config.task, config.dry_run)
   return config
+
+
+def _check_topology(name: str, task: str, dry_run: bool) -> None:
+  """Only the dry run of a training looks at it; others would ignore it."""
+  if task != "pretrain" or not dry_run:
+    raise ValueError(
+      f"topology={name} is for a dry run of the task 'pretrain', and this is "
+      f"task={task!r} with dry_run={dry_run}; set --config.dry_run=True, or "
+      "leave --config.topology out"
+    )
 
 
 def _read(path: Path, variant: str) -> ConfigDict:

@@ -190,6 +190,13 @@ class DataSource:
   drawn: bool = False
   """Whether the records were drawn from more, so that a run lists them."""
 
+  shuffle_blocks: int = 0
+  """How many of `blocks` are mixed at a time; 0 mixes all records."""
+
+  def blocks(self) -> Sequence[int]:
+    """Numbers of records that lie together and are read at once, in order."""
+    return [1] * len(self)
+
   def __len__(self) -> int:
     raise NotImplementedError
 

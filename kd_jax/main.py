@@ -4,14 +4,13 @@
   python -m kd_jax.main --config configs/kdep_r18.py:smoke --workdir runs/try
   python -m kd_jax.main --config FILE --config.optim.lr=0.1
 
-A config says which task of kd_jax/tasks runs. Several processes find each
-other through KD_JAX_COORDINATOR (host:port of process 0), KD_JAX_PROCESSES
-(how many) and KD_JAX_PROCESS (which one this is, from 0), which
-launch/local.sh sets.
+A config says which task of kd_jax/tasks runs. kd_jax/processes.py says how
+several processes find each other; the scripts in launch/ start them.
 
-Exit status: 0, also after SIGTERM or Ctrl-C once the state is saved; 1 after
-an error; 2 for a wrong command line; 3 when another process was lost; 130
-after Ctrl-C outside of training.
+Exit status: 0, also after SIGTERM or Ctrl-C once the state is saved, unless
+KD_JAX_STOP_STATUS names another for that; 1 after an error; 2 for a wrong
+command line; 3 when another process was lost; 130 after Ctrl-C outside of
+training.
 """
 
 from __future__ import annotations
@@ -28,13 +27,11 @@ import jax
 from absl import logging
 
 from kd_jax import config as config_lib
-from kd_jax import disk, resolve
+from kd_jax import disk, last_words, processes, resolve
 from kd_jax.buckets import spool
 from kd_jax.train.loop import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
-# Seconds after which a silent process is given up.
-HEARTBEAT = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = config_lib.load(args.config, _overrides(rest))
     task = resolve.symbol("tasks", config.task, "run")
     workdir = args.workdir or default_workdir(args.config)
+    status = stop_status()
     prepare()
     with spool.mounted(workdir) as where:
       task(config, where)
   except Stopped as stop:
     _say(str(stop))
+    return status
   except KeyboardInterrupt:
     return _leave("interrupted; the same command starts again", 130)
   except Exception as error:
@@ -72,34 +71,29 @@ def prepare() -> None:
   """Compilation cache, and the other processes if there are any.
 
   Raises:
-    ValueError: the processes are described by halves.
+    ValueError: the processes are described by halves, or cannot be reached.
   """
   # Whole tracebacks: `_explain` looks at who raised an error.
   jax.config.update("jax_traceback_filtering", "off")
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  coordinator = os.environ.get("KD_JAX_COORDINATOR")
-  if coordinator and not jax.distributed.is_initialized():
-    jax.distributed.initialize(
-      coordinator,
-      *_place(),
-      heartbeat_timeout_seconds=HEARTBEAT,
-    )
+  processes.join()
 
 
-def _place() -> tuple[int, int]:
-  """How many processes there are, and which of them this is."""
-  names = ("KD_JAX_PROCESSES", "KD_JAX_PROCESS")
-  texts = [os.environ.get(name, "") for name in names]
-  count, index = (int(text) if text.isdigit() else -1 for text in texts)
-  if not 0 <= index < count:
+def stop_status() -> int:
+  """The status of a run that was stopped and saved, to tell it from a whole.
+
+  Raises:
+    ValueError: KD_JAX_STOP_STATUS is no exit status.
+  """
+  text = os.environ.get("KD_JAX_STOP_STATUS") or "0"
+  if not text.isdigit() or int(text) > 255:
     raise ValueError(
-      f"KD_JAX_COORDINATOR is set, but {' and '.join(names)} are {texts}; "
-      "they must be a count and an index below it. Use launch/local.sh, or "
-      "unset KD_JAX_COORDINATOR to run alone."
+      f"KD_JAX_STOP_STATUS is {text!r}; it must be an exit status from 0 to "
+      "255. Unset it to end with 0."
     )
-  return count, index
+  return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +150,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         "--config.fsdp=true on several devices."
       ), 1
     if jax.process_count() > 1:
-      return f"error: another process was lost ({first})", 3
+      return f"error: another process was lost ({first})", last_words.LOST
   if disk.code(error) in disk.FULL:
     return f"error: {_unwritten(error)}", 1
   return "".join(traceback.format_exception(error)), 1
@@ -185,11 +179,10 @@ def _say(message: str) -> None:
 
 
 def _leave(message: str, status: int) -> int:
-  _say(message)
   if jax.distributed.is_initialized():
     # An orderly exit would wait for the others, who wait for this one.
-    sys.stdout.flush()
-    os._exit(status)
+    last_words.leave(message, status)
+  _say(message)
   return status
 
 

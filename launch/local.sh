@@ -3,6 +3,9 @@
 #
 #   launch/local.sh N CONFIG[:variant] [more arguments of kd_jax.main]
 #
+# With --dry-run before N it prints the commands and runs none; --help prints
+# this.
+#
 # Process 0 writes to the terminal, the lines of the others start with [1] ...
 # SIGTERM and Ctrl-C are passed on: all save at the same step and end with
 # status 0; a second one ends them at once. When a process dies, the others are
@@ -21,6 +24,11 @@ say() { printf 'launch/local.sh: %s\n' "$*" >&3; }
 refuse() { say "$*"; exit 2; }
 exec 3>&2
 
+dry=''
+case ${1:-} in
+  --help) sed -n '2,/^set -u/s/^# \{0,1\}//p' "$0"; exit ;;
+  --dry-run) dry=yes; shift ;;
+esac
 count=${1:-}
 case $count in
   '' | *[!0-9]* | 0)
@@ -31,7 +39,8 @@ shift
 
 python=${PYTHON:-python}
 command -v "$python" >/dev/null || refuse "there is no $python; set PYTHON"
-port=$("$python" -c 'import socket
+port=29500 # any that is free, if it is to be used
+[ -n "$dry" ] || port=$("$python" -c 'import socket
 with socket.socket() as s:
   s.bind(("127.0.0.1", 0))
   print(s.getsockname()[1])') || refuse "$python cannot find a free port"
@@ -44,9 +53,10 @@ if [ -n "${KD_JAX_DEVICES_PER_PROCESS:-}" ]; then
 elif [ "${JAX_PLATFORMS:-}" != cpu ]; then
   case ${CUDA_VISIBLE_DEVICES-all} in
     '' | -1) ;; # hidden
-    all) # word splitting is wanted: a number per line
-      gpus=($(nvidia-smi --list-gpus 2>/dev/null |
-        sed -n 's/^GPU \([0-9]*\):.*/\1/p')) ;;
+    all)
+      while read -r gpu; do gpus+=("$gpu"); done < <(
+        nvidia-smi --list-gpus 2>/dev/null |
+          sed -n 's/^GPU \([0-9]*\):.*/\1/p') ;;
     *) IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES" ;;
   esac
 fi
@@ -54,6 +64,24 @@ share=$((${#gpus[@]} / count))
 [ $((share * count)) -eq ${#gpus[@]} ] ||
   refuse "${#gpus[@]} GPUs do not split over $count processes; start another" \
     "number of them, or name fewer GPUs in CUDA_VISIBLE_DEVICES"
+
+show() { # index, arguments of kd_jax.main; what `run` does, as a command
+  local text settings=(env "KD_JAX_COORDINATOR=$KD_JAX_COORDINATOR"
+    "KD_JAX_PROCESSES=$count" "KD_JAX_PROCESS=$1")
+  if [ "$share" -gt 0 ]; then
+    local IFS=,
+    settings+=("CUDA_VISIBLE_DEVICES=${gpus[*]:$1 * share:share}")
+  elif [ -n "${KD_JAX_DEVICES_PER_PROCESS:-}" ]; then
+    settings+=("JAX_PLATFORMS=cpu" "XLA_FLAGS=$XLA_FLAGS")
+  fi
+  shift
+  printf -v text '%q ' "${settings[@]}" "$python" -m kd_jax.main --config "$@"
+  printf '%s\n' "${text% }"
+}
+if [ -n "$dry" ]; then
+  for ((i = 0; i < count; i++)); do show "$i" "$@"; done
+  exit
+fi
 
 run() { # index, arguments of kd_jax.main
   export KD_JAX_PROCESS=$1

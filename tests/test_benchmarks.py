@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import bank, kdep_step, svd_fit
+from benchmarks import bank, kdep_step, shards, svd_fit
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--batch", "2", "--size", "32", "--steps", "1", "--rounds", "2"]
@@ -112,3 +112,20 @@ def test_bank(capsys):
   assert [len(x) for x in crops.values()] == [4, 4, 4]
   for what in ("write", "read 256"):
     assert f"marginal top 5, {what}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", ["0", "0.001"])
+def test_shards(capsys, delay):
+  tiny = ["--count", "6", "--batch", "3", "--seconds", "0.01"]
+  shards.main([*tiny, "--delay", delay])
+  names = [
+    f"{kind} {order}"
+    for order in ("random", "blocks")
+    for kind in ("tars", "parquet", "arrow")
+  ]
+  lines = capsys.readouterr().out.splitlines()
+  for name in names:
+    (line,) = [line for line in lines if line.startswith(name)]
+    rate, _, views = map(int, line.removeprefix(name).split())
+    assert rate > 0 and views > 0

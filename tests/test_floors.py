@@ -9,8 +9,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "kd_jax"
 FLOORS = (
-  ("disk", "types", "trees", "resolve"),
-  ("interfaces", "buckets"),
+  ("disk", "types", "trees", "resolve", "last_words"),
+  ("interfaces", "buckets", "processes"),
   ("lock",),
   ("config", "workdir"),
   ("models", "losses", "align", "data"),
@@ -19,6 +19,7 @@ FLOORS = (
   ("train", "evals"),
   ("transfer",),
   ("report",),
+  ("preflight",),
   ("build",),
   ("running",),
   ("tasks",),

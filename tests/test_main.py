@@ -14,6 +14,7 @@ from sklearn.datasets import load_sample_image
 
 import runs
 from kd_jax import main
+from kd_jax.train.loop import Stopped
 
 FOLDER = ("data.name=folder", "batch_size=4", "steps=3", "preprocess.shift=0")
 
@@ -294,6 +295,28 @@ def test_ends_that_are_nobody_s_mistake(
     raise error
 
   monkeypatch.setattr("kd_jax.build.training.method", fail)
+  assert main.main(runs.arguments(tmp_path)) == status
+  said = capsys.readouterr().err
+  assert said.startswith(message) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("text", "status", "message"),
+  [
+    ("", 0, "stopped after step 3"),
+    ("75", 75, "stopped after step 3"),
+    ("-1", 1, "error: KD_JAX_STOP_STATUS is '-1'; it must be an exit status"),
+    ("256", 1, "error: KD_JAX_STOP_STATUS is '256'"),
+  ],
+)
+def test_a_run_that_was_stopped_may_have_a_status_of_its_own(
+  text, status, message, tmp_path, capsys, monkeypatch
+):
+  def stop(*_):
+    raise Stopped("stopped after step 3")
+
+  monkeypatch.setenv("KD_JAX_STOP_STATUS", text)
+  monkeypatch.setattr("kd_jax.tasks.pretrain.run", stop)
   assert main.main(runs.arguments(tmp_path)) == status
   said = capsys.readouterr().err
   assert said.startswith(message) and said.count("\n") == 1

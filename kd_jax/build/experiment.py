@@ -6,8 +6,12 @@ whatever does not exist or does not fit is refused here, before step 0.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from kd_jax.build import (
@@ -18,35 +22,67 @@ from kd_jax.build import (
   networks,
   training,
 )
-from kd_jax.interfaces import Method
+from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases
-from kd_jax.train.experiment import Experiment, Names
+from kd_jax.train.experiment import Evaluate, Experiment, Names, Pictures
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher.teaching import Teaching
-from kd_jax.types import Specs
+from kd_jax.types import Specs, Variables
 
 
-def experiment(config: ConfigDict, where: str | Path) -> Experiment:
+@dataclasses.dataclass(frozen=True)
+class Doors:
+  """Where the parts of an experiment come from that are not in its config.
+
+  Attributes:
+    mesh: arranges the devices.
+    data: opens the images.
+    teaching: loads the teacher.
+    watch: makes what measures a run, and what its report shows; gets what
+      `evaluation.evaluator` does.
+    initial: loads what the student starts from.
+  """
+
+  mesh: Callable[[ConfigDict], jax.sharding.Mesh]
+  data: Callable[[ConfigDict], DataSource]
+  teaching: Callable[[ConfigDict], Teaching]
+  watch: Callable[..., tuple[Evaluate, Pictures]]
+  initial: Callable[[Mapping[str, Any], str], Variables]
+
+
+REAL = Doors(
+  mesh=training.mesh,
+  data=lambda config: images.source(config.data.to_dict()),
+  teaching=networks.teaching,
+  watch=evaluation.evaluator,
+  initial=networks.initial,
+)
+"""Of a run: this machine's devices, files and weights."""
+
+
+def experiment(
+  config: ConfigDict, where: str | Path, doors: Doors = REAL
+) -> Experiment:
   """Builds what a config names and checks that it fits together.
 
   Args:
     config: of the task 'pretrain'.
     where: the workdir; nothing is written.
+    doors: where devices, images and weights come from.
 
   Raises:
     ValueError: something does not exist, does not fit or cannot be reached.
   """
   checks.counts({"fit.examples": config.fit.examples})
-  schedule, mesh = training.schedule(config), training.mesh(config)
+  schedule, mesh = training.schedule(config), doors.mesh(config)
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = training.optim(config.optim.to_dict())
   method = training.method(config)
   student = networks.student(config)
-  data = images.source(config.data.to_dict())
-  teaching = networks.teaching(config).on(mesh)
+  data, teaching = doors.data(config), doors.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
@@ -58,12 +94,12 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
   )
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
-  evaluate, pictures = evaluation.evaluator(
+  evaluate, pictures = doors.watch(
     config, student, teaching, method, inputs, mesh, skips, judged=judged
   )
-  checks.eval_tap(evaluate.evals, evaluate.tap, specs[0])
+  checks.eval_tap(tuple(config.eval.evals), config.eval.tap, specs[0])
   return Experiment(
-    names=_names(config),
+    names=_names(config.method.name, config.student.name, config.teacher),
     schedule=schedule,
     mesh=mesh,
     student=student,
@@ -77,17 +113,12 @@ def experiment(config: ConfigDict, where: str | Path) -> Experiment:
     fit=images.fit(config.fit.to_dict(), teaching, inputs, mesh, Path(where)),
     evaluate=evaluate,
     pictures=pictures,
-    initial=networks.initial(config.student.to_dict(), config.init_from),
+    initial=doors.initial(config.student.to_dict(), config.init_from),
   )
 
 
-def _names(config: ConfigDict) -> Names:
-  return Names(
-    method=config.method.name,
-    student=config.student.name,
-    teacher=config.teacher.name,
-    teacher_weights=config.teacher.weights,
-  )
+def _names(method: str, student: str, teacher: Mapping[str, Any]) -> Names:
+  return Names(method, student, teacher["name"], teacher["weights"])
 
 
 def _bound(

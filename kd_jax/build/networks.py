@@ -107,7 +107,11 @@ def teaching(config: ConfigDict) -> Teaching:
 def kept_as(
   dtype: str, source: TeacherSource, variables: Variables
 ) -> Variables:
-  """Kernels and tables in another dtype; vectors stay as they are."""
+  """Kernels and tables in another dtype; vectors stay as they are.
+
+  Raises:
+    ValueError: an unknown dtype, or there is no network.
+  """
   allowed = ("float32", "bfloat16")
   if dtype not in allowed:
     raise ValueError(

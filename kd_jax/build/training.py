@@ -100,17 +100,18 @@ def settings(
     mix=resolve.construct(Mix, config.mix.to_dict(), "mix"),
     classes=classes,
     crops=views.num_crops,
-    batch_norm_group=_group(config),
+    batch_norm_group=_group(
+      config.batch_norm_group, config.batch_size // config.accum_steps
+    ),
   )
 
 
-def _group(config: ConfigDict) -> int:
-  """Images that share BatchNorm statistics.
+def _group(group: int, rows: int) -> int:
+  """Images that share BatchNorm statistics, of so many in a microbatch.
 
   Raises:
     ValueError: a microbatch does not consist of such groups.
   """
-  group, rows = config.batch_norm_group, config.batch_size // config.accum_steps
   if group < 0 or (group and rows % group):
     raise ValueError(
       f"batch_norm_group is {group}; it must divide the {rows} images of a "

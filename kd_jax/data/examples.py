@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode
+from kd_jax.data.shards.files import LostError
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
@@ -66,11 +67,18 @@ class Decoded:
       )
 
   def readable(self, index: int) -> Record | None:
-    """The record; None if it cannot be decoded and may be skipped."""
+    """The record; None if it cannot be decoded and may be skipped.
+
+    Raises:
+      ValueError: it may not be skipped, or the file with it and many others is
+        lost.
+    """
     if not self.source.skip_corrupt:
       return self[index]
     try:
       return self[index]
+    except LostError:
+      raise
     except ValueError:
       return None
 

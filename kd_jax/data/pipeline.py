@@ -14,6 +14,7 @@ import numpy as np
 
 from kd_jax.data import examples
 from kd_jax.data.bank import Bank
+from kd_jax.data.order import BlockOrder
 from kd_jax.data.reading import USUAL, Reading, not_negative
 from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.data.views import Views
@@ -69,7 +70,7 @@ def train_batches(  # noqa: PLR0913
   check_share(images, process_index, process_count)
   not_negative(seed=seed, start_step=start_step)
   _check_length(source, images, preprocess.num_crops)
-  dataset = shuffled(len(source), seed)
+  dataset = shuffled(source, seed, images)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
   dataset = dataset.repeat(None).map_with_index(fetch)
@@ -81,9 +82,25 @@ def train_batches(  # noqa: PLR0913
   return Stream(reading.of(dataset[start_step:]), build, on_skip)
 
 
-def shuffled(length: int, seed: int) -> grain.MapDataset:
-  """The order of the records in `train_batches`; [i] is the i-th of epoch 0."""
-  return grain.MapDataset.range(length).seed(seed).shuffle()
+def shuffled(
+  source: DataSource, seed: int, images: int
+) -> grain.MapDataset[int]:
+  """The order of the records in `train_batches`; [i] is the i-th of epoch 0.
+
+  Args:
+    source: where records come from; its `shuffle_blocks` says how.
+    seed: of shuffling.
+    images: records in a global batch.
+
+  Raises:
+    ValueError: `shuffle_blocks` is larger than a batch.
+  """
+  rows = grain.MapDataset.range(len(source))
+  if not source.shuffle_blocks:
+    return rows.seed(seed).shuffle()
+  lanes = min(source.shuffle_blocks, len(source.blocks()))
+  order = BlockOrder(source.blocks(), lanes=lanes, images=images, seed=seed)
+  return rows.map_with_index(order)
 
 
 def eval_batches(

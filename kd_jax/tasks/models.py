@@ -13,9 +13,8 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import models, workdir
 from kd_jax.models.backbone import Backbone
+from kd_jax.preflight import operations
 
 CHECKED = frozenset(
   (
@@ -164,37 +164,9 @@ def row(name: str, model: Backbone) -> Row:
 def flops(jaxpr: core.Jaxpr) -> int:
   """Operations of the matrix products and convolutions of a traced function.
 
-  Of branches the most expensive one counts: on CPUs depthwise convolutions are
-  sums of products, and counted as what they stand for.
+  Those with padding included, as papers count; see `preflight.operations`.
   """
-  return sum(_flops(equation) for equation in jaxpr.eqns)
-
-
-def _flops(equation: Any) -> int:
-  kind, params = equation.primitive.name, equation.params
-  if kind == "dot_general":
-    (contracted, _), _ = params["dimension_numbers"]
-    shape = equation.invars[0].aval.shape
-    depth = math.prod(shape[axis] for axis in contracted)
-    return 2 * depth * math.prod(equation.outvars[0].aval.shape)
-  if kind == "conv_general_dilated":
-    kernel = equation.invars[1].aval.shape
-    outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-    depth = math.prod(kernel) // outputs
-    return 2 * depth * math.prod(equation.outvars[0].aval.shape)
-  counts = [flops(inner) for inner in _inner(params.values())]
-  if kind == "cond":
-    return max(counts)
-  return params.get("length", 1) * sum(counts)
-
-
-def _inner(values: Iterable[Any]) -> Iterator[core.Jaxpr]:
-  for value in values:
-    for part in value if isinstance(value, tuple) else (value,):
-      if isinstance(part, core.ClosedJaxpr):
-        yield part.jaxpr
-      elif isinstance(part, core.Jaxpr):
-        yield part
+  return operations.count(jaxpr, padded=True)
 
 
 def short(taps: Iterable[str]) -> list[str]:

@@ -18,7 +18,9 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import workdir
+from kd_jax.build import abstract
 from kd_jax.build.experiment import experiment as build_experiment
+from kd_jax.preflight import study, topologies
 from kd_jax.report import page
 from kd_jax.report.pictures import neighbours, training_views
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -49,14 +51,20 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
   """Runs or continues the pre-training of `config` in the folder `where`.
 
   Returns:
-    The student, or None after a dry run.
+    The student, or None after a dry run; with `config.topology` nothing runs,
+    and the steps are compiled for that slice, see `preflight`.
 
   Raises:
     ValueError: anything in the config that cannot work, before step 0.
     Stopped: SIGTERM; the state is saved.
   """
   where = Path(where)
+  if config.topology:
+    topologies.on_cpu()
   with workdir.claimed(where, config.to_dict()):
+    if config.topology:
+      price = config.price_per_chip_hour
+      return _preflight(abstract.planned(config, where), price, where)
     experiment = build_experiment(config, where)
     about = summary.about(experiment, where)
     if jax.process_index() == 0:
@@ -66,6 +74,18 @@ def run(config: ConfigDict, where: str | Path) -> Result | None:
       summary.say(str(throughput.measure(experiment)))
       return None
     return train(experiment, where)
+
+
+def _preflight(plan: abstract.Plan, price: float, where: Path) -> None:
+  """Compiles a plan, says and keeps what was found."""
+  for line in plan.assumed:
+    summary.say(f"assumed: {line}")
+  summary.say(f"compiling for {plan.topology.name}, which may take minutes")
+  found = study.study(
+    plan.experiment, plan.topology, price=price, assumed=plan.assumed
+  )
+  summary.say(study.text(found))
+  study.keep(found, where)
 
 
 def train(experiment: Experiment, where: Path) -> Result:
@@ -90,6 +110,7 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     experiment.settings.view,
     count=experiment.pictures.count,
     seed=experiment.schedule.seed,
+    images=experiment.inputs.images,
     bank=experiment.teaching.bank,
   )
   sheet_lib.keep(where, "views", training_views.draw(shown))

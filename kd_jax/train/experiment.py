@@ -23,6 +23,9 @@ from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.types import Frozen, Specs, TrainState, Variables
 
+Evaluate = Callable[[TrainState, Frozen], Mapping[str, float]]
+"""(state, frozen) -> {'eval/<name>': value}."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Names:
@@ -115,7 +118,7 @@ class Experiment:
   optim: Optim
   inputs: Inputs
   fit: Fit
-  evaluate: Callable[[TrainState, Frozen], Mapping[str, float]]
+  evaluate: Evaluate
   pictures: Pictures
   initial: Variables
   rate: float | None = None

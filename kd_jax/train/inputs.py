@@ -39,6 +39,11 @@ class Inputs:
   on_skip: pipeline.Report | None = None
   bank: Bank | None = None
 
+  @property
+  def images(self) -> int:
+    """Records in a global batch."""
+    return self.batch_size // self.views.num_crops
+
   def reporting(self, on_skip: pipeline.Report) -> Inputs:
     """The same, telling `on_skip` of the records that are left out."""
     return dataclasses.replace(self, on_skip=on_skip)
@@ -69,8 +74,9 @@ class Inputs:
 
   def position(self, step: int) -> dict[str, Any]:
     """Where `batches` stands after a step, for checkpoints."""
-    images = self.batch_size // self.views.num_crops
-    return pipeline.position(step, images, source=self.source, seed=self.seed)
+    return pipeline.position(
+      step, self.images, source=self.source, seed=self.seed
+    )
 
   @contextlib.contextmanager
   def fit_batches(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import optax
 from flax import linen as nn
 
 from kd_jax.interfaces import MetricsWriter, ProgressLine, TeacherSource
-from kd_jax.train import best_weights
+from kd_jax.train import best_weights, signals
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
@@ -32,7 +31,6 @@ from kd_jax.types import (
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
-STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
@@ -173,7 +171,9 @@ class Run:
       ValueError: a loss term that is zero or not finite, or a parameter
         without gradient.
     """
-    with self._signals():
+    # Orbax's service has the signals where there are several processes.
+    several = jax.process_count() > 1
+    with contextlib.nullcontext() if several else signals.heeded(self._stop):
       for stretch in self.job.stretches:
         if int(state.step) < stretch.stop:
           state = self._enter(stretch, state)
@@ -289,29 +289,8 @@ class Run:
       return self._checkpoints.preempted(step)
     return self._asked_to_stop
 
-  @contextlib.contextmanager
-  def _signals(self) -> Iterator[None]:
-    # What the shell has switched off for a background job stays so.
-    found = {number: signal.getsignal(number) for number in STOP}
-    old = {n: h for n, h in found.items() if h not in (signal.SIG_IGN, None)}
-
-    def restore() -> None:
-      for number, handler in old.items():
-        signal.signal(number, handler)
-
-    def ask(*_: object) -> None:
-      self._asked_to_stop = True
-      restore()  # A second signal ends the run at once.
-
-    if jax.process_count() > 1:  # Orbax's service has the handler there.
-      yield
-      return
-    for number in old:
-      signal.signal(number, ask)
-    try:
-      yield
-    finally:
-      restore()
+  def _stop(self) -> None:
+    self._asked_to_stop = True
 
 
 def check_terms(step: int, values: Mapping[str, float]) -> None:

@@ -14,7 +14,7 @@ from loop_case import running
 from kd_jax import losses
 from kd_jax.teachers import none
 from kd_jax.train import checkpoints as checkpoints_lib
-from kd_jax.train import loop
+from kd_jax.train import loop, signals
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
@@ -139,16 +139,18 @@ def test_a_checkpoint_of_other_data_is_refused(whole):
 @pytest.fixture
 def heard():
   """Signals do something, whatever the shell has switched off for the tests."""
-  found = {n: signal.signal(n, signal.default_int_handler) for n in loop.STOP}
+  found = {
+    n: signal.signal(n, signal.default_int_handler) for n in signals.STOP
+  }
   yield
   for number, handler in found.items():
     signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", loop.STOP)
+@pytest.mark.parametrize("number", signals.STOP)
 @pytest.mark.usefixtures("heard")
 def test_a_signal_stops_in_order_and_handlers_come_back(number, tmp_path):
-  before = [signal.getsignal(n) for n in loop.STOP]
+  before = [signal.getsignal(n) for n in signals.STOP]
 
   def evaluate(state, frozen):
     os.kill(os.getpid(), number)
@@ -161,7 +163,7 @@ def test_a_signal_stops_in_order_and_handlers_come_back(number, tmp_path):
   ):
     run.fit(fresh_state(job))
   assert (tmp_path / "checkpoints" / "3").is_dir()
-  assert [signal.getsignal(n) for n in loop.STOP] == before
+  assert [signal.getsignal(n) for n in signals.STOP] == before
 
 
 def test_a_diverged_run_stops_before_it_saves(tmp_path):

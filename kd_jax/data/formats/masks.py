@@ -135,7 +135,7 @@ def label_map(
   Raises:
     ValueError: no such file or mapping, or what `LabelMap` refuses.
   """
-  names = _names(classes, place)
+  names = class_names(classes, place)
   if mapping == "shift":
     mapping = range(-1, len(names))
   elif isinstance(mapping, str):
@@ -148,7 +148,18 @@ def label_map(
   return LabelMap(names, ignore, tuple(mapping))
 
 
-def _names(classes: int | str | Sequence[str], place: str) -> tuple[str, ...]:
+def class_names(
+  classes: int | str | Sequence[str], place: str = ""
+) -> tuple[str, ...]:
+  """Names of classes as a field of a source gives them.
+
+  Args:
+    classes: names, or a text file with a name per line, or their number.
+    place: directory that the text file is relative to.
+
+  Raises:
+    ValueError: the file cannot be read.
+  """
   if isinstance(classes, int):
     return tuple(map(str, range(classes)))
   if not isinstance(classes, str):

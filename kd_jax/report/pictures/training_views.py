@@ -56,6 +56,7 @@ def collect(
   *,
   count: int,
   seed: int,
+  images: int = 1,
   bank: Bank | None = None,
 ) -> Shown:
   """The first images of epoch 0, as training will see them.
@@ -66,6 +67,8 @@ def collect(
     see: the step's part; it may mix an image with its neighbour.
     count: of images, at most; an even number is taken, so that all can mix.
     seed: of the run.
+    images: records in a batch of the run; the order of sources that are read
+      block by block depends on it.
     bank: whose crops are trained on; None if they are drawn anew.
 
   Raises:
@@ -75,7 +78,7 @@ def collect(
   decoded = examples.Decoded(source)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(decoded, preprocess, view_seed, bank)
-  order = pipeline.shuffled(len(source), seed)
+  order = pipeline.shuffled(source, seed, images)
   visits = [fetch.visit(0, order[place]) for place in range(count)]
   records = [decoded.next_readable(order[i])[0] for i in range(count)]
   views = np.asarray(

@@ -46,7 +46,7 @@ def estimate(experiment: Experiment) -> dict[str, float]:
     No 'projectors' for methods without parameters; no 'teacher' if no JAX
     network runs.
   """
-  params, stats = _shapes(experiment)
+  params, stats = shapes(experiment)
   found = {}
   for owner, name in _OWNERS.items():
     if params.get(owner):
@@ -64,7 +64,7 @@ def line(estimated: Mapping[str, float]) -> str:
   return f"{sizes} (estimated)"
 
 
-def _shapes(experiment: Experiment) -> tuple[Shapes, Shapes]:
+def shapes(experiment: Experiment) -> tuple[Shapes, Shapes]:
   """(params, stats) as `phases.init_variables` fills them."""
   key = jax.random.key(0)
   student = variable_shapes(experiment.student)

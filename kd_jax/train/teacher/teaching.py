@@ -75,12 +75,15 @@ class Teaching:
 
   def per_device(self, mesh: Mesh) -> Variables:
     """Shapes of what each device keeps of the variables."""
-    at = self._placement(mesh).kept(dict(self.variables))
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(s.shard_shape(x.shape), x.dtype),
       dict(self.variables),
-      at,
+      self.shardings(mesh),
     )
+
+  def shardings(self, mesh: Mesh) -> Variables:
+    """Where each of the variables lives between its uses."""
+    return self._placement(mesh).kept(dict(self.variables))
 
   def _placement(self, mesh: Mesh) -> Placement:
     network = self.network

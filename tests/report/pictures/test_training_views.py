@@ -110,7 +110,7 @@ def test_digits_are_moved_and_have_no_box():
     source, preprocess, see(preprocess), count=5, seed=5
   )
   assert shown.boxes is None and shown.views.shape == (4, 1, 8, 8, 3)
-  order = pipeline.shuffled(len(source), 5)
+  order = pipeline.shuffled(source, 5, 4)
   labels = [source[order[i]]["label"] for i in range(4)]
   assert shown.names == tuple(map(str, labels))
   moves = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,30 @@ def shared_out(folder, count, gpus, **variables):
 def test_gpus_are_shared_out(tmp_path, count, gpus, variables, wanted):
   status, found, said = shared_out(tmp_path, count, gpus, **variables)
   assert (status, found) == (0, wanted), said
+
+
+def test_dry_run_prints_what_would_run(tmp_path):
+  _, told, _ = shared_out(tmp_path, 2, 4)
+  done = subprocess.run(
+    [str(SCRIPT), "--dry-run", "2", "config.py", "--workdir", "/a b"],
+    env={"PATH": str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  lines = [shlex.split(line) for line in done.stdout.splitlines()]
+  for i, words in enumerate(lines):
+    assert words[1:-7] == [
+      "KD_JAX_COORDINATOR=127.0.0.1:29500",
+      "KD_JAX_PROCESSES=2",
+      f"KD_JAX_PROCESS={i}",
+      f"CUDA_VISIBLE_DEVICES={told[str(i)]}",
+    ]
+    assert words[-7:] == (
+      ["python", "-m", "kd_jax.main", "--config", "config.py"]
+      + ["--workdir", "/a b"]
+    )
+  assert len(lines) == 2 and done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -231,4 +256,4 @@ def test_half_described_processes_are_refused(folder, teacher):
     runs.start(where, teacher, KD_JAX_COORDINATOR="127.0.0.1:1")
   )
   assert status == 1
-  assert "KD_JAX_PROCESSES and KD_JAX_PROCESS are ['', '']" in error
+  assert "KD_JAX_PROCESS are ['127.0.0.1:1', '', '']" in error

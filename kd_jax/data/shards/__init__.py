@@ -1,0 +1,1 @@
+"""Many records in few files, on a disk or in a bucket."""

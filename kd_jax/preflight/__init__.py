@@ -1,0 +1,1 @@
+"""What a run takes on a TPU slice, compiled without one."""

@@ -1,0 +1,104 @@
+"""Counts the multiply-adds of a traced function, independent of any compiler.
+
+Matrix products and convolutions, two operations per multiply-add, wherever they
+are: in loops, branches, and functions with gradients of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from jax.extend import core
+
+
+def count(jaxpr: core.Jaxpr, *, padded: bool = False) -> int:
+  """Operations of a traced function, on all devices together.
+
+  Of branches the most expensive one counts: they are algorithms for the same
+  on different platforms. A loop without a known number of turns counts once.
+
+  Args:
+    jaxpr: the function.
+    padded: whether products with padding, and with the holes of dilated
+      inputs, count too; what is useful are those without.
+  """
+  return sum(_of(equation, padded) for equation in jaxpr.eqns)
+
+
+def _of(equation: Any, padded: bool) -> int:
+  kind, params = equation.primitive.name, equation.params
+  if kind == "dot_general":
+    (contracted, _), _ = params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    depth = math.prod(shape[axis] for axis in contracted)
+    return 2 * depth * math.prod(equation.outvars[0].aval.shape)
+  if kind == "conv_general_dilated":
+    return _convolution(equation, padded)
+  counts = [count(x, padded=padded) for x in _inner(params.values())]
+  if kind == "cond":
+    return max(counts)
+  return params.get("length", 1) * sum(counts)
+
+
+def _convolution(equation: Any, padded: bool) -> int:
+  params, out = equation.params, equation.outvars[0].aval.shape
+  image, kernel = (x.aval.shape for x in equation.invars)
+  numbers = params["dimension_numbers"]
+  _, inputs, *kernel_axes = numbers.rhs_spec
+  depth = kernel[inputs]
+  if padded:
+    depth *= math.prod(kernel[axis] for axis in kernel_axes)
+    return 2 * depth * math.prod(out)
+  batch, features, *out_axes = numbers.out_spec
+  pairs = math.prod(
+    _pairs(out[o], kernel[k], image[i], *how)
+    for o, k, i, *how in zip(
+      out_axes,
+      kernel_axes,
+      numbers.lhs_spec[2:],
+      params["window_strides"],
+      params["rhs_dilation"],
+      params["lhs_dilation"],
+      (low for low, _ in params["padding"]),
+      strict=True,
+    )
+  )
+  return 2 * depth * out[batch] * out[features] * pairs
+
+
+def _pairs(
+  out: int,
+  kernel: int,
+  image: int,
+  stride: int,
+  spread: int,
+  holes: int,
+  low: int,
+) -> int:
+  """(place of the output, place of the kernel) that meet a pixel, of an axis.
+
+  Args:
+    out: length of the output.
+    kernel: length of the kernel.
+    image: length of the input.
+    stride: of the kernel.
+    spread: dilation of the kernel.
+    holes: dilation of the image.
+    low: padding in front of it.
+  """
+  places = np.arange(out)[:, None] * stride + np.arange(kernel) * spread - low
+  last = (image - 1) * holes
+  inside = (places >= 0) & (places <= last) & (places % holes == 0)
+  return int(inside.sum())
+
+
+def _inner(values: Iterable[Any]) -> Iterator[core.Jaxpr]:
+  for value in values:
+    for part in value if isinstance(value, tuple) else (value,):
+      if isinstance(part, core.ClosedJaxpr):
+        yield part.jaxpr
+      elif isinstance(part, core.Jaxpr):
+        yield part
