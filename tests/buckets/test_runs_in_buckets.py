@@ -296,7 +296,7 @@ def test_processes_write_their_parts_and_go_on(s3, disk, tmp_path):
     time.sleep(0.01)
   both[1].kill()
   ends = [runs.finish(process) for process in both]
-  # How the one that is left ends is told by tests/test_launch.py.
+  # How the one that is left ends is told by tests/launch/test_local.py.
   assert ends[1][0] == -signal.SIGKILL and ends[0][0] != 0, ends[0]
   for process in together(url, *fields):
     status, said = runs.finish(process)
