@@ -185,6 +185,7 @@ def _column(step: Step, found: Findings) -> dict[str, Any]:
     "hidden of it, ms": times.hidden * 1e3,
     "step, ms": times.step * 1e3,
     "bound by": times.bound,
+    "cycles by the compiler, millions": step.cycles / 1e6,
   }
 
 
