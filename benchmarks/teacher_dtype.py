@@ -9,8 +9,14 @@ in float32 (teacher.param_dtype=bfloat16); `compute`, kept in float32 and
 computed with in bfloat16 (dtype=bfloat16); `both`. Without arguments, networks
 with random weights; measured on a CPU:
 
-teacher                    weights  compute     both
-resnet50                  FIGURES
+teacher                          weights   compute      both
+resnet50                          0.0397    0.0393    0.0452
+vit_small_patch16_224             0.0109    0.0172    0.0172
+swin_tiny_patch4_window7_224      0.0146    0.0139    0.0159
+
+So a run that computes in bfloat16 loses next to nothing more by keeping the
+weights so. Features of random networks lie close together for any two images,
+which makes the figures large; give real weights for those that count.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def held(workdir: Path) -> Iterator[None]:
     yield
     return
   # A marker instead of a lock would outlive a killed process.
-  lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+  lock = filelock.FileLock(
+    path, timeout=0, fallback_to_soft=False, thread_local=False
+  )
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(lock)

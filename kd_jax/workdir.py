@@ -87,7 +87,7 @@ def claimed(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
       yield
     except BaseException:
       with contextlib.suppress(ValueError):  # what ended it says more
-        spool.push(workdir)
+        spool.push(workdir, first_look=True)
       raise
     spool.push(workdir)
 

@@ -46,12 +46,14 @@ class _Mount:
     self._known: dict[str, _Version] = {}
     self._lock = threading.RLock()
 
-  def push(self) -> None:
+  def push(self, *, first_look: bool = False) -> None:
     """Copies what has changed to the bucket."""
     with self._lock:
-      for path, state in self._changed():
+      for name, state in self._changed():
         with contextlib.suppress(FileNotFoundError):  # replaced just now
-          self._copy(path, state)
+          data = (self.root / name).read_bytes()
+          there = store.write(self.url, name, data, first_look=first_look)
+          self._known[name] = _Version(state, there)
 
   def _changed(self) -> list[tuple[str, tuple[int, ...]]]:
     """Files that the bucket lacks, the oldest first."""
@@ -66,11 +68,6 @@ class _Mount:
         if known is None or known.here != state:
           found.append((name, state))
     return sorted(found, key=lambda each: each[1])
-
-  def _copy(self, name: str, state: tuple[int, ...]) -> None:
-    data = (self.root / name).read_bytes()
-    there = store.write(self.url, name, data)
-    self._known[name] = _Version(state, there)
 
   def pull(self, below: str) -> None:
     """Copies what is new in the bucket to the spool."""
@@ -102,8 +99,10 @@ class _Mount:
     while not stop.wait(SECONDS):
       try:
         self.push()
-      except ValueError as error:
+      except store.BucketError as error:
         logging.warning("not copied yet: %s", error)
+      except OSError:  # the folder has gone, and the run with it
+        return
 
 
 _MOUNTS: dict[Path, _Mount] = {}
@@ -134,7 +133,7 @@ def mounted(place: str | Path) -> Iterator[Path]:
       yield root
     finally:
       stop.set()
-      thread.join()  # before the files go that it may be reading
+      thread.join(5)  # longer only if it waits for a bucket that is away
       del _MOUNTS[root]
 
 
@@ -160,15 +159,19 @@ def pull(path: Path) -> None:
     found[0].pull("/".join(found[1].parts))
 
 
-def push(path: Path) -> None:
+def push(path: Path, *, first_look: bool = False) -> None:
   """Brings the files of a folder to the bucket; nothing to do on a disk.
+
+  Args:
+    path: of the folder.
+    first_look: give up early.
 
   Raises:
     ValueError: the bucket cannot be written, after all retries.
   """
   found = _mount_of(path)
   if found:
-    found[0].push()
+    found[0].push(first_look=first_look)
 
 
 def _mount_of(path: Path) -> tuple[_Mount, Path] | None:

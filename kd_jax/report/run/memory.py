@@ -109,8 +109,10 @@ def _activation_bytes(
   batch_size = experiment.schedule.batch_size
   accum_steps = experiment.settings.accum_steps
   source, phase = experiment.teaching.source, experiment.stretches[0].phase
-  # Mixing keeps nothing, and one device may hold half a pair.
-  settings = dataclasses.replace(experiment.settings, mix=views.Mix())
+  # Mixing keeps nothing, and one device may hold half a pair, or of a group.
+  settings = dataclasses.replace(
+    experiment.settings, mix=views.Mix(), batch_norm_group=0
+  )
   objective = step_lib.Objective(experiment.student, source, phase, settings)
   state = TrainState(None, params, stats, opt={}, ema={}, rng=None)
   given = (

@@ -215,10 +215,9 @@ class BucketCheckpoints(Checkpoints):
   def _writing(self) -> Iterator[None]:
     try:
       yield
-    except ValueError as error:
+    except store.BucketError as error:
       raise ValueError(
-        f"no checkpoint can be written to {self._url}: "
-        f"{disk_checkpoints.line_of(error)}"
+        f"no checkpoint can be written to {self._url}: {error}"
       ) from error
 
 

@@ -180,9 +180,12 @@ def test_a_step_without_every_word_does_not_count_and_is_cleared(folder):
 
 def test_metrics_are_there_before_a_step_counts(folder, monkeypatch):
   order, write = [], store.write
-  monkeypatch.setattr(
-    store, "write", lambda url, key, x: order.append(key) or write(url, key, x)
-  )
+
+  def noted(url, key, value, **how):
+    order.append(key)
+    return write(url, key, value, **how)
+
+  monkeypatch.setattr(store, "write", noted)
   (folder / "metrics.jsonl").write_text("{}\n")
   with opened(folder) as checkpoints:
     checkpoints.save(4, state(4), {"records": 4})
