@@ -24,6 +24,7 @@ SHARES = {
 }
 
 
+@pytest.mark.slow
 def test_spread_teachers_in_float64(tmp_path):
   path = tmp_path / "found.json"
   flags = {
