@@ -75,7 +75,7 @@ class Step:
       many, for the compiler stops counting; 0 if it does not say.
     memory: the same in parts; None if it does not fit.
     flops: operations by the compiler, see `_again`; 0 if it does not fit.
-    counted: useful multiply-adds by `operations.count`, two each.
+    counted: the same by `operations.count`, with those of every element.
     bytes: read and written in the chip's memory, by the compiler.
     collectives: by kind.
     moves: copies and transposes; None if it does not fit.
@@ -104,7 +104,8 @@ def step(lowered: Lowered, topology: Topology) -> Step:
   Raises:
     ValueError: the compiler refuses it for another reason than its size.
   """
-  counted = operations.count(lowered.traced.jaxpr.jaxpr) / topology.chips
+  jaxpr = lowered.traced.jaxpr.jaxpr
+  counted = operations.count(jaxpr, elements=True) / topology.chips
   start = time.monotonic()
   try:
     compiled = lowered.traced.lower().compile()

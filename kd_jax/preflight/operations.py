@@ -1,7 +1,8 @@
-"""Counts the multiply-adds of a traced function, independent of any compiler.
+"""Counts the operations of a traced function, independent of any compiler.
 
 Matrix products and convolutions, two operations per multiply-add, wherever they
-are: in loops, branches, and functions with gradients of their own.
+are: in loops, branches, and functions with gradients of their own. On request
+also what is done to every element, one operation each.
 """
 
 from __future__ import annotations
@@ -13,9 +14,49 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+# One operation per element of the result.
+_ELEMENTWISE = frozenset(
+  [
+    "abs",
+    "add",
+    "add_any",
+    "and",
+    "clamp",
+    "convert_element_type",
+    "div",
+    "eq",
+    "floor",
+    "ge",
+    "gt",
+    "integer_pow",
+    "le",
+    "lt",
+    "max",
+    "min",
+    "mul",
+    "ne",
+    "neg",
+    "not",
+    "or",
+    "rem",
+    "round",
+    "select_n",
+    "sign",
+    "square",
+    "sub",
+    "xor",
+  ]
+)
+# One per element that goes in.
+_REDUCTIONS = frozenset(("argmax", "reduce_max", "reduce_min", "reduce_sum"))
+
 
 def count(
-  jaxpr: core.Jaxpr, *, padded: bool = False, turns: bool = True
+  jaxpr: core.Jaxpr,
+  *,
+  padded: bool = False,
+  turns: bool = True,
+  elements: bool = False,
 ) -> int:
   """Operations of a traced function, on all devices together.
 
@@ -27,11 +68,13 @@ def count(
     padded: whether products with padding, and with the holes of dilated
       inputs, count too; what is useful are those without.
     turns: whether loops count as often as they run, and not once.
+    elements: whether sums, scalings, comparisons and casts of every element
+      count too, as compilers count them; roots and exponentials do not.
   """
-  return sum(_of(equation, padded, turns) for equation in jaxpr.eqns)
+  return sum(_of(each, padded, turns, elements) for each in jaxpr.eqns)
 
 
-def _of(equation: Any, padded: bool, turns: bool) -> int:
+def _of(equation: Any, padded: bool, turns: bool, elements: bool) -> int:
   kind, params = equation.primitive.name, equation.params
   if kind == "dot_general":
     (contracted, _), _ = params["dimension_numbers"]
@@ -40,8 +83,13 @@ def _of(equation: Any, padded: bool, turns: bool) -> int:
     return 2 * depth * math.prod(equation.outvars[0].aval.shape)
   if kind == "conv_general_dilated":
     return _convolution(equation, padded)
-  inner = _inner(params.values())
-  counts = [count(x, padded=padded, turns=turns) for x in inner]
+  if kind in _ELEMENTWISE or kind in _REDUCTIONS:
+    array = (equation.outvars if kind in _ELEMENTWISE else equation.invars)[0]
+    return math.prod(array.aval.shape) if elements else 0
+  counts = [
+    count(x, padded=padded, turns=turns, elements=elements)
+    for x in _inner(params.values())
+  ]
   if kind == "cond":
     return max(counts)
   return (params.get("length", 1) if turns else 1) * sum(counts)

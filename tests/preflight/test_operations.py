@@ -80,3 +80,14 @@ def test_of_branches_the_dearest_counts():
     return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: (x @ w) @ w)
 
   assert operations.count(traced(run, (5, 7), (7, 7))) == 2 * 2 * 5 * 7 * 7
+
+
+def test_elements_count_on_request():
+  def run(x, y):
+    return jnp.sum(jnp.maximum(2 * (x @ y), 0)) / 3
+
+  shapes = (5, 7), (7, 7)
+  products = 2 * 5 * 7 * 7
+  assert operations.count(traced(run, *shapes)) == products
+  found = operations.count(traced(run, *shapes), elements=True)
+  assert found == products + 3 * 5 * 7 + 1  # scaled, compared, summed; divided

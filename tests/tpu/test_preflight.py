@@ -78,7 +78,8 @@ def test_loops_count_as_often_as_they_run(tmp_path, kept):
   # Statistics of every microbatch, and gradients.
   assert summed["count"] > 3 * once["count"] > 60
   assert phase["flops"] == pytest.approx(phase["counted"], rel=0.3)
-  assert phase["counted"] == 4 * whole["counted"]  # batches of 32 and of 8
+  # Batches of 32 and of 8; what the optimizer does is done once.
+  assert phase["counted"] == pytest.approx(4 * whole["counted"], rel=0.1)
 
 
 def test_a_teacher_shared_out_is_gathered(tmp_path, kept):
