@@ -16,7 +16,7 @@ from jax.extend import core
 
 # One operation per element of the result.
 _ELEMENTWISE = frozenset(
-  [
+  (
     "abs",
     "add",
     "add_any",
@@ -45,7 +45,7 @@ _ELEMENTWISE = frozenset(
     "square",
     "sub",
     "xor",
-  ]
+  )
 )
 # One per element that goes in.
 _REDUCTIONS = frozenset(("argmax", "reduce_max", "reduce_min", "reduce_sum"))
