@@ -167,6 +167,11 @@ def in_a_process(timeout: float) -> Run:
       )
     except subprocess.TimeoutExpired:
       return f"not compiled after {timeout:g} s"
+    if done.returncode < 0:  # its last line is the stack's, not a reason
+      return (
+        f"the compiler was ended by signal {-done.returncode}; try another "
+        "libtpu (requirements-tpu.txt), or more memory"
+      )
     lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
     return lines[-1] if done.returncode else ""
 
