@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
+import numpy as np
 from flax import linen as nn
-from jaxtyping import Array
+from jaxtyping import Array, Int64
 
 from kd_jax.types import (
   Batch,
@@ -63,6 +64,11 @@ class Method:
   @property
   def reads_masks(self) -> bool:
     """Whether `Batch.label` is to hold a class of every pixel."""
+    return False
+
+  @property
+  def reads_objects(self) -> bool:
+    """Whether `Batch.label` is to hold `Objects`."""
     return False
 
   def bind(self, networks: Networks) -> Method:
@@ -169,7 +175,8 @@ class DataSource:
   digits of the images in order), `__len__` and `__getitem__`, whose record is
   {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int (-1 if
   unknown), 'id': int}. A source with masks adds 'mask': int16 (h, w), the
-  class of every pixel of the image, -1 where it is ignored.
+  class of every pixel of the image, -1 where it is ignored. One with objects
+  adds what `objects` says.
   """
 
   num_classes: int
@@ -187,6 +194,9 @@ class DataSource:
   mask_names: Sequence[str] = ()
   """Names of the classes in masks; () where records have none."""
 
+  box_names: Sequence[str] = ()
+  """Names of the classes of objects; () where records have none."""
+
   drawn: bool = False
   """Whether the records were drawn from more, so that a run lists them."""
 
@@ -202,6 +212,21 @@ class DataSource:
 
   def __getitem__(self, index: int) -> Record:
     raise NotImplementedError
+
+  def objects(self, index: int) -> Record:
+    """The objects of a record, without its image.
+
+    Returns:
+      {'size': (height, width) of the image, 'boxes': (k, 4) float32, (x0, y0,
+      x1, y1) in pixels, 'classes': (k,) int32, 'ignored': (k,) bool, crowds
+      and others that are neither learnt nor counted, 'area': (k,) float32,
+      pixels, and where there are masks 'masks': (k, height, width) bool}.
+    """
+    raise NotImplementedError
+
+  def sizes(self) -> Int64[np.ndarray, "n 2"] | None:
+    """Height and width of every image; None if they are all of one size."""
+    return None
 
   def describe(self, index: int) -> str:
     """What to call a record in an error message."""

@@ -40,6 +40,26 @@ Artifact = Mapping[str, Any]
 
 
 @struct.dataclass
+class Objects:
+  """What a detector has to find in the images of a batch.
+
+  Attributes:
+    boxes: (n, g, 4) float32, (x0, y0, x1, y1) in pixels of the canvas; g is
+      the most objects that an image may have.
+    classes: (n, g) int32; -1 marks padding, which comes last.
+    masks: (n, g, m, m) uint8, 1 inside the object; m is 0 without masks.
+    frames: (n, g, 4) float32, the part of the canvas that each mask covers.
+    size: (n, 2) int32, height and width of each image on its canvas.
+  """
+
+  boxes: Any
+  classes: Any
+  masks: Any
+  frames: Any
+  size: Any
+
+
+@struct.dataclass
 class Batch:
   """One global batch.
 
@@ -47,7 +67,8 @@ class Batch:
     image: (n, h, w, 3) RGB; uint8 on its way to the device, float in [0, 1]
       once inside the step. Models normalise.
     label: (n,) int32; -1 where there is none. For segmentation (n, h, w)
-      int16, the class of every pixel; -1 where it is ignored.
+      int16, the class of every pixel; -1 where it is ignored. For detection
+      `Objects`.
     mask: (n,) float32; 0 marks padding of the last evaluation batch.
     teacher: stored teacher taps, empty when the teacher runs online.
     geometry: (n, m, 7) int32 of the m views that the step has to cut out of
@@ -114,11 +135,20 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """Tap names that a phase reads; checked before step 0."""
+  """What a phase reads; checked before step 0.
+
+  Attributes:
+    student: names of the student's taps.
+    teacher: names of the teacher's taps.
+    resume: stages that the teacher runs from.
+    truth: whether the student is given `Batch.label` as `truth`: the second
+      stage of a detector looks at boxes that are chosen by it.
+  """
 
   student: tuple[str, ...] = ()
   teacher: tuple[str, ...] = ()
   resume: tuple[str, ...] = ()
+  truth: bool = False
 
 
 LossFn = Callable[

@@ -137,9 +137,11 @@ class Objective:
     batch: Batch,
     key: Array,
   ) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
+    truth = {"truth": batch.label} if self.phase.needs.truth else {}
     taps, updated = self.student.apply(
       {"params": params["student"], "batch_stats": stats["student"]},
       batch.image,
+      **truth,
       train=bool(self.phase.train_from),
       train_from=self.phase.train_from or "stem",
       end=self.phase.end,
