@@ -58,7 +58,10 @@ def _between(
 ) -> Float[np.ndarray, "m n"]:
   """Rows between rows; exact where two neighbours are equal."""
   before: Int[np.ndarray, " m"] = places.astype(int)
-  low = rows[before]
+  rows = np.ascontiguousarray(rows)
   # The last place may be the last row itself, by rounding.
-  high = rows[np.minimum(before + 1, len(rows) - 1)]
-  return low + (places - before)[:, None] * (high - low)
+  step = np.diff(rows, axis=0, append=rows[-1:])
+  found = step[before]
+  found *= (places - before)[:, None]
+  found += rows[before]
+  return found
