@@ -41,8 +41,8 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   student, wanted = _student(config, train), transfer.protocol(config)
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
-  _check_mix(config.mix.to_dict())
-  _check_evals(wanted.evals)
+  transfer.check_mix(config.mix.to_dict(), "masks")
+  transfer.check_evals(wanted.evals, "segmentation")
   _check_aux(config.aux.name, config.losses.get("aux", 0.0))
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
@@ -124,22 +124,3 @@ def _check_aux(name: str, weight: float) -> None:
       f"losses.aux is {weight}, and there is no auxiliary head. Set "
       "--config.losses.aux=0 or --config.aux.name=fcn"
     )
-
-
-def _check_evals(evals: tuple[str, ...]) -> None:
-  """Whether none of them is asked for."""
-  if evals:
-    raise ValueError(
-      f"transfer.evals is {evals}; they read one feature and one label per "
-      "image, which segmentation has not. Set --config.transfer.evals=()"
-    )
-
-
-def _check_mix(fields: Mapping[str, float]) -> None:
-  """Whether nothing is mixed: masks have no shares of classes."""
-  for name in ("mixup", "cutmix", "smoothing"):
-    if fields[name]:
-      raise ValueError(
-        f"mix.{name} is {fields[name]}; masks are not mixed. Set "
-        f"--config.mix.{name}=0"
-      )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -41,6 +41,7 @@ class Task:
     initial: what the network starts from; {} is nothing.
     classes: label classes that mixing turns into probabilities; 0 if labels
       cannot be mixed.
+    refine: see `Plan`.
   """
 
   student: Backbone
@@ -49,6 +50,7 @@ class Task:
   judge: Callable[[jax.sharding.Mesh, SkipLog], Judge]
   initial: Variables
   classes: int
+  refine: Callable[[Variables, Inputs], Variables] | None = None
 
 
 def protocol(config: ConfigDict) -> Protocol:
@@ -87,6 +89,7 @@ def plan(
     protocol=wanted,
     start=config.init_from or "nothing",
     on_skip=skips.report,
+    refine=task.refine,
   )
 
 
@@ -138,6 +141,25 @@ def _experiment(
     pictures=Pictures(config.eval.pictures, data, data),
     initial=task.initial,
   )
+
+
+def check_evals(evals: tuple[str, ...], task: str) -> None:
+  """Whether none of them is asked for by a task without image labels."""
+  if evals:
+    raise ValueError(
+      f"transfer.evals is {evals}; they read one feature and one label per "
+      f"image, which {task} has not. Set --config.transfer.evals=()"
+    )
+
+
+def check_mix(fields: Mapping[str, float], labels: str) -> None:
+  """Whether nothing is mixed: such labels have no shares of classes."""
+  for name in ("mixup", "cutmix", "smoothing"):
+    if fields[name]:
+      raise ValueError(
+        f"mix.{name} is {fields[name]}; {labels} are not mixed. Set "
+        f"--config.mix.{name}=0"
+      )
 
 
 def _check_rate(lr: float) -> None:

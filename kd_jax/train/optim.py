@@ -51,9 +51,10 @@ class Optim:
     no_decay: names of parameters and modules that never decay, wherever they
       are, such as 'pos_embed'; None leaves it to `exempting`.
     schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
-      'milestones' (times `gamma` at each of them), 'cosine' (to `final_lr` at the end of the phase), 'whole_cosine' (the
-      same, but begun at step 0, beneath the warm-up, as timm does) or 'poly'
-      (times (1 - share of the steps)^power, as segmentation networks train).
+      'milestones' (times `gamma` at each of them), 'cosine' (to `final_lr` at
+      the end of the phase), 'whole_cosine' (the same, but begun at step 0,
+      beneath the warm-up, as timm does) or 'poly' (times (1 - share of the
+      steps)^power, as segmentation networks train).
     power: of 'poly'.
     decay_every: steps between two decays of 'step'.
     milestones: steps of 'milestones', which count from the begin of the
