@@ -61,16 +61,6 @@ class Method:
     """Whether training needs labelled images."""
     return "ce" in self.terms
 
-  @property
-  def reads_masks(self) -> bool:
-    """Whether `Batch.label` is to hold a class of every pixel."""
-    return False
-
-  @property
-  def reads_objects(self) -> bool:
-    """Whether `Batch.label` is to hold `Objects`."""
-    return False
-
   def bind(self, networks: Networks) -> Method:
     """The method that runs between these networks.
 

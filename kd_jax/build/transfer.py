@@ -112,11 +112,12 @@ def _experiment(
   checks.inputs(inputs, settings, teaching)
   batch = phases.image_batch(
     config.batch_size,
-    task.views.image_size,
+    task.views.canvas_size,
     teaching.source,
-    masks=task.method.reads_masks,
+    label=task.views.label_specs(config.batch_size),
   )
-  specs = phases.student_specs(student, batch), {}
+  truth = any(phase.needs.truth for phase in task.method.phases())
+  specs = phases.student_specs(student, batch, truth=truth), {}
   stretches = checks.stretches(
     task.method, config.steps, specs, teaching, config.ema_decay
   )

@@ -1,0 +1,72 @@
+"""Non-maximum suppression without leaving the device."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kd_jax.transfer.detection.ops import boxes as boxes_lib
+
+BLOCK = 256
+"""Rows that are decided together."""
+
+
+def keep(
+  boxes: Float[Array, "k 4"],
+  valid: Bool[Array, " k"],
+  threshold: float,
+  groups: Int[Array, " k"] | None = None,
+) -> Bool[Array, " k"]:
+  """Which boxes stay: the greedy answer, exactly.
+
+  Row by row, a valid box stays if no earlier one that stays overlaps it with
+  an IoU above `threshold`. Blocks of rows are decided one after the other:
+  earlier blocks are final by then, and inside the block the rule is applied to
+  all rows at once until nothing changes. After t rounds the first t rows are
+  final, so this ends, and at the greedy answer.
+
+  Args:
+    boxes: by falling score; of equal scores the earlier row wins.
+    valid: others neither stay nor suppress.
+    threshold: largest IoU of two boxes that stay.
+    groups: only boxes of one group suppress each other; None is one group.
+  """
+  total = boxes.shape[0]
+  if groups is None:
+    groups = jnp.zeros((total,), jnp.int32)
+  block = min(BLOCK, total)
+  pad = -total % block
+  boxes = jnp.pad(boxes, ((0, pad), (0, 0)))
+  valid, groups = jnp.pad(valid, (0, pad)), jnp.pad(groups, (0, pad))
+
+  def decide(kept: Array, start: Array) -> tuple[Array, None]:
+    own, alive, group = (
+      jax.lax.dynamic_slice_in_dim(x, start, block)
+      for x in (boxes, valid, groups)
+    )
+    above = boxes_lib.iou(boxes, own) > threshold
+    above &= groups[:, None] == group
+    alive &= ~jnp.any(above & kept[:, None], 0)
+    inside = jax.lax.dynamic_slice_in_dim(above, start, block)
+    alive = _greedy(jnp.triu(inside, 1), alive)
+    return jax.lax.dynamic_update_slice_in_dim(kept, alive, start, 0), None
+
+  starts = jnp.arange(0, total + pad, block)
+  kept, _ = jax.lax.scan(decide, jnp.zeros_like(valid), starts)
+  return kept[:total]
+
+
+def _greedy(above: Bool[Array, "b b"], alive: Bool[Array, " b"]) -> Array:
+  """What stays of `alive` where row i suppresses column j > i if above."""
+
+  def again(state: tuple[Array, Array]) -> Array:
+    before, now = state
+    return jnp.any(before != now)
+
+  def once(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    _, now = state
+    return now, alive & ~jnp.any(above & now[:, None], 0)
+
+  first = (jnp.zeros_like(alive), alive)
+  return jax.lax.while_loop(again, once, first)[1]
