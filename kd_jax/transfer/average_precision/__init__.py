@@ -3,5 +3,6 @@
 `truth.collect` reads what there is to find, once; `found.originals` turns what
 a detector says of a batch into pixels of the images; `detections.collect` keeps
 that, masks as run lengths; `coco.evaluate` and `voc.evaluate` judge it, and
-`files.save` writes it. All of it runs on the host.
+`files.save` writes it; `images.matched` says how single images went. All of it
+runs on the host.
 """
