@@ -7,8 +7,12 @@ from typing import Any
 
 import jax
 
+from kd_jax.report import average_precision, tables
+from kd_jax.report.pictures import detections, sheet
 from kd_jax.running import results, transfer
-from kd_jax.transfer.average_precision import files as found_files
+from kd_jax.transfer.average_precision import files as said_files
+from kd_jax.transfer.average_precision import images
+from kd_jax.transfer.average_precision.detections import Detections
 from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
@@ -31,22 +35,38 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
 
   def finish(variables: Variables, folder: Path) -> None:
     # All processes take part; the first one writes.
-    found = list(plan.judge.found(variables, plan.test))
+    said = plan.judge.said(variables, plan.test)
     if jax.process_index():
       return
-    model, views = plan.experiment.student, plan.experiment.inputs.views
     files.save(
-      model,
+      plan.experiment.student,
       variables,
       folder,
       name=plan.experiment.names.student,
       classes=plan.test.box_names,
-      views=views,
+      views=plan.experiment.inputs.views,
     )
-    found_files.save(found, plan.test, folder)
-    _show(plan, found, folder)
+    said_files.save(plan.judge.truth(plan.test), said, folder)
+    _show(plan, said, folder)
 
   outcome = transfer.run(plan, where, finish)
   found = results.summed_up(plan, outcome, {})
   results.write(found, where)
   return found
+
+
+def _show(plan: Plan, said: Detections, folder: Path) -> None:
+  """Curves, classes, and the best and worst images, for the report."""
+  truth, count = plan.judge.truth(plan.test), plan.experiment.pictures.count
+  for judged in plan.judge.judged(truth, said):
+    kind = "masks" if "mask_ap" in judged.figures else "boxes"
+    table = average_precision.class_table(judged, truth.names)
+    tables.keep(folder, f"classes_{kind}", table)
+    curves = average_precision.curves(judged, truth.names)
+    sheet.keep(folder, f"precision_{kind}", curves)
+  if not count:
+    return
+  matched = images.matched(truth, said)
+  ends = detections.extremes(plan.test, matched, count)
+  for name, png in ends.items():
+    sheet.keep(folder, f"{name}_images", png)
