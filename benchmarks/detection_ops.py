@@ -4,8 +4,8 @@
 
 Boxes are random, of all sizes, on an image of `side` by 1.68 `side` pixels; the
 map has a quarter of that, 512 boxes are pooled to 7 x 7. Columns: seconds to
-compile, the fastest round in milliseconds, and the memory for what is in
-between in MiB.
+compile, the fastest round in milliseconds, and MiB for what is in between.
+On two cores of an AMD EPYC: 1.2, 37, 7, 440 and 1250 ms, each compiled in .3 s.
 """
 
 from __future__ import annotations
