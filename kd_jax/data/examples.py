@@ -27,16 +27,22 @@ class Decoded:
     source: where records come from.
 
   Raises:
-    ValueError: EXIF tags would turn images that have masks; for a record, it
-      cannot be decoded, or its mask is of another size.
+    ValueError: EXIF tags would turn images that have masks or boxes; for a
+      record, it cannot be decoded, or its mask is of another size, or its
+      annotations are of an image of another size.
   """
 
   source: DataSource
 
   def __post_init__(self) -> None:
-    if self.source.exif_rotation and self.source.mask_names:
+    known = (
+      ("masks", self.source.mask_names),
+      ("boxes", self.source.box_names),
+    )
+    annotated = [what for what, names in known if names]
+    if self.source.exif_rotation and annotated:
       raise ValueError(
-        "exif_rotation would turn images but not their masks; set "
+        f"exif_rotation would turn images but not their {annotated[0]}; set "
         "--config.data.exif_rotation=False, and write photographs upright"
       )
 
@@ -54,7 +60,19 @@ class Decoded:
       record = {**record, "image": image}
     if "mask" in record:
       self._check_mask(index, record)
+    if "size" in record:
+      self._check_size(index, record)
     return record
+
+  def _check_size(self, index: int, record: Record) -> None:
+    found, known = np.shape(record["image"])[:2], tuple(record["size"])
+    if found != known:
+      raise ValueError(
+        f"{self.source.describe(index)}: the image has {found[0]}x{found[1]} "
+        f"pixels, and {known[0]}x{known[1]} in its annotations (height x "
+        "width); they must be the same. Correct the annotations, or write a "
+        "photograph that its EXIF tag turns upright first"
+      )
 
   def _check_mask(self, index: int, record: Record) -> None:
     sizes = [np.shape(record[name])[:2] for name in ("image", "mask")]
