@@ -45,11 +45,13 @@ def keep(
       jax.lax.dynamic_slice_in_dim(x, start, block)
       for x in (boxes, valid, groups)
     )
-    above = boxes_lib.iou(boxes, own) > threshold
-    above &= groups[:, None] == group
-    alive &= ~jnp.any(above & kept[:, None], 0)
-    inside = jax.lax.dynamic_slice_in_dim(above, start, block)
-    alive = _greedy(jnp.triu(inside, 1), alive)
+    # The long axis last: compilers make it vectors.
+    rivals = (group[:, None] == groups) & kept
+    overlap = jnp.where(rivals, boxes_lib.iou(own, boxes), 0)
+    alive &= jnp.max(overlap, 1) <= threshold
+    inside = boxes_lib.iou(own, own) > threshold
+    inside &= group[:, None] == group
+    alive = _greedy(jnp.tril(inside, -1), alive)
     return jax.lax.dynamic_update_slice_in_dim(kept, alive, start, 0), None
 
   starts = jnp.arange(0, total + pad, block)
@@ -57,16 +59,16 @@ def keep(
   return kept[:total]
 
 
-def _greedy(above: Bool[Array, "b b"], alive: Bool[Array, " b"]) -> Array:
-  """What stays of `alive` where row i suppresses column j > i if above."""
+def _greedy(by: Bool[Array, "b b"], alive: Bool[Array, " b"]) -> Array:
+  """What stays of `alive` where row i goes if a row j < i in `by` stays."""
 
-  def again(state: tuple[Array, Array]) -> Array:
+  def changed(state: tuple[Array, Array]) -> Array:
     before, now = state
     return jnp.any(before != now)
 
-  def once(state: tuple[Array, Array]) -> tuple[Array, Array]:
+  def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
     _, now = state
-    return now, alive & ~jnp.any(above & now[:, None], 0)
+    return now, alive & ~jnp.any(by & now, 1)
 
-  first = (jnp.zeros_like(alive), alive)
-  return jax.lax.while_loop(again, once, first)[1]
+  start = (jnp.zeros_like(alive), alive)
+  return jax.lax.while_loop(changed, again, start)[1]
