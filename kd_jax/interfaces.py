@@ -187,6 +187,12 @@ class DataSource:
   box_names: Sequence[str] = ()
   """Names of the classes of objects; () where records have none."""
 
+  image_ids: Sequence[int | str] | None = None
+  """What files of detections call the images; None counts from 0."""
+
+  category_ids: Sequence[int | str] | None = None
+  """The same of the classes of objects."""
+
   drawn: bool = False
   """Whether the records were drawn from more, so that a run lists them."""
 

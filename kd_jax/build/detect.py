@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-import kd_jax
 from kd_jax import resolve
 from kd_jax.build import checks, images, networks, transfer
 from kd_jax.data import detection_batches
@@ -28,6 +28,8 @@ from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.precise_bn import Precise
 from kd_jax.types import Variables
 
+initial = transfer.initial_backbone
+
 
 def plan(config: ConfigDict, where: str | Path) -> Plan:
   """Builds what a config names and checks that it fits together.
@@ -42,7 +44,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   train = images.source(config.data.to_dict())
   test = images.source(config.test.to_dict())
   _check_boxes(train, test)
-  student, wanted = _student(config, train), transfer.protocol(config)
+  student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   views = resolve.construct(
     Detection, config.preprocess.to_dict(), "preprocess"
   )
@@ -52,8 +54,10 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   rules.check(config.eval.rules, config.eval.figure, masks=student.masks)
   method = Method(student, terms, wanted.trains, detector.unread(student))
 
+  evaluation = config.eval.to_dict()
+
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
-    return _judge(config, student, views, mesh, skips)
+    return _judge(evaluation, student, views, mesh, skips)
 
   task = transfer.Task(
     student=student,
@@ -62,30 +66,22 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
     judge=judge,
     initial=initial(config),
     classes=0,
-    refine=_precise(config, student, method),
+    refine=_precise(config.eval.precise_batches, student, method),
   )
   holdout = wanted.holdout if wanted.searches else 0.0
   parts = draws.parts(train, None, holdout)
   return transfer.plan(config, Path(where), task, parts, test)
 
 
-def initial(config: ConfigDict) -> Variables:
-  """What the network starts from: weights of the backbone, or nothing."""
-  found = networks.initial(config.student.to_dict(), config.init_from)
-  return {kind: {"backbone": tree} for kind, tree in found.items()}
-
-
-def _student(config: ConfigDict, train: DataSource) -> Detector:
+def _student(config: Mapping[str, Any], train: DataSource) -> Detector:
   """The backbone with its two stages, of the classes of the boxes."""
-  overrides = networks.model_fields(config.student.overrides.to_dict())
-  fields = {"dtype": config.dtype, **overrides, "num_classes": 0}
-  backbone = kd_jax.create_model(config.student.name, **fields)
-  own = {"num_classes": len(train.box_names), "dtype": config.dtype}
-  return detector.build(backbone, {**own, **config.detector.to_dict()})
+  backbone = networks.bare(config["student"], config["dtype"])
+  own = {"num_classes": len(train.box_names), "dtype": config["dtype"]}
+  return detector.build(backbone, {**own, **config["detector"]})
 
 
 def _judge(
-  config: ConfigDict,
+  wanted: Mapping[str, Any],
   student: Detector,
   views: Detection,
   mesh: jax.sharding.Mesh,
@@ -99,8 +95,8 @@ def _judge(
     return detection_batches.eval_batches(
       source,
       views,
-      batch_size=config.eval.batch_size,
-      limit=config.eval.limit or None,
+      batch_size=wanted["batch_size"],
+      limit=wanted["limit"] or None,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       on_skip=skips.report(source),
@@ -110,24 +106,24 @@ def _judge(
     student,
     mesh,
     batches,
-    config.eval.rules,
-    config.eval.figure,
-    config.eval.limit,
+    wanted["rules"],
+    wanted["figure"],
+    wanted["limit"],
   )
 
 
 def _precise(
-  config: ConfigDict, student: Detector, method: Method
+  batches: int, student: Detector, method: Method
 ) -> Callable[[Variables, Inputs], Variables] | None:
   """Measures batch statistics anew before they are judged, where asked for."""
   if student.norm != "precise":
     return None
-  checks.counts({"eval.precise_batches": config.eval.precise_batches})
+  checks.counts({"eval.precise_batches": batches})
   measure, mesh = Precise(student, method.phases()[0]), mesh_lib.make_mesh()
 
   def refine(variables: Variables, inputs: Inputs) -> Variables:
     with inputs.batches() as stream:
-      some = itertools.islice(stream, config.eval.precise_batches)
+      some = itertools.islice(stream, batches)
       placed = (mesh_lib.put_batch(batch, mesh) for batch in some)
       return measure(variables, placed)
 

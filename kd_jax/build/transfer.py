@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
-from kd_jax.build import checks, images, training
+from kd_jax.build import checks, images, networks, training
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
@@ -26,7 +26,7 @@ from kd_jax.transfer.draws import Parts
 from kd_jax.transfer.judge import Judge
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.protocol import Protocol
-from kd_jax.types import Variables
+from kd_jax.types import Specs, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,12 @@ def plan(
   )
 
 
+def initial_backbone(config: ConfigDict) -> Variables:
+  """What a network with a backbone starts from: its weights, or nothing."""
+  found = networks.initial(config.student.to_dict(), config.init_from)
+  return {kind: {"backbone": tree} for kind, tree in found.items()}
+
+
 def _experiment(
   config: ConfigDict,
   where: Path,
@@ -113,14 +119,7 @@ def _experiment(
   )
   settings = training.settings(config, mesh, task.views, task.classes)
   checks.inputs(inputs, settings, teaching)
-  batch = phases.image_batch(
-    config.batch_size,
-    task.views.canvas_size,
-    teaching.source,
-    label=task.views.label_specs(config.batch_size),
-  )
-  truth = any(phase.needs.truth for phase in task.method.phases())
-  specs = phases.student_specs(student, batch, truth=truth), {}
+  specs = _specs(task, config.batch_size, teaching), {}
   stretches = checks.stretches(
     task.method, config.steps, specs, teaching, config.ema_decay
   )
@@ -141,6 +140,18 @@ def _experiment(
     pictures=Pictures(config.eval.pictures, data, data),
     initial=task.initial,
   )
+
+
+def _specs(task: Task, rows: int, teaching: Teaching) -> Specs:
+  """Shapes of the network's taps."""
+  batch = phases.image_batch(
+    rows,
+    task.views.canvas_size,
+    teaching.source,
+    label=task.views.label_specs(rows),
+  )
+  truth = any(phase.needs.truth for phase in task.method.phases())
+  return phases.student_specs(task.student, batch, truth=truth)
 
 
 def check_evals(evals: tuple[str, ...], task: str) -> None:

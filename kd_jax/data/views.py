@@ -66,6 +66,20 @@ class Views:
       "crop_mode": self.crop_mode,
     }
 
+  @property
+  def oriented(self) -> bool:
+    """Whether the images of a batch must all be landscape or all portrait."""
+    return False
+
+  def of_batch(self, rng: np.random.Generator) -> Views:
+    """The views of all images of one batch.
+
+    Args:
+      rng: source of randomness that all of them share.
+    """
+    del rng
+    return self
+
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The training views of one record.
 

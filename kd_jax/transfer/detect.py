@@ -111,7 +111,7 @@ class Judge:
   rules: str = "coco"
   figure: str = "ap"
   limit: int = 0
-  _truths: dict[str, Truth] = dataclasses.field(default_factory=dict)
+  _truths: dict[object, Truth] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     # Compiled once per canvas, however many runs are judged.
@@ -136,7 +136,7 @@ class Judge:
 
   def truth(self, source: DataSource) -> Truth:
     """What there is to find in the images of a source, read once."""
-    key = source.fingerprint
+    key = source.fingerprint, len(source), tuple(source.box_names)
     if key not in self._truths:
       self._truths[key] = truth_lib.collect(source, self.limit)
     return self._truths[key]

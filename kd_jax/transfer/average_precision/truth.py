@@ -129,8 +129,8 @@ def _joined(images: Sequence[_Image], source: DataSource) -> Truth:
     _stacked((image.ignored for image in images), (0,), bool),
     _stacked((image.area for image in images), (0,), np.float32),
     runs if masked else None,
-    _ids(source, "image_ids", len(images)),
-    _ids(source, "category_ids", len(names)),
+    _ids(source.image_ids, "image_ids", len(images)),
+    _ids(source.category_ids, "category_ids", len(names)),
   )
 
 
@@ -140,9 +140,8 @@ def _stacked(
   return np.concatenate([np.zeros(empty, dtype), *arrays])
 
 
-def _ids(source: DataSource, field: str, count: int) -> Ids:
-  """Of the source's files; numbers where it has no such field."""
-  known = getattr(source, field, None)
+def _ids(known: Sequence[int | str] | None, field: str, count: int) -> Ids:
+  """Of the source's files; numbers where it has none."""
   if known is None:
     return tuple(range(count))
   found = np.asarray(known)[:count].tolist()

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Key = jax.Array
-
 
 class Match(NamedTuple):
   """What boxes stand for.
@@ -59,19 +57,21 @@ def match(
       truth more. A truth that overlaps no box changes nothing.
   """
   overlap = jnp.where(valid[:, None], overlap, -1)
+  # Compared with its own maximum below: it must not be computed twice, since
+  # a compiler may round differently the second time.
+  overlap = jax.lax.optimization_barrier(jax.lax.stop_gradient(overlap))
   best = jnp.max(overlap, 0, initial=-1)
   label = jnp.where(best < low, 0, jnp.where(best < high, -1, 1))
   if low_quality:
-    highest = jnp.max(overlap, 1, keepdims=True)
-    label = jnp.where(
-      jnp.any((overlap == highest) & (highest > 0), 0), 1, label
-    )
+    highest = jnp.max(overlap, 1, keepdims=True, initial=0)
+    reached = (overlap == highest) & (highest > 0)
+    label = jnp.where(jnp.any(reached, 0), 1, label)
   row = jnp.argmax(overlap, 0) if overlap.shape[0] else jnp.zeros_like(label)
   return Match(row.astype(jnp.int32), label.astype(jnp.int32))
 
 
 def chosen(
-  key: Key | None, label: Int[Array, " k"], count: int, fraction: float
+  key: Array | None, label: Int[Array, " k"], count: int, fraction: float
 ) -> Int[Array, " k"]:
   """Labels of a sample; -1 everywhere else.
 
@@ -82,38 +82,33 @@ def chosen(
     fraction: at most this part of it are objects; background fills the rest.
   """
   row, positive, valid = picked(key, label, count, fraction)
-  nowhere = label.shape[0]
-  return (
-    jnp.full_like(label, -1)
-    .at[jnp.where(valid, row, nowhere)]
-    .set(positive.astype(label.dtype), mode="drop")
-  )
+  row = jnp.where(valid, row, label.shape[0])  # out of range: dropped
+  sampled = jnp.full_like(label, -1)
+  return sampled.at[row].set(positive.astype(label.dtype), mode="drop")
 
 
 def picked(
-  key: Key | None, label: Int[Array, " k"], count: int, fraction: float
+  key: Array | None, label: Int[Array, " k"], count: int, fraction: float
 ) -> Picked:
   """Rows of a sample; arguments as of `chosen`."""
   keys = (None, None) if key is None else jax.random.split(key)
-  objects, has_object = _drawn(keys[0], label == 1, int(count * fraction))
+  most = int(count * fraction)
+  objects, has_object = _drawn(keys[0], label == 1, most)
   others, has_other = _drawn(keys[1], label == 0, count)
-  filled = jnp.sum(has_object)
   slot = jnp.arange(count)
-  positive = slot < filled
-  after = slot - filled
+  after = slot - jnp.sum(has_object)
+  positive = after < 0
   valid = positive | (after < jnp.sum(has_other))
-  if objects.shape[0]:
-    first = objects[jnp.minimum(slot, objects.shape[0] - 1)]
-    row = jnp.where(positive, first, others[jnp.maximum(after, 0)])
-  else:
-    row = others
+  # Both lists in one; the second begins at `most`.
+  place = jnp.where(positive, slot, most + after)
+  row = jnp.concatenate([objects, others])[place]
   return Picked(jnp.where(valid, row, 0), positive, valid)
 
 
 def _drawn(
-  key: Key | None, eligible: Bool[Array, " k"], most: int
+  key: Array | None, eligible: Bool[Array, " k"], most: int
 ) -> tuple[Int[Array, " most"], Bool[Array, " most"]]:
-  """(rows, whether there was one): eligible ones come first."""
+  """(rows, whether there was one); the eligible rows come first."""
   total = eligible.shape[0]
   if key is None:
     priority = -jnp.arange(total, dtype=jnp.float32)
@@ -122,4 +117,4 @@ def _drawn(
   priority = jnp.where(eligible, priority, -jnp.inf)
   value, row = jax.lax.top_k(priority, min(most, total))
   pad = (0, most - row.shape[0])
-  return jnp.pad(row, pad), jnp.pad(value > -jnp.inf, pad)
+  return jnp.pad(row, pad), jnp.pad(jnp.isfinite(value), pad)

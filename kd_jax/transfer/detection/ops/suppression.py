@@ -11,6 +11,10 @@ from kd_jax.transfer.detection.ops import boxes as boxes_lib
 BLOCK = 256
 """Rows that are decided together."""
 
+ROUNDS = 4
+"""Rounds until it is asked whether they changed anything. Where the images of
+a batch are on several devices, these have to agree on the answer."""
+
 
 def keep(
   boxes: Float[Array, "k 4"],
@@ -62,13 +66,15 @@ def keep(
 def _greedy(by: Bool[Array, "b b"], alive: Bool[Array, " b"]) -> Array:
   """What stays of `alive` where row i goes if a row j < i in `by` stays."""
 
-  def changed(state: tuple[Array, Array]) -> Array:
-    before, now = state
-    return jnp.any(before != now)
-
-  def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
-    _, now = state
+  def once(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    now = state[1]
     return now, alive & ~jnp.any(by & now, 1)
 
-  start = (jnp.zeros_like(alive), alive)
+  def changed(state: tuple[Array, Array]) -> Array:
+    return jnp.any(state[0] != state[1])
+
+  def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    return jax.lax.fori_loop(0, ROUNDS, once, state)
+
+  start = (~alive, alive)
   return jax.lax.while_loop(changed, again, start)[1]
