@@ -230,7 +230,8 @@ def _batch(fields: dict[str, Any], geometry: np.ndarray | None = None) -> Batch:
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
-  return array.reshape(-1, *array.shape[2:])
+  images, crops, *rest = array.shape
+  return array.reshape(images * crops, *rest)
 
 
 def _images(batch_size: int, num_crops: int) -> int:
