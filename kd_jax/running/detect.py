@@ -17,7 +17,6 @@ from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
 
-
 _SHOWN = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
 """Figures in the table; results.json has all."""
 
