@@ -9,13 +9,16 @@ import jax
 
 from kd_jax.report import average_precision, tables
 from kd_jax.report.pictures import detections, sheet
-from kd_jax.running import results, transfer
+from kd_jax.running import results, training, transfer
 from kd_jax.transfer.average_precision import files as said_files
 from kd_jax.transfer.average_precision import images
 from kd_jax.transfer.average_precision.detections import Detections
 from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
+
+_SHOWN = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
+"""Figures in the table; results.json has all."""
 
 
 def conclude(plan: Plan, where: Path) -> dict[str, Any]:
@@ -38,19 +41,20 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
     said = plan.judge.said(variables, plan.test)
     if jax.process_index():
       return
+    model, views = plan.experiment.student, plan.experiment.inputs.views
     files.save(
-      plan.experiment.student,
+      model.clone(backbone=training.prepared(model.backbone, views)),
       variables,
       folder,
       name=plan.experiment.names.student,
       classes=plan.test.box_names,
-      views=plan.experiment.inputs.views,
+      canvas=views.eval_canvas(),
     )
     said_files.save(plan.judge.truth(plan.test), said, folder)
     _show(plan, said, folder)
 
   outcome = transfer.run(plan, where, finish)
-  found = results.summed_up(plan, outcome, {})
+  found = results.summed_up(plan, outcome, {}, _SHOWN)
   results.write(found, where)
   return found
 

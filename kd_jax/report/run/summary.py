@@ -47,12 +47,20 @@ def about(experiment: Experiment, where: Path) -> dict[str, Any]:
     "steps": steps,
     "epochs": round(steps * batch_size / views.num_crops / images, 2),
     "student": names.student,
-    "student_width": experiment.specs[0]["feature"].shape[-1],
+    **_width(experiment),
     **_size("student", experiment.student, views.canvas_size),
     **_teacher(experiment),
     "memory_gb_per_device": memory.line(memory.estimate(experiment)),
     **_phases(experiment.stretches),
   }
+
+
+def _width(experiment: Experiment) -> dict[str, int]:
+  """Of the student's features, where the network runs as far as them."""
+  taps = experiment.specs[0]
+  if "feature" not in taps:
+    return {}
+  return {"student_width": taps["feature"].shape[-1]}
 
 
 def _teacher(experiment: Experiment) -> dict[str, Any]:

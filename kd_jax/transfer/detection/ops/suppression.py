@@ -39,8 +39,9 @@ def keep(
   total = boxes.shape[0]
   if groups is None:
     groups = jnp.zeros((total,), jnp.int32)
-  block = min(BLOCK, total)
-  pad = -total % block
+  if total <= BLOCK:
+    return _within(boxes, valid, groups, threshold)
+  block, pad = BLOCK, -total % BLOCK
   boxes = jnp.pad(boxes, ((0, pad), (0, 0)))
   valid, groups = jnp.pad(valid, (0, pad)), jnp.pad(groups, (0, pad))
 
@@ -53,14 +54,24 @@ def keep(
     rivals = (group[:, None] == groups) & kept
     overlap = jnp.where(rivals, boxes_lib.iou(own, boxes), 0)
     alive &= jnp.max(overlap, 1) <= threshold
-    inside = boxes_lib.iou(own, own) > threshold
-    inside &= group[:, None] == group
-    alive = _greedy(jnp.tril(inside, -1), alive)
+    alive = _within(own, alive, group, threshold)
     return jax.lax.dynamic_update_slice_in_dim(kept, alive, start, 0), None
 
   starts = jnp.arange(0, total + pad, block)
   kept, _ = jax.lax.scan(decide, jnp.zeros_like(valid), starts)
   return kept[:total]
+
+
+def _within(
+  boxes: Float[Array, "b 4"],
+  alive: Bool[Array, " b"],
+  group: Int[Array, " b"],
+  threshold: float,
+) -> Bool[Array, " b"]:
+  """What stays of a block."""
+  inside = boxes_lib.iou(boxes, boxes) > threshold
+  inside &= group[:, None] == group
+  return _greedy(jnp.tril(inside, -1), alive)
 
 
 def _greedy(by: Bool[Array, "b b"], alive: Bool[Array, " b"]) -> Array:
