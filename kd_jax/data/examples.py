@@ -28,21 +28,17 @@ class Decoded:
 
   Raises:
     ValueError: EXIF tags would turn images that have masks or boxes; for a
-      record, it cannot be decoded, or its mask is of another size, or its
-      annotations are of an image of another size.
+      record, it cannot be decoded, or its mask or the image that its boxes are
+      of has another size.
   """
 
   source: DataSource
 
   def __post_init__(self) -> None:
-    known = (
-      ("masks", self.source.mask_names),
-      ("boxes", self.source.box_names),
-    )
-    annotated = [what for what, names in known if names]
-    if self.source.exif_rotation and annotated:
+    drawn_on = self.source.mask_names or self.source.box_names
+    if self.source.exif_rotation and drawn_on:
       raise ValueError(
-        f"exif_rotation would turn images but not their {annotated[0]}; set "
+        "exif_rotation would turn images but not their masks and boxes; set "
         "--config.data.exif_rotation=False, and write photographs upright"
       )
 
@@ -59,27 +55,19 @@ class Decoded:
       )
       record = {**record, "image": image}
     if "mask" in record:
-      self._check_mask(index, record)
+      self._check_size(index, record, "mask has", np.shape(record["mask"]))
     if "size" in record:
-      self._check_size(index, record)
+      self._check_size(index, record, "boxes are of", record["size"])
     return record
 
-  def _check_size(self, index: int, record: Record) -> None:
-    found, known = np.shape(record["image"])[:2], tuple(record["size"])
-    if found != known:
-      raise ValueError(
-        f"{self.source.describe(index)}: the image has {found[0]}x{found[1]} "
-        f"pixels, and {known[0]}x{known[1]} in its annotations (height x "
-        "width); they must be the same. Correct the annotations, or write a "
-        "photograph that its EXIF tag turns upright first"
-      )
-
-  def _check_mask(self, index: int, record: Record) -> None:
-    sizes = [np.shape(record[name])[:2] for name in ("image", "mask")]
+  def _check_size(
+    self, index: int, record: Record, what: str, size: tuple[int, ...]
+  ) -> None:
+    sizes = [tuple(np.shape(record["image"])[:2]), tuple(size)]
     if sizes[0] != sizes[1]:
-      image, mask = (f"{height}x{width}" for height, width in sizes)
+      image, other = (f"{height}x{width}" for height, width in sizes)
       raise ValueError(
-        f"{self.source.describe(index)}: its mask has {mask} pixels, the image "
+        f"{self.source.describe(index)}: its {what} {other} pixels, the image "
         f"{image} (height x width); they must be the same. A photograph that "
         "its EXIF tag turns has to be written upright first"
       )

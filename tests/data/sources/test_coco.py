@@ -209,7 +209,7 @@ def test_damaged_run_lengths_show_when_they_are_read(place):
 
 def test_images_of_another_size(place):
   PHOTO.crop((0, 0, 30, 49)).save(place / "images/003.jpg")
-  match = r"003.jpg: the image has 49x30 pixels, and 50x30 in its annotations"
+  match = r"003.jpg: its boxes are of 50x30 pixels, the image 49x30 \(height x"
   with pytest.raises(ValueError, match=match):
     examples.Decoded(make(place))[0]
 
