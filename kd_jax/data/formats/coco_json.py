@@ -1,344 +1,232 @@
-"""COCO's JSON of instances, read once into compact arrays."""
+"""Annotations in COCO's JSON (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from kd_jax.data.formats import runs
+from kd_jax.data.formats.annotations import (
+  Collected,
+  Size,
+  Table,
+  box_problem,
+  clipped,
+)
+from kd_jax.resolve import near
 
-from kd_jax.data.formats import coco_masks
-
-Entries = Sequence[Mapping[str, Any]]
-Id = int | str
-Size = coco_masks.Size
-
-_SPARE = 1.0  # pixels that rounding may put a box outside its image
-_OTHER = -2  # class of categories that are not asked for
-_NAMED = 5  # invalid annotations that are named
+_PARTS = ("images", "annotations", "categories")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Table:
-  """The n images, sorted by id, and their k objects, image by image.
+class Category(NamedTuple):
+  """A class of objects.
 
   Attributes:
-    names: of the classes.
-    category_ids: what the file calls the classes.
-    image_ids: what it calls the images.
-    files: names of the images' files.
-    sizes: height and width of the images, pixels.
-    starts: the first object of every image, and their number.
-    boxes: (x0, y0, x1, y1), pixels.
-    classes: from 0 on.
-    crowds: whether it is a group of objects.
-    area: as the file says, pixels; of the box where it says nothing.
-    shapes: the segmentations; None where they are not asked for.
-    left_out: how many annotations are left out as invalid.
-    examples: the first of them, and why.
+    known: its id in the file.
+    name: what to call it.
   """
 
-  names: tuple[str, ...]
-  category_ids: tuple[Id, ...]
-  image_ids: tuple[Id, ...]
-  files: tuple[str, ...]
-  sizes: Int64[np.ndarray, "n 2"]
-  starts: Int64[np.ndarray, " n+1"]
-  boxes: Float32[np.ndarray, "k 4"]
-  classes: Int32[np.ndarray, " k"]
-  crowds: Bool[np.ndarray, " k"]
-  area: Float32[np.ndarray, " k"]
-  shapes: coco_masks.Shapes | None
-  left_out: int = 0
-  examples: tuple[str, ...] = ()
-
-  def of(self, image: int) -> range:
-    """Which objects an image has."""
-    return range(int(self.starts[image]), int(self.starts[image + 1]))
-
-  def learnt(self) -> Int64[np.ndarray, " n"]:
-    """The number of objects of every image that are no crowds."""
-    image = np.repeat(np.arange(len(self.files)), np.diff(self.starts))
-    return np.bincount(image[~self.crowds], minlength=len(self.files))
+  known: int
+  name: str
 
 
 def read(
-  path: str,
-  *,
-  masks: bool = False,
-  skip_invalid: bool = False,
-  classes: Sequence[str] = (),
-) -> Table:
-  """Reads and checks a file.
+  path: str, *, masks: bool, skip_invalid: bool, classes: Sequence[str] = ()
+) -> tuple[Table, tuple[Category, ...]]:
+  """Reads a whole file.
 
   Args:
     path: of the file.
-    masks: whether segmentations are read.
-    skip_invalid: leave invalid annotations out, instead of an error.
-    classes: names of the categories that are read, numbered so; () reads all,
-      sorted by their ids.
+    masks: whether masks are wanted.
+    skip_invalid: count and name objects that are wrong instead of an error.
+    classes: names of those to keep; () is all.
+
+  Returns:
+    The objects of its images, and their classes, by id.
 
   Raises:
-    ValueError: the file is missing, cut short or of another kind; two images
-      or categories have the same id; an image has no name or size; a name of
-      `classes` is unknown; or, unless it is skipped, an annotation names an
-      unknown image or category, or has an impossible box or segmentation.
+    ValueError: the file cannot be read, is cut short or no such JSON; images
+      or categories are wrong or come twice; or an object is wrong.
   """
-  data = _load(path)
-  kinds = _categories(path, data["categories"], classes)
-  image_ids, files, sizes = _images(path, data["images"])
-  places = {name: place for place, name in enumerate(image_ids)}
-  found = _Annotations(data["annotations"], sizes, places, kinds)
-  packed = found.packed() if masks else None
-  if found.wrong and not skip_invalid:
-    place, text = min(found.wrong.items())
-    raise ValueError(
-      f"annotations={path!r}: {found.name(place)}: {text} ({len(found.wrong)} "
-      f"of {len(found.raw)} annotations are invalid); correct it, or leave "
-      "them out with --config.data.skip_invalid=True"
-    )
-  kept = [name for name in kinds if kinds[name] != _OTHER]
-  kept.sort(key=kinds.__getitem__)
-  names = {each["id"]: str(each["name"]) for each in data["categories"]}
-  return Table(
-    names=tuple(names[name] for name in kept),
-    category_ids=tuple(kept),
-    image_ids=image_ids,
-    files=files,
-    sizes=sizes,
-    **found.columns(packed),
-    left_out=len(found.wrong),
-    examples=tuple(
-      f"{found.name(place)}: {text}"
-      for place, text in sorted(found.wrong.items())[:_NAMED]
-    ),
-  )
+  parts = _load(path)
+  categories = _categories(path, parts["categories"], classes)
+  every = {entry.get("id") for entry in parts["categories"]}
+  found = Collected(masks=masks)
+  rows = _images(path, parts["images"], found)
+  numbers = {kind.known: place for place, kind in enumerate(categories)}
+  seen: set[Any] = set()
+  for annotation in parts["annotations"]:
+    known = annotation.get("id")
+    problem = _problem(annotation, rows, every, seen)
+    if problem:
+      found.problem(f"annotation {known}", problem)
+      continue
+    seen.add(known)
+    if annotation["category_id"] in numbers:
+      number = numbers[annotation["category_id"]]
+      _add(found, annotation, rows[annotation["image_id"]], number, masks)
+  found.raise_or_count(path, skip=skip_invalid)
+  return found.table(), categories
 
 
-class _Annotations:
-  """The annotations as columns, and which are wrong.
-
-  Args:
-    raw: of the JSON.
-    sizes: height and width of the images.
-    places: image id -> its place.
-    kinds: category id -> its class, or `_OTHER`.
-  """
-
-  def __init__(
-    self,
-    raw: Entries,
-    sizes: Int64[np.ndarray, "n 2"],
-    places: Mapping[Id, int],
-    kinds: Mapping[Id, int],
-  ) -> None:
-    self.raw, self._sizes = raw, sizes
-    self._image = _looked_up(raw, "image_id", places)
-    self._kind = _looked_up(raw, "category_id", kinds)
-    self._box = np.array([_box(each) for each in raw], np.float64)
-    self._box = self._box.reshape(-1, 4)
-    self.wrong: dict[int, str] = {}
-    with np.errstate(invalid="ignore"):  # numbers that are none
-      for bad, text in self._checks():
-        for place in np.flatnonzero(bad).tolist():
-          self.wrong.setdefault(place, text(place))
-
-  def _checks(
-    self,
-  ) -> list[tuple[Bool[np.ndarray, " k"], Callable[[int], str]]]:
-    """(what is wrong, how to say it), the most basic first."""
-    low, sides = self._box[:, :2], self._box[:, 2:]
-    limit = self._sizes[self._image][:, ::-1] + _SPARE
-    outside = (low < -_SPARE).any(1) | (low + sides > limit).any(1)
-
-    def told(field: str) -> Callable[[int], str]:
-      of = "images" if field == "image_id" else "categories"
-      return lambda i: (
-        f"its {field} {self.raw[i].get(field)!r} is not among the {of}"
-      )
-
-    def box(text: str) -> Callable[[int], str]:
-      return lambda i: f"its bbox {str(self.raw[i].get('bbox'))[:60]} {text}"
-
-    def beyond(place: int) -> str:
-      height, width = self._sizes[self._image[place]].tolist()
-      return box(
-        f"reaches outside its image of {height}x{width} (height x width)"
-      )(place)
-
-    return [
-      (self._image == -1, told("image_id")),
-      (self._kind == -1, told("category_id")),
-      (
-        ~np.isfinite(self._box).all(1),
-        box("must be 4 finite numbers, [x, y, width, height]"),
-      ),
-      ((sides <= 0).any(1), box("must have a width and a height above 0")),
-      (outside, beyond),
-    ]
-
-  @property
-  def _kept(self) -> Int64[np.ndarray, " k"]:
-    """Places of the objects, image by image."""
-    kept = self._kind >= 0
-    kept[list(self.wrong)] = False
-    rows = np.flatnonzero(kept)
-    return rows[np.argsort(self._image[rows], kind="stable")]
-
-  def packed(self) -> dict[int, coco_masks.Packed]:
-    """Segmentations of all objects; finds more that are wrong."""
-    found = {}
-    for place in self._kept.tolist():
-      height, width = self._sizes[self._image[place]].tolist()
-      shape = self.raw[place].get("segmentation")
-      try:
-        found[place] = coco_masks.pack(shape, (height, width))
-      except ValueError as error:
-        self.wrong[place] = str(error)
-    return found
-
-  def columns(
-    self, packed: Mapping[int, coco_masks.Packed] | None
-  ) -> dict[str, Any]:
-    """Those of `Table`, of what is not wrong."""
-    rows = self._kept
-    box = self._box[rows]
-    area = np.array([_number(self.raw[i].get("area")) for i in rows], float)
-    area = np.where(np.isfinite(area), area, box[:, 2:].prod(1))
-    crowds = [bool(self.raw[i].get("iscrowd", 0)) for i in rows]
-    corners = np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], 1)
-    starts = np.searchsorted(self._image[rows], np.arange(len(self._sizes) + 1))
-    return {
-      "starts": starts.astype(np.int64),
-      "boxes": corners.astype(np.float32),
-      "classes": self._kind[rows].astype(np.int32),
-      "crowds": np.array(crowds, bool),
-      "area": area.astype(np.float32),
-      "shapes": None
-      if packed is None
-      else coco_masks.Shapes.of([packed[i] for i in rows.tolist()]),
-    }
-
-  def name(self, place: int) -> str:
-    """What to call an annotation."""
-    each = self.raw[place]
-    return f"annotation {each.get('id')} of image {each.get('image_id')}"
-
-
-def _load(path: str) -> dict[str, Any]:
+def _load(path: str) -> dict[str, list[dict[str, Any]]]:
   try:
     with open(path, encoding="utf-8") as file:
-      data = json.load(file)
+      parts = json.load(file)
   except OSError as error:
     raise ValueError(
-      f"annotations={path!r}: cannot be read, {error.strerror}; set "
-      "--config.data.annotations to a file of instances in COCO's JSON"
+      f"annotations={path!r} cannot be read: {error.strerror}; set "
+      "--config.data.annotations to a JSON file in COCO's format"
     ) from error
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+  except ValueError as error:  # of JSON and of UTF-8
     raise ValueError(
-      f"annotations={path!r}: cut short, or no JSON ({error}); fetch or write "
-      "the file again"
+      f"annotations={path!r} is cut short or no JSON ({error}); copy it again"
     ) from error
-  for key in ("images", "annotations", "categories"):
-    entries = data.get(key) if isinstance(data, dict) else None
-    if not isinstance(entries, list) or not all(
-      isinstance(each, dict) for each in entries
-    ):
+  for name in _PARTS:
+    entries = parts.get(name) if isinstance(parts, dict) else None
+    lists = isinstance(entries, list)
+    if not lists or not all(isinstance(each, dict) for each in entries):
       raise ValueError(
-        f"annotations={path!r}: it has no list {key!r}; COCO's JSON of "
-        "instances is {'images': [...], 'annotations': [...], 'categories': "
-        "[...]}"
+        f"annotations={path!r} has no list {name!r}; COCO's format has the "
+        f"lists {list(_PARTS)}. Files of captions and of results are others"
       )
-  return data
+  return parts
 
 
 def _categories(
-  path: str, entries: Entries, asked: Sequence[str]
-) -> dict[Id, int]:
-  """{category id: its class, or `_OTHER`}."""
-  ids = _ids(path, "categories", entries)
-  names = {each["id"]: str(each.get("name")) for each in entries}
-  if None in [each.get("name") for each in entries] or not entries:
-    raise ValueError(
-      f"annotations={path!r}: 'categories' must be one or more, each with a "
-      "name"
-    )
-  if not asked:
-    return {name: place for place, name in enumerate(ids)}
-  known = {text: name for name, text in names.items()}
-  unknown = [text for text in asked if text not in known]
-  if unknown or len(set(asked)) < len(asked):
-    raise ValueError(
-      f"classes={tuple(asked)!r}: "
-      + (f"{unknown[0]!r} is no category" if unknown else "one comes twice")
-      + f" of {path!r}, which has {', '.join(sorted(known))}"
-    )
-  order = {known[text]: place for place, text in enumerate(asked)}
-  return {name: order.get(name, _OTHER) for name in ids}
+  path: str, entries: Sequence[Mapping[str, Any]], wanted: Sequence[str]
+) -> tuple[Category, ...]:
+  for entry in entries:
+    known, name = entry.get("id"), entry.get("name")
+    if type(known) is not int or not isinstance(name, str):
+      raise ValueError(
+        f"annotations={path!r}: the category {known!r}, {name!r} needs a whole "
+        "number as 'id' and a text as 'name'"
+      )
+  if not entries:
+    raise ValueError(f"annotations={path!r} has no category to learn")
+  kinds = sorted(Category(entry["id"], entry["name"]) for entry in entries)
+  for field, values in (
+    ("id", [kind.known for kind in kinds]),
+    ("name", [kind.name for kind in kinds]),
+  ):
+    _check_once(path, "categories", field, values)
+  names = [kind.name for kind in kinds]
+  for name in wanted:
+    if name not in names:
+      raise ValueError(
+        f"classes names {name!r}, which is no category of {path!r}; it has "
+        f"{near(name, names)}"
+      )
+  return tuple(k for k in kinds if not wanted or k.name in wanted)
 
 
 def _images(
-  path: str, entries: Entries
-) -> tuple[tuple[Id, ...], tuple[str, ...], Int64[np.ndarray, "n 2"]]:
-  """Ids, files and sizes, sorted by the ids."""
+  path: str, entries: Sequence[Mapping[str, Any]], found: Collected
+) -> dict[Any, int]:
+  """{id: row} of all images."""
   if not entries:
-    raise ValueError(f"annotations={path!r}: it names no image")
-  ids = _ids(path, "images", entries)
-  of = {each["id"]: each for each in entries}
-  for name in ids:
-    file, *size = (of[name].get(k) for k in ("file_name", "height", "width"))
-    whole = all(type(side) is int and side > 0 for side in size)
-    if not isinstance(file, str) or not whole:
+    raise ValueError(f"annotations={path!r} lists no image")
+  for entry in entries:
+    if not _is_image(entry):
       raise ValueError(
-        f"annotations={path!r}: image {name} has file_name={file!r}, "
-        f"height={size[0]!r}, width={size[1]!r}; they must be a name and whole "
-        "numbers above 0"
+        f"annotations={path!r}: the image {entry.get('id')!r} needs an 'id', a "
+        "'file_name', and a 'height' and 'width' of at least 1"
       )
-  sizes = [(of[name]["height"], of[name]["width"]) for name in ids]
-  return (
-    ids,
-    tuple(of[name]["file_name"] for name in ids),
-    np.array(sizes, np.int64).reshape(-1, 2),
+  for field in ("id", "file_name"):
+    _check_once(path, "images", field, [entry[field] for entry in entries])
+  return {
+    e["id"]: found.image(e["file_name"], e["id"], (e["height"], e["width"]))
+    for e in entries
+  }
+
+
+def _is_image(entry: Mapping[str, Any]) -> bool:
+  sides = [entry.get("height"), entry.get("width")]
+  whole = all(type(side) is int and side >= 1 for side in sides)
+  known = isinstance(entry.get("id"), int | str)
+  return whole and known and isinstance(entry.get("file_name"), str)
+
+
+def _check_once(
+  path: str, part: str, field: str, values: Sequence[Any]
+) -> None:
+  value, count = collections.Counter(values).most_common(1)[0]
+  if count > 1:
+    raise ValueError(
+      f"annotations={path!r}: {count} of the {part} have the {field} "
+      f"{value!r}; each needs its own"
+    )
+
+
+def _problem(
+  annotation: Mapping[str, Any],
+  rows: Mapping[Any, int],
+  categories: set[Any],
+  seen: set[Any],
+) -> str:
+  """What is wrong with an object, apart from its place; or ''."""
+  image, category = annotation.get("image_id"), annotation.get("category_id")
+  known = annotation.get("id")
+  if not isinstance(known, int | str):
+    return "its id is no number"
+  if known in seen:
+    return "its id comes twice"
+  if not isinstance(image, int | str) or image not in rows:
+    return f"it is of the image {image!r}, which is not listed"
+  if not isinstance(category, int | str) or category not in categories:
+    return f"it is of the unknown category {category!r}"
+  return ""
+
+
+def _add(
+  found: Collected,
+  annotation: Mapping[str, Any],
+  row: int,
+  number: int,
+  masks: bool,
+) -> None:
+  size = found.size(row)
+  name = f"annotation {annotation.get('id')} (image {annotation['image_id']})"
+  try:
+    box = _box(annotation.get("bbox"), size)
+    text = _text(annotation, size) if masks else b""
+  except ValueError as error:
+    found.problem(name, str(error))
+    return
+  area = annotation.get("area")
+  known = type(area) in (int, float) and math.isfinite(area) and area >= 0
+  found.add(
+    row,
+    text,
+    boxes=box,
+    classes=number,
+    ignored=bool(annotation.get("iscrowd", 0)),
+    difficult=False,
+    area=area if known else (box[2] - box[0]) * (box[3] - box[1]),
   )
 
 
-def _ids(path: str, key: str, entries: Entries) -> tuple[Id, ...]:
-  """Those of images or categories, sorted."""
-  ids = [each.get("id") for each in entries]
-  seen: set[Id] = set()
-  for name in ids:
-    if not isinstance(name, int | str) or name in seen:
-      what = "comes twice" if name in ids[: len(seen)] else "is no id"
-      raise ValueError(
-        f"annotations={path!r}: the id {name!r} {what} in {key!r}; each must "
-        "have its own number"
-      )
-    seen.add(name)
-  # Numbers come before names, which some files have.
-  return tuple(sorted(seen, key=lambda n: (isinstance(n, str), n)))
+def _box(given: Any, size: Size) -> list[float]:
+  """(x0, y0, x1, y1) of COCO's (x0, y0, width, height)."""
+  try:
+    x, y, width, height = map(float, given)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"its bbox {given!r} is not 4 numbers, (x, y, width, height)"
+    ) from error
+  box = [x, y, x + width, y + height]
+  problem = box_problem(box, size)
+  if problem:
+    raise ValueError(problem)
+  return clipped(box, size)
 
 
-def _looked_up(
-  raw: Entries, field: str, table: Mapping[Id, int]
-) -> Int64[np.ndarray, " k"]:
-  """Place of what every annotation names; -1 where it is unknown."""
-  names = (each.get(field) for each in raw)
-  places = [
-    table.get(name, -1) if isinstance(name, int | str) else -1 for name in names
-  ]
-  return np.array(places, np.int64)
-
-
-def _box(each: Mapping[str, Any]) -> Sequence[float]:
-  box = each.get("bbox")
-  if not isinstance(box, list) or len(box) != 4:
-    return (math.nan,) * 4
-  return [_number(value) for value in box]
-
-
-def _number(value: object) -> float:
-  return value if type(value) in (int, float) else math.nan  # type: ignore[return-value]
+def _text(annotation: Mapping[str, Any], size: Size) -> bytes:
+  try:
+    return runs.encode(annotation.get("segmentation"), size)
+  except ValueError as error:
+    raise ValueError(f"its mask {error}") from error

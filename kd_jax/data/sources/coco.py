@@ -1,86 +1,70 @@
-"""A folder of images, and their objects in a file in COCO's JSON.
-
-COCO 2017 itself is Source('COCO/train2017',
-'COCO/annotations/instances_train2017.json', skip_invalid=True), since two of
-its boxes have no height.
-"""
+"""COCO, and any folder of images with annotations in COCO's format."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from absl import logging
 from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.data.formats import coco_json, coco_masks, folder_listing
+from kd_jax.data.formats import coco_json, folder_listing
+from kd_jax.data.formats.annotations import Table
+from kd_jax.data.sources import splits
 from kd_jax.types import Record
 
 
 @dataclasses.dataclass(frozen=True)
 class Source(interfaces.DataSource):
-  """Images as encoded bytes, sorted by their ids in the file.
+  """Images with boxes and masks, in the order of the JSON file.
 
-  Records hold what `objects` says too. The folder is listed once, see
-  `formats.folder_listing`. Images are read as they are stored: EXIF tags turn
-  neither them nor their objects. Crowds ('iscrowd') are ignored.
+  Classes are the categories by their ids. Crowds are 'ignored'. The file is
+  read once; see `formats.annotations` for what is kept of it. EXIF tags do not
+  turn images, which annotations would not follow.
 
   Attributes:
-    images: folder of the images, to which the file's 'file_name' is relative.
-    annotations: the JSON file.
-    masks: whether records have masks: polygons, and run lengths of both kinds.
-    keep_empty: keep images without an object that is to be learnt; for tests,
-      which count what is found on them.
-    skip_invalid: leave invalid annotations out and log how many there are,
+    images: folder of the images.
+    annotations: JSON file, such as instances_train2017.json.
+    split: 'all', or a part of the images: 'all[:500]'.
+    masks: whether objects have masks too.
+    keep_empty: whether images come too that have no object, or only crowds.
+      Evaluation needs them; training can learn nothing of objects from them.
+    skip_invalid: objects that are wrong are left out, counted and named,
       instead of an error.
-    classes: names of the categories that count, numbered in this order;
-      objects of others are left out. () takes all, sorted by their ids.
+    classes: names of the categories to keep; () is all.
+    skip_corrupt: an image that cannot be decoded is replaced by another one,
+      instead of an error.
 
   Raises:
-    ValueError: no such folder or file; the file is damaged, see
-      `formats.coco_json.read`; an image is missing; no image is left; for a
-      record, an unreadable file or damaged run lengths.
+    ValueError: see `formats.coco_json.read`; an image is missing, or no image
+      has an object.
   """
 
   images: str
   annotations: str
-  masks: bool = False
+  split: str = "all"
+  masks: bool = True
   keep_empty: bool = False
   skip_invalid: bool = False
   classes: tuple[str, ...] = ()
+  skip_corrupt: bool = False
   num_classes = 0
 
   def __post_init__(self) -> None:
     # Configs hold lists; the dataclass must stay hashable.
     object.__setattr__(self, "classes", tuple(self.classes))
     _ = self._files
-    if self.left_out:
-      logging.warning(
-        "%s: invalid annotations left out: %d, such as %s",
-        self.annotations,
-        self.left_out,
-        "; ".join(self._table.examples),
-      )
 
   @property
-  def _folder(self) -> str:
+  def _place(self) -> str:
     return os.path.expanduser(self.images)
 
   @functools.cached_property
-  def _listing(self) -> folder_listing.Index:
-    if not os.path.isdir(self._folder):
-      raise ValueError(
-        f"images={self.images!r} is no folder; set --config.data.images to the "
-        "one that holds the images"
-      )
-    return folder_listing.find(self._folder)
-
-  @functools.cached_property
-  def _table(self) -> coco_json.Table:
+  def _read(self) -> tuple[Table, tuple[coco_json.Category, ...]]:
     return coco_json.read(
       os.path.expanduser(self.annotations),
       masks=self.masks,
@@ -88,59 +72,82 @@ class Source(interfaces.DataSource):
       classes=self.classes,
     )
 
+  @property
+  def _table(self) -> Table:
+    return self._read[0]
+
   @functools.cached_property
   def _rows(self) -> Int64[np.ndarray, " n"]:
-    """Places in the file of the images that are kept."""
-    learnt = self._table.learnt()
-    rows = np.arange(len(learnt))
-    rows = rows if self.keep_empty else rows[learnt > 0]
+    """Rows of the table that are kept."""
+    rows = np.arange(len(self._table))
+    if not self.keep_empty:
+      rows = rows[self._table.learnt > 0]
     if not len(rows):
       raise ValueError(
-        f"annotations={self.annotations!r}: none of its {len(learnt)} images "
-        "has an object to learn; name another file, or set "
-        "--config.data.keep_empty=True"
+        f"annotations={self.annotations!r}: no image has an object to learn; "
+        "set --config.data.keep_empty=True to take them all the same"
       )
-    return rows
+    _, start, stop = splits.parse(self.split, {"all": len(rows)})
+    return rows[start:stop]
+
+  @functools.cached_property
+  def _index(self) -> folder_listing.Index:
+    if not os.path.isdir(self._place):
+      raise ValueError(
+        f"images={self.images!r} is not a directory; set --config.data.images "
+        f"to that of {self.annotations!r}"
+      )
+    return folder_listing.find(self._place)
 
   @functools.cached_property
   def _files(self) -> Int64[np.ndarray, " n"]:
-    """Places of the images in the listing of the folder."""
-    items = self._listing.items(range(len(self._listing)))
-    known = {os.fsdecode(path): row for row, (path, _) in enumerate(items)}
-    names = [self._table.files[row] for row in self._rows]
-    missing = [name for name in names if name not in known]
+    """Where every image is in the listing of the folder."""
+    rows = self._rows  # what is wrong with the file shows first
+    items = self._index.items(range(len(self._index)))
+    places = {os.fsdecode(path): place for place, (path, _) in enumerate(items)}
+    names = [os.path.normpath(self._table.files[row]) for row in rows]
+    missing = [name for name in names if name not in places]
     if missing:
       raise ValueError(
-        f"images={self.images!r}: {len(missing)} of {len(names)} images of "
-        f"{self.annotations!r} are missing, such as {', '.join(missing[:3])}; "
-        "add them, or set --config.data.images to their folder"
+        f"images={self.images!r} lacks {len(missing)} of the {len(names)} "
+        f"images that {self.annotations!r} lists, such as {missing[0]!r}; set "
+        "--config.data.images to where they are"
       )
-    return np.array([known[name] for name in names], np.int64)
+    return np.array([places[name] for name in names], np.int64)
 
   @property
-  def left_out(self) -> int:
-    """How many annotations were left out as invalid."""
-    return self._table.left_out
+  def box_names(self) -> Sequence[str]:
+    """Names of the categories, by their ids."""
+    return tuple(kind.name for kind in self._read[1])
 
   @property
-  def box_names(self) -> tuple[str, ...]:
-    """Names of the classes of objects."""
-    return self._table.names
+  def category_ids(self) -> tuple[int, ...]:  # type: ignore[override]
+    """Their ids, as files of results use them."""
+    return tuple(kind.known for kind in self._read[1])
 
   @property
-  def category_ids(self) -> tuple[int | str, ...]:
-    """What the file calls the classes."""
-    return self._table.category_ids
-
-  @functools.cached_property
-  def image_ids(self) -> tuple[int | str, ...]:
-    """What it calls the images."""
-    return tuple(self._table.image_ids[row] for row in self._rows)
+  def image_ids(self) -> list[int | str]:  # type: ignore[override]
+    """Ids of the images, as files of results use them."""
+    return [self._table.ids[row] for row in self._rows]
 
   @functools.cached_property
   def fingerprint(self) -> str:
     """16 hex digits of the images' paths and sizes, in order."""
-    return self._listing.digest(self._files)
+    return self._index.digest(self._files)
+
+  def objects(self, index: int) -> Record:
+    """See the base; crowds are 'ignored'."""
+    found = dict(self._table.objects(int(self._rows[index])))
+    del found["difficult"]
+    return found
+
+  @functools.cached_property
+  def _sizes(self) -> Int64[np.ndarray, "n 2"]:
+    return self._table.sizes[self._rows]
+
+  def sizes(self) -> Int64[np.ndarray, "n 2"]:
+    """Height and width of every image, as the file says."""
+    return self._sizes
 
   def ids(self) -> Iterator[str]:
     """Paths of all images in order, relative to their folder."""
@@ -152,40 +159,12 @@ class Source(interfaces.DataSource):
 
   def describe(self, index: int) -> str:
     """The path of an image, for error messages."""
-    return os.path.join(self._folder, self._table.files[self._rows[index]])
-
-  def sizes(self) -> Int64[np.ndarray, "n 2"]:
-    """Height and width of every image, as the file says."""
-    return self._table.sizes[self._rows]
-
-  def objects(self, index: int) -> Record:
-    """See `DataSource`."""
-    image = int(self._rows[index])
-    height, width = self._table.sizes[image].tolist()
-    rows = self._table.of(image)
-    part = slice(rows.start, rows.stop)
-    found = {
-      "size": (height, width),
-      "boxes": self._table.boxes[part],
-      "classes": self._table.classes[part],
-      "ignored": self._table.crowds[part],
-      "area": self._table.area[part],
-    }
-    shapes = self._table.shapes
-    if shapes is None:
-      return found
-    name = self.describe(index)
-    masks = coco_masks.Masks(shapes, rows, (height, width), name)
-    return {**found, "masks": masks}
+    return os.path.join(self._place, self._index.path(self._files[index]))
 
   def __len__(self) -> int:
     return len(self._rows)
 
   def __getitem__(self, index: int) -> Record:
-    data = self._listing.read(self._folder, int(self._files[index]))
-    return {
-      "image": data,
-      "label": -1,
-      "id": index % len(self),
-      **self.objects(index),
-    }
+    image = self._index.read(self._place, self._files[index])
+    known: dict[str, Any] = {"label": -1, "id": index % len(self)}
+    return {"image": image, **known, **self.objects(index)}

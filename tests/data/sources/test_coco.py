@@ -1,253 +1,270 @@
+"""Files of COCO, written to disk."""
+
+import copy
 import json
+import math
 import pickle
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from sklearn.datasets import load_sample_image
 
-from kd_jax.data import examples
+from kd_jax.data import examples, pipeline
 from kd_jax.data.detection import Detection
-from kd_jax.data.sources import coco
-from kd_jax.transfer.average_precision import truth
+from kd_jax.data.sources.coco import Source
 
-PHOTO = Image.fromarray(load_sample_image("china.jpg"))
-SIZES = {7: (40, 60), 3: (50, 30), 12: (24, 24), 5: (30, 45)}
-POLYGONS = [[5, 4, 40.1, 6.5, 30, 30.25], [42, 20, 55, 20, 55, 39, 42, 39]]
-RUNS = [60, 30, 100, 50, 60 * 40 - 240]
+SIZES = ((60, 80), (70, 50), (40, 40), (30, 44))
+TRIANGLE = [10, 5, 40, 5, 10, 50]
+CROWD = [0, 70 * 20, 70 * 10, 70 * 20]  # columns 0..19 and 30..49
 
 
-def runs(size):
-  """A square's compressed run lengths."""
-  covered = np.zeros(size, np.uint8, order="F")
-  covered[5:20, 3:12] = 1
-  found = coco_mask.encode(covered)
-  return {"size": list(size), "counts": found["counts"].decode()}
+def packed(mask):
+  return coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
 
 
-def annotation(number, image, category, box, shape, **fields):
-  found = {"id": number, "image_id": image, "category_id": category}
-  return {**found, "bbox": box, "segmentation": shape, "iscrowd": 0, **fields}
+def square(height, width, x0, y0, x1, y1):
+  mask = np.zeros((height, width), np.uint8)
+  mask[y0:y1, x0:x1] = 1
+  return mask
 
 
-def content():
-  crowd = {"size": [40, 60], "counts": RUNS}
+def written():
+  """What the JSON holds: ids in no order, one image without objects."""
+  images = [
+    {"id": 9 - i, "file_name": f"part/{i}.png", "height": h, "width": w}
+    for i, (h, w) in enumerate(SIZES)
+  ]
+  text = {"size": [40, 40], "counts": packed(square(40, 40, 3, 4, 20, 30))}
+  crowd = {"size": [70, 50], "counts": CROWD}
+  two = [TRIANGLE, [60, 40, 79, 40, 79, 59, 60, 59]]
+  rows = [
+    (1, 9, 17, [10, 5, 30, 45], [TRIANGLE], 0, 675.0),
+    (2, 8, 3, [0, 0, 50, 70], crowd, 1, 2800),
+    (3, 8, 3, [10, 20, 30.5, 50.25], [[10, 20, 40.5, 20, 40.5, 70, 10, 70]], 0,
+     None),
+    (4, 9, 3, [10, 5, 69.5, 54], two, 0, 999.5),
+    (5, 7, 17, [3, 4, 17, 26], text, 0, 442),
+  ]  # fmt: skip
+  names = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd",
+           "area")  # fmt: skip
   return {
-    "images": [
-      {"id": n, "file_name": f"{n:03}.jpg", "height": h, "width": w}
-      for n, (h, w) in SIZES.items()
-    ],
-    "categories": [{"id": 9, "name": "roof"}, {"id": 2, "name": "tree"}],
-    "annotations": [
-      annotation(1, 7, 9, [5, 4, 50, 35.5], POLYGONS, area=700.5),
-      annotation(2, 3, 2, [3, 5, 9, 15], runs((50, 30))),
-      annotation(3, 7, 2, [1, 0, 4, 40], crowd, iscrowd=1, area=80),
-      annotation(4, 7, 2, [0, 0, 10.5, 8], [[0, 0, 10.5, 0, 10.5, 8, 0, 8]]),
-      annotation(5, 12, 2, [2, 2, 5, 5], runs((24, 24)), iscrowd=1),
-    ],
+    "images": images,
+    "annotations": [dict(zip(names, row, strict=True)) for row in rows],
+    "categories": [{"id": 17, "name": "cat"}, {"id": 3, "name": "car"}],
   }
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  place = tmp_path_factory.mktemp("coco")
+  (place / "images" / "part").mkdir(parents=True)
+  photo = load_sample_image("china.jpg")
+  for i, (height, width) in enumerate(SIZES):
+    part = photo[100 : 100 + height, 200 : 200 + width, ::-1]
+    cv2.imwrite(str(place / "images" / "part" / f"{i}.png"), part)
+  (place / "a.json").write_text(json.dumps(written()))
+  return place
 
 
-@pytest.fixture
-def place(tmp_path):
-  (tmp_path / "images").mkdir()
-  for number, (height, width) in SIZES.items():
-    photo = PHOTO.crop((number, 100, number + width, 100 + height))
-    photo.save(tmp_path / f"images/{number:03}.jpg")
-  return tmp_path
+def source(folder, **fields):
+  images, file = str(folder / "images"), str(folder / "a.json")
+  return Source(**{"images": images, "annotations": file, **fields})
 
 
-def make(place, data=None, **fields):
-  path = place / "instances.json"
-  path.write_text(json.dumps(content() if data is None else data))
-  return coco.Source(str(place / "images"), str(path), **fields)
+def test_records_boxes_and_ids(folder):
+  found = source(folder)
+  # By id of the categories; the last image has no object.
+  assert found.box_names == ("car", "cat") and found.category_ids == (3, 17)
+  assert len(found) == 3 and found.image_ids == [9, 8, 7]
+  assert found.sizes().tolist() == [list(size) for size in SIZES[:3]]
+  assert list(found.ids()) == ["part/0.png", "part/1.png", "part/2.png"]
+  objects = found.objects(0)
+  assert objects["size"] == (60, 80) and objects["classes"].tolist() == [1, 0]
+  assert objects["boxes"].tolist() == [[10, 5, 40, 50], [10, 5, 79.5, 59]]
+  assert objects["area"].tolist() == [675, 999.5]
+  kinds = [objects[k].dtype for k in ("boxes", "classes", "ignored", "area")]
+  assert kinds == [np.float32, np.int32, bool, np.float32]
+  second = found.objects(1)
+  assert second["ignored"].tolist() == [True, False]
+  # 0.25 pixels beyond the edge is rounding.
+  assert second["boxes"].tolist() == [[0, 0, 50, 70], [10, 20, 40.5, 70]]
+  np.testing.assert_allclose(second["area"][1], 30.5 * 50)
+  decoded = examples.Decoded(found)[2]
+  photo = load_sample_image("china.jpg")[100:140, 200:240]
+  np.testing.assert_array_equal(decoded["image"], photo)
+  assert (decoded["label"], decoded["id"]) == (-1, 2)
+  np.testing.assert_array_equal(decoded["boxes"], [[3, 4, 20, 30]])
 
 
-def test_what_the_file_says(place):
-  source = make(place)
-  assert (len(source), source.num_classes) == (2, 0)
-  assert source.box_names == ("tree", "roof")
-  assert (source.category_ids, source.image_ids) == ((2, 9), (3, 7))
-  assert list(source.ids()) == ["003.jpg", "007.jpg"]
-  assert source.all_labels() == [-1, -1]
-  assert source.sizes().tolist() == [[50, 30], [40, 60]]
-  record = source[1]
-  assert record["image"] == (place / "images/007.jpg").read_bytes()
-  assert (record["label"], record["id"], record["size"]) == (-1, 1, (40, 60))
-  boxes = [[5, 4, 55, 39.5], [1, 0, 5, 40], [0, 0, 10.5, 8]]
-  assert record["boxes"].tolist() == boxes
-  assert record["classes"].tolist() == [1, 0, 0]
-  assert record["ignored"].tolist() == [False, True, False]
-  assert record["area"].tolist() == [700.5, 80, 84]
-  types = [record[name].dtype for name in ("boxes", "classes", "area")]
-  assert types == [np.float32, np.int32, np.float32] and "masks" not in record
-  assert examples.Decoded(source)[0]["image"].shape == (50, 30, 3)
-  again = pickle.loads(pickle.dumps(source))
-  assert again == source and hash(again) == hash(source)
-  assert again.objects(-1)["boxes"].tolist() == boxes
+def test_masks_are_those_of_pycocotools(folder):
+  found = source(folder)
+  for index, (height, width) in enumerate(SIZES[:3]):
+    own = [
+      each
+      for each in written()["annotations"]
+      if each["image_id"] == found.image_ids[index]
+    ]
+    masks = found.objects(index)["masks"]
+    assert masks.shape == (len(own), height, width) and masks.dtype == bool
+    for mask, annotation in zip(masks, own, strict=True):
+      kept = annotation["segmentation"]
+      if isinstance(kept, list) or isinstance(kept["counts"], list):
+        kept = coco_mask.frPyObjects(kept, height, width)
+      kept = coco_mask.merge(kept) if isinstance(kept, list) else kept
+      assert coco_mask.area(kept) == mask.sum() > 100
+      text = kept["counts"]
+      assert packed(mask) == (
+        text.decode() if isinstance(text, bytes) else text
+      )
+  columns = found.objects(1)["masks"][0].any(0)
+  wanted = np.zeros(50, bool)
+  wanted[:20] = wanted[30:] = True
+  np.testing.assert_array_equal(columns, wanted)
+  text = found.objects(2)["masks"][0]
+  np.testing.assert_array_equal(text, square(40, 40, 3, 4, 20, 30))
+  assert "masks" not in source(folder, masks=False).objects(0)
 
 
-def test_images_without_objects(place):
-  source = make(place, keep_empty=True)
-  assert source.image_ids == (3, 5, 7, 12)
-  empty = source.objects(1)
-  assert empty["boxes"].shape == (0, 4) and empty["classes"].shape == (0,)
-  assert source.objects(3)["ignored"].tolist() == [True]
-  assert source.fingerprint != make(place).fingerprint
-  found = truth.collect(source)
-  assert found.counts.tolist() == [2, 1] and found.image_ids == (3, 5, 7, 12)
-
-
-@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
-def test_masks_are_those_of_pycocotools(place):
-  source = make(place, masks=True, keep_empty=True)
-  theirs = COCO(source.annotations)
-  for index, name in enumerate(source.image_ids):
-    record = source[index]
-    raw = [a for a in content()["annotations"] if a["image_id"] == name]
-    assert len(record["masks"]) == len(raw)
-    for mask, each in zip(record["masks"], raw, strict=True):
-      assert mask.dtype == bool and mask.any()
-      np.testing.assert_array_equal(mask, theirs.annToMask(each))
-  again = pickle.loads(pickle.dumps(source))
+def test_what_is_kept(folder):
+  every = source(folder, keep_empty=True)
+  assert len(every) == 4 and every.image_ids == [9, 8, 7, 6]
+  empty = every.objects(3)
+  assert empty["boxes"].shape == (0, 4) and empty["masks"].shape == (0, 30, 44)
+  assert source(folder, split="all[1:]").image_ids == [8, 7]
+  cats = source(folder, classes=["cat"])
+  assert (cats.box_names, cats.category_ids) == (("cat",), (17,))
+  assert cats.image_ids == [9, 7] and cats.objects(0)["classes"].tolist() == [0]
+  prints = {each.fingerprint for each in (every, source(folder), cats)}
+  assert len(prints) == 3 and {len(each) for each in prints} == {16}
+  again = pickle.loads(pickle.dumps(every))
+  assert again == every and again.fingerprint == every.fingerprint
   np.testing.assert_array_equal(
-    np.stack(list(again.objects(2)["masks"])),
-    np.stack(list(source.objects(2)["masks"])),
+    again.objects(0)["masks"], every.objects(0)["masks"]
   )
-  assert truth.collect(source).masks is not None
 
 
-def test_views_with_masks(place):
-  sides = {"short": (40,), "long": 64, "buckets": 1, "hflip": 0.0}
-  views = Detection(**sides, max_objects=4, masks=True, mask_size=14)
-  record = examples.Decoded(make(place, masks=True))[1]
-  label = views.train(record, np.random.default_rng)["label"]
-  assert label.classes[0].tolist() == [1, 0, -1, -1]  # the crowd is left out
-  assert label.boxes[0, 0].tolist() == [5, 4, 55, 39.5]
-  shares = label.masks[0].mean((1, 2)).tolist()
-  areas = [mask.sum() for mask in record["masks"]]
-  assert shares[0] == pytest.approx(areas[0] / (50 * 35.5), abs=0.03)
-  assert shares[1] > 0.9 and shares[2:] == [0, 0]
+def test_batches_of_it(folder):
+  views = Detection(
+    (32, 40), long=64, buckets=1, divisor=8, masks=True, mask_size=8
+  )
+  with pipeline.train_batches(
+    source(folder), views, batch_size=2, seed=0
+  ) as batches:
+    found = [next(batches) for _ in range(6)]
+  for batch in found:
+    known = batch.label.classes >= 0
+    assert known.any(1).all() and known.sum(1).max() <= 2  # without the crowd
+    assert (batch.label.masks.any((2, 3)) == known).all()
 
 
-def test_some_classes(place):
-  source = make(place, classes=["roof"])
-  assert (source.box_names, source.category_ids) == (("roof",), (9,))
-  assert source.image_ids == (7,)
-  assert source.objects(0)["classes"].tolist() == [0]
-  both = make(place, classes=("roof", "tree"))
-  assert both.objects(1)["classes"].tolist() == [0, 1, 1]
-  with pytest.raises(ValueError, match="'sky' is no category of .* roof, tree"):
-    make(place, classes=("sky",))
+def changed(folder, tmp_path, change):
+  parts = copy.deepcopy(written())
+  parts = change(parts) or parts
+  file = tmp_path / "changed.json"
+  file.write_text(parts if isinstance(parts, str) else json.dumps(parts))
+  return str(file)
 
 
-NAN = float("nan")
-BAD = {
-  "image": ({"image_id": 8}, "its image_id 8 is not among the images"),
-  "kind": ({"category_id": 1}, "its category_id 1 is not among the cat"),
-  "outside": ({"bbox": [20, 5, 15, 9]}, "reaches outside its image of 50x30"),
-  "before": ({"bbox": [-4, 5, 15, 9]}, "reaches outside its image of 50x30"),
-  "reversed": ({"bbox": [9, 9, -4, 5]}, "must have a width and a height"),
-  "zero": ({"bbox": [9, 9, 4, 0.0]}, "must have a width and a height above 0"),
-  "nan": ({"bbox": [9, 9, NAN, 4]}, "must be 4 finite numbers"),
-  "short": ({"bbox": [9, 9, 4]}, r"bbox \[9, 9, 4\] must be 4 finite"),
-  "none": ({"bbox": None}, "bbox None must be 4 finite"),
-  "two points": ({"segmentation": [[1, 2, 3, 4]]}, "three points or more"),
-  "odd": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "three points or more"),
-  "words": ({"segmentation": [[1, 2, 3, 4, 5, None]]}, "is no number"),
-  "empty": ({"segmentation": []}, "it has no segmentation, and masks=True"),
-  "runs": (
-    {"segmentation": {"size": [30, 50], "counts": "P1"}},
-    r"the size \[30, 50\], and its image \[50, 30\]",
-  ),
-  "sum": (
-    {"segmentation": {"size": [50, 30], "counts": [3, 4]}},
-    "whose sum is 1500, the pixels of its image",
-  ),
-}
+def first(**fields):
+  def change(parts):
+    parts["annotations"][0].update(fields)
+
+  return change
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_invalid_annotations(place, name, caplog):
-  change, match = BAD[name]
-  data = content()
-  bad = {**data["annotations"][1], **change, "id": 77}
-  data["annotations"].append(bad)
-  match = rf"annotation 77 of image .*{match}.*\(1 of 6 .*skip_invalid=True"
-  with pytest.raises(ValueError, match=match):
-    make(place, data, masks=True)
-  source = make(place, data, masks=True, skip_invalid=True)
-  assert source.left_out == 1
-  assert "invalid annotations left out: 1, such as annotation 77" in caplog.text
-  whole = make(place, masks=True)
-  for index in range(2):
-    found, expected = source.objects(index), whole.objects(index)
-    np.testing.assert_array_equal(found["boxes"], expected["boxes"])
-    assert len(found["masks"]) == len(expected["masks"])
+def triangle(*polygon):
+  return first(segmentation=[list(polygon)])
 
 
-def test_polygons_are_looked_at_for_masks_only(place):
-  data = content()
-  data["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
-  assert len(make(place, data).objects(1)["boxes"]) == 3
+def runs(counts, size=(60, 80)):
+  return first(segmentation={"size": list(size), "counts": counts})
 
 
-def test_damaged_run_lengths_show_when_they_are_read(place):
-  data = content()
-  data["annotations"][1]["segmentation"]["counts"] = "zzz1P"
-  masks = make(place, data, masks=True).objects(0)["masks"]
-  with pytest.raises(ValueError, match="003.jpg: the run lengths of its obj"):
-    masks[0]
+BAD_OBJECTS = {
+  "outside": (first(bbox=[70, 5, 30, 40]), r"5, 100, 45\].* not inside .*60x80"),
+  "beyond": (first(bbox=[80.5, 5, 0.25, 40]), "is not inside the image"),
+  "reversed": (first(bbox=[40, 5, -30, 40]), r"\(image 9\): its .*reversed"),
+  "nan": (first(bbox=[math.nan, 5, 3, 4]), "has values that are no numbers"),
+  "zero": (first(bbox=[10, 5, 0, 4]), "has no area"),
+  "three": (first(bbox=[10, 5, 4]), r"bbox \[10, 5, 4\] is not 4 numbers"),
+  "none": (first(bbox=None), "bbox None is not 4 numbers"),
+  "category": (first(category_id=4), "of the unknown category 4"),
+  "image": (first(image_id=77), "of the image 77, which is not listed"),
+  "twice": (first(id=2), "annotation 2: its id comes twice"),
+  "points": (triangle(1, 1, 5, 5), "mask has a polygon of 2 points; three are"),
+  "odd": (triangle(1, 1, 5, 5, 5, 7, 8), "a polygon of 3.5 points"),
+  "infinite": (triangle(1, 1, 5, 5, math.inf, 7), "polygon with values that"),
+  "far": (triangle(1, 1, 5, 5, 1e9, 7), "polygon far outside the image"),
+  "empty": (first(segmentation=[]), "its mask has no polygon"),
+  "missing": (first(segmentation=None), "neither a list of polygons nor runs"),
+  "no list": (first(segmentation=[7]), "a polygon that is no list of numbers"),
+  "size": (runs([4800], (80, 60)), r"is of \[80, 60\] pixels, the image"),
+  "short": (runs([7, 5]), "runs that are not the 4800 pixels of the image"),
+  "negative": (runs([-5, 4805]), "runs that are not the 4800 pixels"),
+  "packed": (runs("53"), "runs that are not the 4800 pixels"),
+  "cut": (runs(packed(square(60, 80, 1, 1, 9, 9))[:-1]), "runs that are not"),
+}  # fmt: skip
 
 
-def test_images_of_another_size(place):
-  PHOTO.crop((0, 0, 30, 49)).save(place / "images/003.jpg")
-  match = r"003.jpg: its boxes are of 50x30 pixels, the image 49x30 \(height x"
-  with pytest.raises(ValueError, match=match):
-    examples.Decoded(make(place))[0]
+@pytest.mark.parametrize("case", BAD_OBJECTS)
+def test_bad_objects_are_named_or_left_out(folder, tmp_path, case, caplog):
+  change, match = BAD_OBJECTS[case]
+  file = changed(folder, tmp_path, change)
+  with pytest.raises(ValueError, match=match) as error:
+    source(folder, annotations=file)
+  assert "1 of 5 objects are wrong" in str(error.value)
+  assert "\n" not in str(error.value) and "skip_invalid=True" in str(
+    error.value
+  )
+  found = source(folder, annotations=file, skip_invalid=True)
+  assert "1 of 5 objects are left out: annotation " in caplog.text
+  ids = sum(len(found.objects(i)["classes"]) for i in range(len(found)))
+  assert ids == 4
 
 
-def test_missing_images(place):
-  for number in (3, 7, 12):  # the last one is not asked for
-    (place / f"images/{number:03}.jpg").unlink()
-  match = r"2 of 2 images of .*json' are missing, such as 003.jpg, 007.jpg;"
-  with pytest.raises(ValueError, match=match):
-    make(place)
-  with pytest.raises(ValueError, match="photos' is no folder; set --config"):
-    coco.Source(str(place / "photos"), str(place / "instances.json"))
+def drop(name):
+  return lambda parts: parts.pop(name) and None
+
+
+def entry(part, place, **fields):
+  return lambda parts: parts[part][place].update(fields)
 
 
 @pytest.mark.parametrize(
-  ("key", "entries", "match"),
+  ("change", "match"),
   [
-    ("images", content()["images"] * 2, "the id 7 comes twice in 'images'"),
-    ("categories", [{"name": "a"}], "the id None is no id in 'categories'"),
-    ("categories", [{"id": 3}], "one or more, each with a name"),
-    ("images", [{"id": 3, "width": 4}], "file_name=None, height=None, width=4"),
-    ("images", [], "it names no image"),
-    ("annotations", [], "none of its 4 images has an object to learn"),
-    ("annotations", {}, "it has no list 'annotations'"),
+    (lambda parts: json.dumps(parts)[:-90], "changed.json' is cut short or no"),
+    (lambda parts: "[]", "has no list 'images'; COCO's format has"),
+    (drop("annotations"), "has no list 'annotations'"),
+    (lambda parts: {**parts, "categories": [3]}, "has no list 'categories'"),
+    (lambda parts: {**parts, "images": []}, "lists no image"),
+    (lambda parts: {**parts, "categories": []}, "has no category to learn"),
+    (entry("images", 1, id=9), "2 of the images have the id 9"),
+    (entry("images", 1, file_name="part/0.png"), "images have the file_name"),
+    (entry("images", 1, height=0), "the image 8 needs an 'id', a 'file_name'"),
+    (entry("images", 1, file_name="x.png"), "lacks 1 of the 3 .*'x.png'"),
+    (entry("categories", 1, id=17), "2 of the categories have the id 17"),
+    (entry("categories", 1, name="cat"), "have the name 'cat'"),
+    (entry("categories", 1, id="3"), "the category '3', 'car' needs a whole"),
+    (lambda parts: {**parts, "annotations": []}, "no image has an object to"),
   ],
-)
-def test_files_of_another_kind(place, key, entries, match):
-  with pytest.raises(ValueError, match=match):
-    make(place, {**content(), key: entries})
+)  # fmt: skip
+def test_bad_files(folder, tmp_path, change, match):
+  file = changed(folder, tmp_path, change)
+  with pytest.raises(ValueError, match=match) as error:
+    source(folder, annotations=file)
+  assert "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read(place):
-  images, path = str(place / "images"), place / "a.json"
-  with pytest.raises(ValueError, match="a.json': cannot be read, No such file"):
-    coco.Source(images, str(path))
-  path.write_text(json.dumps(content())[:-30])
-  with pytest.raises(ValueError, match=r"a.json': cut short, or no JSON \("):
-    coco.Source(images, str(path))
-  path.write_text("[]")
-  with pytest.raises(ValueError, match="it has no list 'images'"):
-    coco.Source(images, str(path))
+def test_bad_fields(folder, tmp_path):
+  with pytest.raises(ValueError, match="cannot be read: No such file or dir"):
+    source(folder, annotations=str(folder / "b.json"))
+  with pytest.raises(ValueError, match="images='.*none' is not a directory"):
+    source(folder, images=str(folder / "none"))
+  with pytest.raises(ValueError, match="classes names 'dog', .* it has"):
+    source(folder, classes=("dog",))
+  file = changed(folder, tmp_path, entry("images", 0, height=59))
+  with pytest.raises(ValueError, match="0.png: its boxes are of 59x80 pixels"):
+    examples.Decoded(source(folder, annotations=file, masks=False))[0]
