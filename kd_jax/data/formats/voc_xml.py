@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from kd_jax.data.formats.annotations import Size, box_problem, clipped
+from kd_jax.resolve import near
 
 NAMES = (
   "aeroplane",
@@ -33,10 +33,23 @@ NAMES = (
 )
 """The classes of VOC."""
 
-_SPARE = 1.0  # pixels that rounding may put a box outside its image
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_SIDES = ("height", "width")
-_FIRST = np.array([1, 1, 0, 0], np.float32)  # the number of the first pixel
+
+
+class Thing(NamedTuple):
+  """An object.
+
+  Attributes:
+    box: (x0, y0, x1, y1) in pixels, inside the image. VOC counts pixels from 1
+      and gives the last one inside, so 1 is taken from x0 and y0, as Detectron2
+      does.
+    kind: place of its class in the names.
+    difficult: whether it is learnt but not counted.
+  """
+
+  box: list[float]
+  kind: int
+  difficult: bool
 
 
 class Found(NamedTuple):
@@ -44,51 +57,31 @@ class Found(NamedTuple):
 
   Attributes:
     size: height and width of the image, pixels.
-    boxes: (x0, y0, x1, y1): VOC counts pixels from 1 and gives the last one
-      inside, so 1 is taken from x0 and y0, as Detectron2 does.
-    classes: places in the names.
-    difficult: objects that are learnt but not counted.
+    things: its objects.
+    problems: (name, what is wrong) of others.
   """
 
-  size: tuple[int, int]
-  boxes: Float32[np.ndarray, "k 4"]
-  classes: Int32[np.ndarray, " k"]
-  difficult: Bool[np.ndarray, " k"]
+  size: Size
+  things: tuple[Thing, ...]
+  problems: tuple[tuple[str, str], ...]
 
 
 def read(path: str, names: tuple[str, ...] = NAMES) -> Found:
   """Reads a file; parts of objects, such as heads, are passed over.
 
   Raises:
-    ValueError: it is missing, damaged or of another kind, names an unknown
-      class, or has an impossible box.
+    ValueError: it is missing, damaged or of another kind, or does not say how
+      large its image is.
   """
   root = _parsed(path)
-  size = tuple(_whole(path, root, f"size/{side}") for side in _SIDES)
-  height, width = size
-  objects = root.findall("object")
-  boxes, classes = [], []
-  for number, each in enumerate(objects):
-    name = (each.findtext("name") or "").strip()
-    if name not in names:
-      raise ValueError(
-        f"{path}: object {number} is {name!r}, and the classes are "
-        f"{', '.join(names)}; set --config.data.classes to those of the files"
-      )
-    box = _box(each)
-    text = _wrong(box, height, width)
-    if text:
-      raise ValueError(f"{path}: object {number}, {name!r}: {text}")
-    boxes.append(box)
-    classes.append(names.index(name))
-  found = np.array(boxes, np.float32).reshape(-1, 4) - _FIRST
-  difficult = [_is_set(each, "difficult") for each in objects]
-  return Found(
-    (height, width),
-    found,
-    np.array(classes, np.int32),
-    np.array(difficult, bool),
-  )
+  size = _side(path, root, "height"), _side(path, root, "width")
+  things, problems = [], []
+  for number, each in enumerate(root.findall("object"), 1):
+    try:
+      things.append(_thing(each, names, size))
+    except ValueError as error:
+      problems.append((f"object {number} of {path}", str(error)))
+  return Found(size, tuple(things), tuple(problems))
 
 
 def _parsed(path: str) -> ElementTree.Element:
@@ -110,40 +103,37 @@ def _parsed(path: str) -> ElementTree.Element:
   return root
 
 
-def _whole(path: str, root: ElementTree.Element, tag: str) -> int:
-  text = (root.findtext(tag) or "").strip()
+def _side(path: str, root: ElementTree.Element, name: str) -> int:
+  text = (root.findtext(f"size/{name}") or "").strip()
   if not text.isdecimal() or not int(text):
     raise ValueError(
-      f"{path}: its <{tag}> is {text!r}; it must be a whole number above 0, "
-      "that of the image"
+      f"{path}: its size has the {name} {text!r}; it must be a whole number "
+      "above 0, that of the image"
     )
   return int(text)
 
 
-def _box(each: ElementTree.Element) -> list[float]:
-  """As the file has it; NaN where it has none."""
-  found = []
-  for corner in _CORNERS:
-    try:
-      found.append(float(each.findtext(f"bndbox/{corner}") or "nan"))
-    except ValueError:
-      found.append(math.nan)
-  return found
+def _thing(
+  each: ElementTree.Element, names: tuple[str, ...], size: Size
+) -> Thing:
+  name = (each.findtext("name") or "").strip()
+  if name not in names:
+    raise ValueError(
+      f"its name is {name!r}, and the classes are {near(name, names)}, unless "
+      "--config.data.classes says others"
+    )
+  corners = [_number(each.findtext(f"bndbox/{side}")) for side in _CORNERS]
+  box = [corners[0] - 1, corners[1] - 1, *corners[2:]]
+  problem = box_problem(box, size)
+  if problem:
+    raise ValueError(f"{problem}, after 1 is taken from xmin and ymin")
+  hard = (each.findtext("difficult") or "0").strip()
+  return Thing(clipped(box, size), names.index(name), hard not in ("", "0"))
 
 
-def _wrong(box: list[float], height: int, width: int) -> str:
-  """What is wrong with a box, or ''."""
-  shown = f"its box ({', '.join(f'{side:g}' for side in box)})"
-  left, top, right, bottom = box
-  if not all(map(math.isfinite, box)):
-    return f"{shown} must be 4 numbers, {', '.join(_CORNERS)}"
-  if right <= left - 1 or bottom <= top - 1:
-    return f"{shown} must have xmax and ymax from xmin and ymin on"
-  low = 1 - _SPARE
-  if min(left, top) < low or right > width + _SPARE or bottom > height + _SPARE:
-    return f"{shown} reaches outside its image of {height}x{width} (h x w)"
-  return ""
-
-
-def _is_set(each: ElementTree.Element, tag: str) -> bool:
-  return (each.findtext(tag) or "0").strip() not in ("", "0")
+def _number(text: str | None) -> float:
+  """A side of a box; NaN where it is none."""
+  try:
+    return float(text or "")
+  except ValueError:
+    return math.nan

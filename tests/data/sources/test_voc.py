@@ -61,7 +61,7 @@ def annotations(place, name):
 
 
 def test_what_the_files_say(place):
-  source = voc.Source(str(place))
+  source = voc.Source(str(place), keep_empty=True)
   assert (len(source), source.num_classes) == (4, 0)
   assert len(source.box_names) == 20 and source.box_names[7] == "cat"
   names = ("000005", "000007", "000009", "2008_000001")
@@ -101,6 +101,19 @@ def test_difficult_objects_are_learnt_but_not_counted(place):
     assert (counts[7], counts[14], counts[19]) == (1, 1, 0)
 
 
+def test_images_without_objects(place):
+  source = voc.Source(str(place))
+  assert source.image_ids == ("000005", "000007", "2008_000001")
+  whole = voc.Source(str(place), keep_empty=True)
+  assert whole.fingerprint != source.fingerprint
+  assert source[2]["image"] == whole[3]["image"] and source[2]["id"] == 2
+  hard = xml(50, 30, [("dog", (3, 3, 9, 9), 1)])
+  annotations(place, "000007").write_text(hard)
+  assert len(voc.Source(str(place), "2007_test")) == 1
+  with pytest.raises(ValueError, match="no image has an object to learn; set"):
+    voc.Source(str(place), "2007_test", keep_difficult=False)
+
+
 def test_splits(place):
   test = voc.Source(str(place), "2007_test")
   assert test.image_ids == ("000007",)
@@ -116,29 +129,34 @@ def test_other_classes(place):
   source = voc.Source(str(place), "2007_test", classes=["dog", "person"])
   assert source.box_names == ("dog", "person")
   assert source.objects(0)["classes"].tolist() == [1]
-  match = "000005.xml: object 0 is 'cat', and the classes are dog, person; set"
+  match = r"object 1 of .*000005.xml: its name is 'cat', and the classes are \["
   with pytest.raises(ValueError, match=match):
     voc.Source(str(place), classes=("dog", "person"))
 
 
-@pytest.mark.parametrize(
-  ("corners", "match"),
-  [
-    ((5, 5, 3, 9), r"box \(5, 5, 3, 9\) must have xmax and ymax from xmin"),
-    ((5, 5, 9, 4), "must have xmax and ymax from"),
-    ((5, 5, 90, 9), "reaches outside its image of 50x30"),
-    ((-4, 5, 9, 9), "reaches outside its image of 50x30"),
-    ((5, "nan", 9, 9), "must be 4 numbers, xmin, ymin"),
-    ((5, 5, "", 9), "must be 4 numbers, xmin, ymin"),
-    ((5, 5, "wide", 9), "must be 4 numbers, xmin, ymin"),
-  ],
-)
-def test_boxes_that_cannot_be(place, corners, match):
-  bad = xml(50, 30, [CAT, ("dog", corners, 0)])
-  annotations(place, "000007").write_text(bad)
-  match = f"000007.xml: object 1, 'dog': its {'.*' + match}"
+BAD = {
+  "reversed": (("dog", (5, 5, 3, 9), 0), r"box \[4, 4, 3, 9\] .* is reversed"),
+  "upwards": (("dog", (5, 5, 9, 3), 0), "is reversed"),
+  "flat": (("dog", (5, 5, 9, 4), 0), "has no area, after 1 is taken from"),
+  "outside": (("dog", (5, 5, 90, 9), 0), "not inside the image, which has 50x"),
+  "before": (("dog", (-4, 5, 9, 9), 0), "not inside the image, which has 50x"),
+  "nan": (("dog", (5, "nan", 9, 9), 0), "values that are no numbers"),
+  "empty": (("dog", (5, 5, "", 9), 0), "values that are no numbers"),
+  "words": (("dog", (5, 5, "wide", 9), 0), "values that are no numbers"),
+  "name": (("kat", (5, 5, 9, 9), 0), r"'kat', and the classes are \['cat', "),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_objects_that_cannot_be(place, name, caplog):
+  bad, match = BAD[name]
+  annotations(place, "000007").write_text(xml(50, 30, [CAT, bad]))
+  match = rf"object 2 of .*000007.xml: .*{match}.*\(1 of 6 .*skip_invalid=True"
   with pytest.raises(ValueError, match=match):
     voc.Source(str(place))
+  source = voc.Source(str(place), skip_invalid=True)
+  assert source.objects(1)["classes"].tolist() == [7]
+  assert "1 of 6 objects are left out: object 2 of" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -146,9 +164,8 @@ def test_boxes_that_cannot_be(place, corners, match):
   [
     (xml(50, 30, [CAT])[:-20], r"000007.xml: cut short, or no XML \("),
     ("<html/>", "it holds <html>, and VOC's files <annotation>"),
-    (xml(50, "", [CAT]), "its <size/width> is ''; it must be a whole number"),
-    (xml(0, 30, [CAT]), "its <size/height> is '0'; it must be a whole number"),
-    (xml(50, 30, [("unicorn", (1, 1, 2, 2), 0)]), "object 0 is 'unicorn', and"),
+    (xml(50, "", [CAT]), "its size has the width ''; it must be a whole"),
+    (xml(0, 30, [CAT]), "its size has the height '0'; it must be a whole"),
   ],
 )
 def test_damaged_files(place, text, match):
@@ -162,11 +179,15 @@ def test_missing_files(place):
   with pytest.raises(ValueError, match="000009.xml: cannot be read, No such"):
     voc.Source(str(place))
   (place / "VOC2007/JPEGImages/000009.jpg").unlink()
-  match = "JPEGImages: 1 of 3 images of trainval.txt are missing, such as 0000"
+  match = "1 of 4 images of split=.* missing, such as VOC2007/JPEGImages/000009"
   with pytest.raises(ValueError, match=match):
     voc.Source(str(place))
-  with pytest.raises(ValueError, match="no folder '.*VOC2010/JPEGImages'; set"):
+  match = "VOC2010/ImageSets/Main/train.txt' cannot be read .*; set --config.d"
+  with pytest.raises(ValueError, match=match):
     voc.Source(str(place), "2010_train")
+  (place / "VOC2012/JPEGImages").rename(place / "VOC2012/images")
+  with pytest.raises(ValueError, match="no folder '.*VOC2012/JPEGImages'; set"):
+    voc.Source(str(place), "2012_trainval")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +196,7 @@ def test_missing_files(place):
     ("trainval", "'trainval' is no YEAR_LIST; write 2007_trainval"),
     ("2007_val", "Main/val.txt' cannot be read"),
     ("2007_empty", "Main/empty.txt' names no image"),
-    ("2007_test+2007_trainval", "names the image '000007' 2 times; records"),
+    ("2007_test+2007_trainval", "names the image '000007' 2 times; take"),
   ],
 )
 def test_splits_that_cannot_be(place, split, match):
