@@ -94,12 +94,18 @@ def test_the_backbone_keeps_its_tree(student, form):
 
 @pytest.mark.parametrize(("student", "form"), [FORMS[2], *SLOW])
 def test_shapes_of_detections(student, form):
-  net = tiny(student, form)
+  """Halves inside, float32 outside."""
+  half = jnp.dtype("bfloat16")
+  body = {**NETWORKS.get(student, {}), "dtype": half}
+  net = tiny(student, form, body, dtype=half)
   _, variables = zoo.shapes(net)
   images = jax.ShapeDtypeStruct((2, *net.example_size, 3), jnp.float32)
   taps = jax.eval_shape(net.apply, variables, images)
   assert taps["boxes"].shape == (2, 5, 4)
   assert taps["masks"].shape[:2] == (2, 5)
+  names = ("boxes", "scores", "masks", "objectness", "anchor_deltas")
+  assert {taps[name].dtype for name in names} == {jnp.dtype("float32")}
+  assert taps["stage3"].dtype == half
 
 
 def not_read(net):
