@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
-from kd_jax.build import checks, images, networks, transfer
+from kd_jax.build import images, networks, transfer
 from kd_jax.data import detection_batches
 from kd_jax.data.detection import Detection
 from kd_jax.data.streams import Stream
@@ -118,7 +118,11 @@ def _precise(
   """Measures batch statistics anew before they are judged, where asked for."""
   if student.norm != "precise":
     return None
-  checks.counts({"eval.precise_batches": batches})
+  if batches < 1:
+    raise ValueError(
+      f"eval.precise_batches is {batches}; statistics are measured on at least "
+      "one. Set --config.eval.precise_batches=200, or detector.norm=train"
+    )
   measure, mesh = Precise(student, method.phases()[0]), mesh_lib.make_mesh()
 
   def refine(variables: Variables, inputs: Inputs) -> Variables:

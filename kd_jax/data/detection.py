@@ -18,7 +18,7 @@ from jaxtyping import Float64, UInt8
 
 from kd_jax.data.augment import crops
 from kd_jax.data.augment.crops import MEAN_COLOUR
-from kd_jax.data.objects import Placed, labels, things
+from kd_jax.data.augment.objects import Placed, labels, things
 from kd_jax.data.preprocess import pixels
 from kd_jax.data.views import Draw, Views
 from kd_jax.types import Objects, Record

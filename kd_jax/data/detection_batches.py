@@ -11,8 +11,9 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 
-from kd_jax.data import examples, groups
+from kd_jax.data import examples
 from kd_jax.data.detection import Detection, put
+from kd_jax.data.order import portraits
 from kd_jax.data.reading import USUAL
 from kd_jax.data.streams import Report, Stream, check_share, share
 from kd_jax.interfaces import DataSource
@@ -80,7 +81,10 @@ def _rows(
 ) -> list[tuple[int, bool]]:
   """(record or -1, whether its canvas is that of portraits) of all rows."""
   count = min(limit or len(source), len(source))
-  portrait = groups.portraits(source)[:count]
+  portrait = portraits(source)[:count]
+  if source.sizes() is None:
+    image = examples.Decoded(source).next_readable(0)[0]["image"]
+    portrait[:] = image.shape[0] > image.shape[1]
   found = []
   for turned in (False, True):
     own = np.flatnonzero(portrait == turned).tolist()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode
+from kd_jax.data.order import portraits
 from kd_jax.data.shards.files import LostError
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
@@ -27,16 +29,18 @@ class Decoded:
     source: where records come from.
 
   Raises:
-    ValueError: EXIF tags would turn images that have masks; for a record, it
-      cannot be decoded, or its mask is of another size.
+    ValueError: EXIF tags would turn images that have masks or boxes; for a
+      record, it cannot be decoded, or its mask or the image that its boxes are
+      of has another size.
   """
 
   source: DataSource
 
   def __post_init__(self) -> None:
-    if self.source.exif_rotation and self.source.mask_names:
+    drawn_on = self.source.mask_names or self.source.box_names
+    if self.source.exif_rotation and drawn_on:
       raise ValueError(
-        "exif_rotation would turn images but not their masks; set "
+        "exif_rotation would turn images but not their masks and boxes; set "
         "--config.data.exif_rotation=False, and write photographs upright"
       )
 
@@ -53,15 +57,19 @@ class Decoded:
       )
       record = {**record, "image": image}
     if "mask" in record:
-      self._check_mask(index, record)
+      self._check_size(index, record, "mask has", np.shape(record["mask"]))
+    if "size" in record:
+      self._check_size(index, record, "boxes are of", record["size"])
     return record
 
-  def _check_mask(self, index: int, record: Record) -> None:
-    sizes = [np.shape(record[name])[:2] for name in ("image", "mask")]
+  def _check_size(
+    self, index: int, record: Record, what: str, size: tuple[int, ...]
+  ) -> None:
+    sizes = [tuple(np.shape(record["image"])[:2]), tuple(size)]
     if sizes[0] != sizes[1]:
-      image, mask = (f"{height}x{width}" for height, width in sizes)
+      image, other = (f"{height}x{width}" for height, width in sizes)
       raise ValueError(
-        f"{self.source.describe(index)}: its mask has {mask} pixels, the image "
+        f"{self.source.describe(index)}: its {what} {other} pixels, the image "
         f"{image} (height x width); they must be the same. A photograph that "
         "its EXIF tag turns has to be written upright first"
       )
@@ -85,17 +93,28 @@ class Decoded:
   def next_readable(self, index: int) -> tuple[Record, int]:
     """(the record or the next readable one, `index` if skipped, else -1).
 
+    The next one is of the same orientation, where the source knows it: it may
+    have to share a canvas with others.
+
     Raises:
       ValueError: none for a long stretch.
     """
-    for step in range(_TRIES):
-      record = self.readable((index + step) % len(self))
+    for row in itertools.islice(self._alike(index), _TRIES):
+      record = self.readable(row)
       if record is not None:
-        return record, index if step else -1
+        return record, index if row != index else -1
     raise ValueError(
       f"record {index} and the {_TRIES - 1} after it cannot be read; "
       "skip_corrupt is for single bad files. Without it the first error shows."
     )
+
+  def _alike(self, index: int) -> Iterator[int]:
+    """The record, and all after it that are portraits if it is one."""
+    yield index
+    turned, count = portraits(self.source), len(self)
+    for place in range(index + 1, index + count):
+      if turned[place % count] == turned[index]:
+        yield place % count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +128,8 @@ class Train:
     bank: stores what a teacher said about its crops; None if there is none.
       Then epochs go round over the crops that it has.
     images: records in a global batch.
+    rows: records of an epoch, those that come twice included; 0 is the length
+      of the source.
   """
 
   source: Decoded
@@ -116,6 +137,7 @@ class Train:
   seed: int
   bank: Bank | None = None
   images: int = 1
+  rows: int = 0
 
   def __call__(self, position: int, index: int) -> Mapping[str, Any]:
     """The visit at a position of the endless stream."""
@@ -125,7 +147,7 @@ class Train:
     )
     views = self.preprocess.of_batch(np.random.Generator(batch))
     visit = dataclasses.replace(self, preprocess=views).visit
-    return visit(position // len(self.source), index)
+    return visit(position // (self.rows or len(self.source)), index)
 
   def visit(self, epoch: int, index: int) -> Mapping[str, Any]:
     """Views of the record `index` in an epoch, and all about them."""

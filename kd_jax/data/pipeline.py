@@ -13,9 +13,9 @@ import grain
 import jax
 import numpy as np
 
-from kd_jax.data import examples, groups
+from kd_jax.data import examples
 from kd_jax.data.bank import Bank
-from kd_jax.data.order import BlockOrder
+from kd_jax.data.order import BlockOrder, GroupOrder, portraits
 from kd_jax.data.reading import USUAL, Reading, not_negative
 from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.data.views import Views
@@ -74,7 +74,12 @@ def train_batches(  # noqa: PLR0913
   dataset = shuffled(source, seed, images, oriented=preprocess.oriented)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(
-    examples.Decoded(source), preprocess, view_seed, bank, images
+    examples.Decoded(source),
+    preprocess,
+    view_seed,
+    bank,
+    images,
+    rows=len(dataset),
   )
   dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = share(dataset, images, process_index, process_count)
@@ -90,6 +95,8 @@ def shuffled(
 ) -> grain.MapDataset[int]:
   """The order of the records in `train_batches`; [i] is the i-th of epoch 0.
 
+  Its length is that of an epoch.
+
   Args:
     source: where records come from; its `shuffle_blocks` says how.
     seed: of shuffling.
@@ -100,9 +107,9 @@ def shuffled(
     ValueError: `shuffle_blocks` is larger than a batch.
   """
   if oriented:
-    turned = groups.portraits(source)
+    turned = portraits(source)
     if turned.any() and not turned.all():
-      batched = groups.GroupOrder(turned, images=images, seed=seed)
+      batched = GroupOrder(turned, images=images, seed=seed)
       return grain.MapDataset.range(len(batched)).map_with_index(batched)
   rows = grain.MapDataset.range(len(source))
   if not source.shuffle_blocks:
@@ -185,7 +192,12 @@ def pass_batches(
 
 
 def position(
-  step: int, images: int, *, source: DataSource, seed: int
+  step: int,
+  images: int,
+  *,
+  source: DataSource,
+  seed: int,
+  oriented: bool = False,
 ) -> dict[str, Any]:
   """Where `train_batches` stands after `step` batches, for checkpoints.
 
@@ -194,13 +206,15 @@ def position(
     images: records per step, of all processes.
     source: the source in use.
     seed: the seed in use.
+    oriented: as the views in use say.
 
   Returns:
     What JSON can hold: records consumed, epoch, index in the epoch, source
     fingerprint and seed.
   """
   records = step * images
-  epoch, index = divmod(records, len(source))
+  order = shuffled(source, seed, images, oriented=oriented)
+  epoch, index = divmod(records, len(order))
   return {
     "records": records,
     "epoch": epoch,

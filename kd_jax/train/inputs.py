@@ -75,7 +75,11 @@ class Inputs:
   def position(self, step: int) -> dict[str, Any]:
     """Where `batches` stands after a step, for checkpoints."""
     return pipeline.position(
-      step, self.images, source=self.source, seed=self.seed
+      step,
+      self.images,
+      source=self.source,
+      seed=self.seed,
+      oriented=self.views.oriented,
     )
 
   @contextlib.contextmanager

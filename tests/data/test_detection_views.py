@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kd_jax import interfaces
+from kd_jax.data import order as order_lib
 from kd_jax.data import pipeline
 from kd_jax.data.detection import Detection, scaled
 from kd_jax.data.detection_batches import eval_batches
@@ -163,7 +164,7 @@ def test_few_canvases_and_one_per_batch():
 
 def test_every_image_comes_in_an_epoch():
   turned = np.array([s[0] > s[1] for s in Marked().shapes])
-  order = pipeline.groups.GroupOrder(turned, images=4, seed=1)
+  order = order_lib.GroupOrder(turned, images=4, seed=1)
   assert len(order) == 20 + 8
   for epoch in range(3):
     rows = [order(epoch * 28 + i) for i in range(28)]
