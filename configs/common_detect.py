@@ -171,10 +171,10 @@ def vitdet(config: ConfigDict) -> None:
       "warmup_lr": 1e-7,
       "weight_decay": 0.1,
       "decay_all": False,  # timm's rule
-      "no_decay": None,
       "layer_decay": 0.7,
     }
   )
+  del config.optim["no_decay"]  # timm's
 
 
 def with_masks(config: ConfigDict) -> None:
@@ -189,6 +189,8 @@ def done(config: ConfigDict, tiny: bool) -> ConfigDict:
     masks = config.detector.masks
     _small_student(config)
     small(config)
+    if "img_size" in config.student.overrides:
+      config.student.overrides.img_size = 64
     scenes = {"name": "scenes", "classes": (0, 1, 2), "size": 64}
     scenes |= {"digits": (1, 3), "min_size": 0.25, "max_size": 0.5}
     config.data = ConfigDict({**scenes, "split": "train", "length": 24})

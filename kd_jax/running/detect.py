@@ -17,6 +17,9 @@ from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
 
+_SHOWN = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
+"""Figures in the table; results.json has all."""
+
 
 def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   """Runs, or goes on with, a detection.
@@ -51,7 +54,7 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
     _show(plan, said, folder)
 
   outcome = transfer.run(plan, where, finish)
-  found = results.summed_up(plan, outcome, {})
+  found = results.summed_up(plan, outcome, {}, _SHOWN)
   results.write(found, where)
   return found
 

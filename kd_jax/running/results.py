@@ -25,7 +25,10 @@ _TRAINED = {"network": "fine-tuned network", "head": "head on frozen features"}
 
 
 def summed_up(
-  plan: Plan, outcome: Outcome, evals: Mapping[str, Sequence[float]]
+  plan: Plan,
+  outcome: Outcome,
+  evals: Mapping[str, Sequence[float]],
+  shown: Sequence[str] = (),
 ) -> dict[str, Any]:
   """What results.json holds.
 
@@ -33,6 +36,7 @@ def summed_up(
     plan: of the transfer.
     outcome: what its runs gave.
     evals: figures of the features as they came, of every seed.
+    shown: names of the figures that tables have; () takes all.
 
   Returns:
     The start, the protocol, and {'figures': {name: values of every seed}}.
@@ -53,6 +57,7 @@ def summed_up(
     "held_out_images": len(plan.parts.held),
     "test_images": len(plan.test),
     "figures": {name: outcome.values(name) for name in names},
+    "shown": [name for name in names if name in shown or not shown],
     "evals": {name: list(values) for name, values in evals.items()},
     "seconds": sum(run.seconds for run in outcome.runs),
   }
@@ -88,7 +93,7 @@ def rows_of(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
   """(header, rows) of the table: the runs, then the features as they came."""
   seeds = len(found["seeds"])
-  figures = {name: percent(values) for name, values in found["figures"].items()}
+  figures = {name: percent(found["figures"][name]) for name in found["shown"]}
   header = ("what", "start", "rate", *figures, "seeds", "chosen by")
   blank = ("",) * (len(figures) - 1)
   rows = [
