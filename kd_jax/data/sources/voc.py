@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.data.formats import folder_listing, voc_xml
-from kd_jax.data.formats.annotations import Collected, Table
+from kd_jax.data.formats import folder_listing
+from kd_jax.data.formats.objects import voc_xml
+from kd_jax.data.formats.objects.annotations import Collected, Table
 from kd_jax.types import Record
 
 _SYNTAX = re.compile(r"(\w+(?:\+\w+)*) (\w+)")
