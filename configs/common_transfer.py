@@ -25,7 +25,7 @@ TINY = {
 
 
 def transfer(task: str) -> ConfigDict:
-  """An unlocked config of the task 'classify' or 'segment'."""
+  """An unlocked config of the task 'classify', 'segment' or 'detect'."""
   config = base()
   for field in ("teacher", "method", "fit", "mesh"):
     del config[field]
@@ -46,6 +46,8 @@ def transfer(task: str) -> ConfigDict:
   )
   if task == "segment":
     _segments(config)
+  if task == "detect":
+    _detects(config)
   # Fields of kd_jax.transfer.protocol.Protocol.
   config.transfer = ConfigDict(
     {
@@ -70,6 +72,19 @@ def _segments(config: ConfigDict) -> None:
   config.aux = ConfigDict({"name": ""})
   del config.eval["figure"]  # mean IoU
   config.eval.mirror = True  # windows are seen mirrored as well
+
+
+def _detects(config: ConfigDict) -> None:
+  """Fields that only detection has."""
+  config.losses = ConfigDict(
+    {"rpn_class": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0, "mask": 0.0}
+  )
+  # A file of kd_jax/transfer/detection/forms, with its fields and those of
+  # kd_jax.transfer.detection.detector.Detector.
+  config.detector = ConfigDict({"name": "fpn"})
+  config.eval.rules = "coco"  # or 'voc2007', 'voc'
+  config.eval.figure = "ap"  # or 'ap50', ..., 'mask_ap'
+  config.eval.precise_batches = 200  # where detector.norm is 'precise'
 
 
 def paper_protocol(config: ConfigDict, every: int) -> None:

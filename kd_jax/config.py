@@ -39,6 +39,7 @@ PARTS = (
   "codec",
   "head",
   "aux",
+  "detector",
 )
 NETWORKS = ("student", "teacher")
 

@@ -61,16 +61,6 @@ class Method:
     """Whether training needs labelled images."""
     return "ce" in self.terms
 
-  @property
-  def reads_masks(self) -> bool:
-    """Whether `Batch.label` is to hold a class of every pixel."""
-    return False
-
-  @property
-  def reads_objects(self) -> bool:
-    """Whether `Batch.label` is to hold `Objects`."""
-    return False
-
   def bind(self, networks: Networks) -> Method:
     """The method that runs between these networks.
 
@@ -196,6 +186,12 @@ class DataSource:
 
   box_names: Sequence[str] = ()
   """Names of the classes of objects; () where records have none."""
+
+  image_ids: Sequence[int | str] | None = None
+  """What files of detections call the images; None counts from 0."""
+
+  category_ids: Sequence[int | str] | None = None
+  """The same of the classes of objects."""
 
   drawn: bool = False
   """Whether the records were drawn from more, so that a run lists them."""

@@ -67,7 +67,7 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
 def _part(floor: str) -> str:
   """What configs call the choice of a file of a floor."""
   first, _, last = floor.partition(".")
-  return "head" if last == "heads" else first
+  return {"heads": "head", "forms": "detector"}.get(last, first)
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:

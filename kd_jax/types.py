@@ -178,6 +178,8 @@ class Phase:
     judge: the metric of `Method.metrics` that chooses, at its lowest among the
       evaluations of the phase, the weights that the phase ends with; '' ends
       with the last ones.
+    may_vanish: terms that are 0 for some batches, such as that of boxes where
+      no image has any; for other terms that is an error.
   """
 
   name: str
@@ -192,6 +194,7 @@ class Phase:
   fresh_opt: bool = True
   optim: tuple[tuple[str, Any], ...] = ()
   judge: str = ""
+  may_vanish: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import bank, kdep_step, shards, svd_fit
+from benchmarks import bank, detection_ops, kdep_step, shards, svd_fit
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--batch", "2", "--size", "32", "--steps", "1", "--rounds", "2"]
@@ -129,3 +129,15 @@ def test_shards(capsys, delay):
     (line,) = [line for line in lines if line.startswith(name)]
     rate, _, views = map(int, line.removeprefix(name).split())
     assert rate > 0 and views > 0
+
+
+@pytest.mark.slow
+def test_detection_ops(capsys):
+  detection_ops.main(["--rounds", "1", "--side", "64", "--channels", "4"])
+  text = capsys.readouterr().out
+  names = ("suppression 1000", "suppression 12000", "sampling of 268569")
+  names += ("RoIAlign", "RoIAlign, gradient")
+  found = rows(text, names)
+  assert [*found] == [*names]
+  for numbers in found.values():
+    assert len(numbers) == 3 and min(numbers[:2]) > 0

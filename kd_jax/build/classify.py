@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +37,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   train = images.source(config.data.to_dict())
   test = images.source(config.test.to_dict())
   _check_classes(train, test)
-  student, wanted = _student(config, train), transfer.protocol(config)
+  student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   _check_evals(wanted.evals)
   terms = tuple(name for name, weight in config.losses.items() if weight)
   views = images.preprocess(config.preprocess.to_dict())
@@ -74,9 +76,9 @@ def initial(config: ConfigDict) -> Variables:
   return networks.initial(config.student.to_dict(), config.init_from)
 
 
-def _student(config: ConfigDict, train: DataSource) -> Backbone:
+def _student(config: Mapping[str, Any], train: DataSource) -> Backbone:
   """The network, with a classifier of the classes of the data."""
-  overrides = networks.model_fields(config.student.overrides.to_dict())
+  overrides = networks.model_fields(config["student"]["overrides"])
   asked = overrides.setdefault("num_classes", train.num_classes)
   if asked != train.num_classes:
     raise ValueError(
@@ -84,7 +86,7 @@ def _student(config: ConfigDict, train: DataSource) -> Backbone:
       f"{train.num_classes} classes; leave it out, it follows the data"
     )
   return kd_jax.create_model(
-    config.student.name, **{"dtype": config.dtype, **overrides}
+    config["student"]["name"], **{"dtype": config["dtype"], **overrides}
   )
 
 

@@ -29,6 +29,18 @@ def student(config: ConfigDict) -> Backbone:
   )
 
 
+def bare(student: Mapping[str, Any], dtype: str) -> Backbone:
+  """The network of `config.student` without a classifier.
+
+  Args:
+    student: its name and overrides.
+    dtype: of activations, unless the overrides name another.
+  """
+  overrides = model_fields(student["overrides"])
+  fields = {"dtype": dtype, **overrides, "num_classes": 0}
+  return kd_jax.create_model(student["name"], **fields)
+
+
 def initial(student: Mapping[str, Any], init_from: str) -> Variables:
   """What the student's backbone starts from.
 

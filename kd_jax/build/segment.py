@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-import kd_jax
 from kd_jax import resolve
 from kd_jax.build import images, networks, transfer
 from kd_jax.data import windows
@@ -22,7 +21,8 @@ from kd_jax.transfer.heads.base import MapHead
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.segment import Judge, Method
 from kd_jax.transfer.segmenter import Segmenter
-from kd_jax.types import Variables
+
+initial = transfer.initial_backbone
 
 
 def plan(config: ConfigDict, where: str | Path) -> Plan:
@@ -38,11 +38,11 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   train = images.source(config.data.to_dict())
   test = images.source(config.test.to_dict())
   _check_masks(train, test)
-  student, wanted = _student(config, train), transfer.protocol(config)
+  student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   views = resolve.construct(Dense, config.preprocess.to_dict(), "preprocess")
   terms = tuple(name for name, weight in config.losses.items() if weight)
-  _check_mix(config.mix.to_dict())
-  _check_evals(wanted.evals)
+  transfer.check_mix(config.mix.to_dict(), "masks")
+  transfer.check_evals(wanted.evals, "segmentation")
   _check_aux(config.aux.name, config.losses.get("aux", 0.0))
 
   def judge(mesh: jax.sharding.Mesh, skips: SkipLog) -> Judge:
@@ -74,26 +74,18 @@ def plan(config: ConfigDict, where: str | Path) -> Plan:
   return transfer.plan(config, Path(where), task, parts, test)
 
 
-def _student(config: ConfigDict, train: DataSource) -> Segmenter:
+def _student(config: Mapping[str, Any], train: DataSource) -> Segmenter:
   """The backbone with its heads, of the classes of the masks."""
-  overrides = networks.model_fields(config.student.overrides.to_dict())
-  fields = {"dtype": config.dtype, **overrides, "num_classes": 0}
-  backbone = kd_jax.create_model(config.student.name, **fields)
-  shared = {"num_classes": len(train.mask_names), "dtype": config.dtype}
-  head = _head({**shared, **config.head.to_dict()})
-  if not config.aux.name:
+  backbone = networks.bare(config["student"], config["dtype"])
+  shared = {"num_classes": len(train.mask_names), "dtype": config["dtype"]}
+  head = _head({**shared, **config["head"]})
+  if not config["aux"]["name"]:
     return Segmenter(backbone, head)
-  return Segmenter(backbone, head, _head({**shared, **config.aux.to_dict()}))
+  return Segmenter(backbone, head, _head({**shared, **config["aux"]}))
 
 
 def _head(fields: Mapping[str, Any]) -> MapHead:
   return resolve.build("transfer.heads", "Head", fields)
-
-
-def initial(config: ConfigDict) -> Variables:
-  """What the network starts from: weights of the backbone, or nothing."""
-  found = networks.initial(config.student.to_dict(), config.init_from)
-  return {kind: {"backbone": tree} for kind, tree in found.items()}
 
 
 def _check_masks(train: DataSource, test: DataSource) -> None:
@@ -124,22 +116,3 @@ def _check_aux(name: str, weight: float) -> None:
       f"losses.aux is {weight}, and there is no auxiliary head. Set "
       "--config.losses.aux=0 or --config.aux.name=fcn"
     )
-
-
-def _check_evals(evals: tuple[str, ...]) -> None:
-  """Whether none of them is asked for."""
-  if evals:
-    raise ValueError(
-      f"transfer.evals is {evals}; they read one feature and one label per "
-      "image, which segmentation has not. Set --config.transfer.evals=()"
-    )
-
-
-def _check_mix(fields: Mapping[str, float]) -> None:
-  """Whether nothing is mixed: masks have no shares of classes."""
-  for name in ("mixup", "cutmix", "smoothing"):
-    if fields[name]:
-      raise ValueError(
-        f"mix.{name} is {fields[name]}; masks are not mixed. Set "
-        f"--config.mix.{name}=0"
-      )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
-from kd_jax.build import checks, images, training
+from kd_jax.build import checks, images, networks, training
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
@@ -26,7 +26,7 @@ from kd_jax.transfer.draws import Parts
 from kd_jax.transfer.judge import Judge
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.protocol import Protocol
-from kd_jax.types import Variables
+from kd_jax.types import Specs, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Task:
     initial: what the network starts from; {} is nothing.
     classes: label classes that mixing turns into probabilities; 0 if labels
       cannot be mixed.
+    refine: see `Plan`.
   """
 
   student: Backbone
@@ -49,6 +50,7 @@ class Task:
   judge: Callable[[jax.sharding.Mesh, SkipLog], Judge]
   initial: Variables
   classes: int
+  refine: Callable[[Variables, Inputs], Variables] | None = None
 
 
 def protocol(config: ConfigDict) -> Protocol:
@@ -87,7 +89,14 @@ def plan(
     protocol=wanted,
     start=config.init_from or "nothing",
     on_skip=skips.report,
+    refine=task.refine,
   )
+
+
+def initial_backbone(config: ConfigDict) -> Variables:
+  """What a network with a backbone starts from: its weights, or nothing."""
+  found = networks.initial(config.student.to_dict(), config.init_from)
+  return {kind: {"backbone": tree} for kind, tree in found.items()}
 
 
 def _experiment(
@@ -110,13 +119,7 @@ def _experiment(
   )
   settings = training.settings(config, mesh, task.views, task.classes)
   checks.inputs(inputs, settings, teaching)
-  batch = phases.image_batch(
-    config.batch_size,
-    task.views.image_size,
-    teaching.source,
-    masks=task.method.reads_masks,
-  )
-  specs = phases.student_specs(student, batch), {}
+  specs = _specs(task, config.batch_size, teaching), {}
   stretches = checks.stretches(
     task.method, config.steps, specs, teaching, config.ema_decay
   )
@@ -137,6 +140,37 @@ def _experiment(
     pictures=Pictures(config.eval.pictures, data, data),
     initial=task.initial,
   )
+
+
+def _specs(task: Task, rows: int, teaching: Teaching) -> Specs:
+  """Shapes of the network's taps."""
+  batch = phases.image_batch(
+    rows,
+    task.views.canvas_size,
+    teaching.source,
+    label=task.views.label_specs(rows),
+  )
+  truth = any(phase.needs.truth for phase in task.method.phases())
+  return phases.student_specs(task.student, batch, truth=truth)
+
+
+def check_evals(evals: tuple[str, ...], task: str) -> None:
+  """Whether none of them is asked for by a task without image labels."""
+  if evals:
+    raise ValueError(
+      f"transfer.evals is {evals}; they read one feature and one label per "
+      f"image, which {task} has not. Set --config.transfer.evals=()"
+    )
+
+
+def check_mix(fields: Mapping[str, float], labels: str) -> None:
+  """Whether nothing is mixed: such labels have no shares of classes."""
+  for name in ("mixup", "cutmix", "smoothing"):
+    if fields[name]:
+      raise ValueError(
+        f"mix.{name} is {fields[name]}; {labels} are not mixed. Set "
+        f"--config.mix.{name}=0"
+      )
 
 
 def _check_rate(lr: float) -> None:

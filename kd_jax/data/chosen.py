@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Int64
 
 from kd_jax import interfaces
 from kd_jax.types import Record
@@ -41,6 +42,22 @@ class Chosen(interfaces.DataSource):
     return self.source.mask_names
 
   @property
+  def box_names(self) -> Sequence[str]:
+    """Those of the source."""
+    return self.source.box_names
+
+  @property
+  def image_ids(self) -> Sequence[int | str]:
+    """Those of the source's files, or its places."""
+    known = self.source.image_ids
+    return known if known is None else [known[row] for row in self.rows]
+
+  @property
+  def category_ids(self) -> Sequence[int | str]:
+    """Those of the source's files."""
+    return self.source.category_ids
+
+  @property
   def skip_corrupt(self) -> bool:
     """As in the source."""
     return self.source.skip_corrupt
@@ -60,6 +77,15 @@ class Chosen(interfaces.DataSource):
   def all_labels(self) -> np.ndarray:
     """(n,) label of every record."""
     return np.asarray(self.source.all_labels())[self.rows]
+
+  def objects(self, index: int) -> Record:
+    """Those of the source's record."""
+    return self.source.objects(int(self.rows[index]))
+
+  def sizes(self) -> Int64[np.ndarray, "n 2"] | None:
+    """Those of the source, of these records."""
+    known = self.source.sizes()
+    return known if known is None else known[self.rows]
 
   def describe(self, index: int) -> str:
     """What the source calls it."""

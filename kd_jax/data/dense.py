@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import cv2
+import jax
 import numpy as np
 from jaxtyping import Float64, UInt8
 
@@ -87,6 +88,10 @@ class Dense(Views):
       # Configs hold lists; the dataclass must stay hashable.
       object.__setattr__(self, name, tuple(getattr(self, name)))
     _check(self)
+
+  def label_specs(self, rows: int) -> jax.ShapeDtypeStruct:
+    """See `Views`: the class of every pixel."""
+    return jax.ShapeDtypeStruct((rows, *self.canvas_size), np.int16)
 
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The augmented image and mask of a record.

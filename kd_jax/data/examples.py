@@ -108,16 +108,24 @@ class Train:
     seed: of the augmentation.
     bank: stores what a teacher said about its crops; None if there is none.
       Then epochs go round over the crops that it has.
+    images: records in a global batch.
   """
 
   source: Decoded
   preprocess: Views
   seed: int
   bank: Bank | None = None
+  images: int = 1
 
   def __call__(self, position: int, index: int) -> Mapping[str, Any]:
     """The visit at a position of the endless stream."""
-    return self.visit(position // len(self.source), index)
+    # Another stream than those of records, whose second word is 0.
+    batch = np.random.Philox(
+      key=[self.seed, position // self.images], counter=[0, 1, 0, 0]
+    )
+    views = self.preprocess.of_batch(np.random.Generator(batch))
+    visit = dataclasses.replace(self, preprocess=views).visit
+    return visit(position // len(self.source), index)
 
   def visit(self, epoch: int, index: int) -> Mapping[str, Any]:
     """Views of the record `index` in an epoch, and all about them."""

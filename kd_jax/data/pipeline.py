@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
-from kd_jax.data import examples
+from kd_jax.data import examples, groups
 from kd_jax.data.bank import Bank
 from kd_jax.data.order import BlockOrder
 from kd_jax.data.reading import USUAL, Reading, not_negative
@@ -70,9 +71,11 @@ def train_batches(  # noqa: PLR0913
   check_share(images, process_index, process_count)
   not_negative(seed=seed, start_step=start_step)
   _check_length(source, images, preprocess.num_crops)
-  dataset = shuffled(source, seed, images)
+  dataset = shuffled(source, seed, images, oriented=preprocess.oriented)
   view_seed = seed if bank is None else bank.header.about["seed"]
-  fetch = examples.Train(examples.Decoded(source), preprocess, view_seed, bank)
+  fetch = examples.Train(
+    examples.Decoded(source), preprocess, view_seed, bank, images
+  )
   dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = share(dataset, images, process_index, process_count)
   dataset = dataset.batch(images // process_count, drop_remainder=True)
@@ -83,7 +86,7 @@ def train_batches(  # noqa: PLR0913
 
 
 def shuffled(
-  source: DataSource, seed: int, images: int
+  source: DataSource, seed: int, images: int, *, oriented: bool = False
 ) -> grain.MapDataset[int]:
   """The order of the records in `train_batches`; [i] is the i-th of epoch 0.
 
@@ -91,10 +94,16 @@ def shuffled(
     source: where records come from; its `shuffle_blocks` says how.
     seed: of shuffling.
     images: records in a global batch.
+    oriented: see `Views`.
 
   Raises:
     ValueError: `shuffle_blocks` is larger than a batch.
   """
+  if oriented:
+    turned = groups.portraits(source)
+    if turned.any() and not turned.all():
+      batched = groups.GroupOrder(turned, images=images, seed=seed)
+      return grain.MapDataset.range(len(batched)).map_with_index(batched)
   rows = grain.MapDataset.range(len(source))
   if not source.shuffle_blocks:
     return rows.seed(seed).shuffle()
@@ -210,7 +219,7 @@ def _views(fields: dict[str, Any]) -> Batch:
   """(images, crops, ...) -> rows; a device gets all crops of its images."""
   fields.pop("geometry", None)
   teacher = fields.pop("teacher", {})
-  rows = {name: _rows(values) for name, values in fields.items()}
+  rows = jax.tree.map(_rows, fields)
   return _batch({**rows, "teacher": teacher})
 
 
@@ -221,7 +230,8 @@ def _batch(fields: dict[str, Any], geometry: np.ndarray | None = None) -> Batch:
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
-  return array.reshape(-1, *array.shape[2:])
+  images, crops, *rest = array.shape
+  return array.reshape(images * crops, *rest)
 
 
 def _images(batch_size: int, num_crops: int) -> int:

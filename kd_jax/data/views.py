@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -42,6 +43,42 @@ class Views:
   augment: str
   num_crops: int
   canvas: int
+
+  @property
+  def canvas_size(self) -> tuple[int, int]:
+    """Height and width of the largest images that the network sees."""
+    return self.image_size, self.image_size
+
+  def label_specs(self, rows: int) -> Any:
+    """Shapes and dtypes of `Batch.label` of so many rows."""
+    return jax.ShapeDtypeStruct((rows,), np.int32)
+
+  def described(self) -> dict[str, Any]:
+    """What the summary of a run says of them."""
+    short = int(self.image_size / self.crop_pct)
+    squashed = ", squashed" if self.crop_mode == "squash" else ""
+    view = f"{self.interpolation}, {short} -> {self.image_size}{squashed}"
+    return {
+      "image_size": self.image_size,
+      "evaluation_view": view,
+      "interpolation": self.interpolation,
+      "crop_pct": self.crop_pct,
+      "crop_mode": self.crop_mode,
+    }
+
+  @property
+  def oriented(self) -> bool:
+    """Whether the images of a batch must all be landscape or all portrait."""
+    return False
+
+  def of_batch(self, rng: np.random.Generator) -> Views:
+    """The views of all images of one batch.
+
+    Args:
+      rng: source of randomness that all of them share.
+    """
+    del rng
+    return self
 
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The training views of one record.

@@ -104,7 +104,7 @@ def step(lowered: Lowered, topology: Topology) -> Step:
   Raises:
     ValueError: the compiler refuses it for another reason than its size.
   """
-  jaxpr = lowered.traced.jaxpr.jaxpr
+  jaxpr = operations.needed(lowered.traced.jaxpr.jaxpr)
   counted = operations.count(jaxpr, elements=True) / topology.chips
   start = time.monotonic()
   try:
@@ -138,7 +138,7 @@ def _again(lowered: Lowered) -> float:
   It counts loops once. Microbatches are nearly all of a step that has any, so
   everything is taken to happen as often as its products do.
   """
-  jaxpr = lowered.traced.jaxpr.jaxpr
+  jaxpr = operations.needed(lowered.traced.jaxpr.jaxpr)
   once = operations.count(jaxpr, turns=False)
   return operations.count(jaxpr) / once if once else 1.0
 

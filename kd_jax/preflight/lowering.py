@@ -130,23 +130,20 @@ def _batch(experiment: Experiment, stretch: Stretch) -> Batch:
   views = dataclasses.replace(
     experiment.inputs.views, **dict(stretch.phase.data)
   )
-  rows, size = experiment.schedule.batch_size, views.image_size
+  rows, size = experiment.schedule.batch_size, views.canvas_size
   seen = phases.image_batch(
-    rows,
-    size,
-    experiment.teaching.source,
-    masks=experiment.method.reads_masks,
+    rows, size, experiment.teaching.source, label=views.label_specs(rows)
   )
   geometry = None
   if views.canvas:
-    rows, size = rows // views.num_crops, views.canvas
+    rows, size = rows // views.num_crops, (views.canvas, views.canvas)
     geometry = jax.ShapeDtypeStruct((rows, views.num_crops, 7), jnp.int32)
     short = {
       name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
       for name, x in (("label", seen.label), ("mask", seen.mask))
     }
     seen = seen.replace(**short)
-  image = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8)
+  image = jax.ShapeDtypeStruct((rows, *size, 3), jnp.uint8)
   batch = seen.replace(image=image, geometry=geometry)
   return _placed(batch, lambda x: mesh_lib.sharded(experiment.mesh))
 

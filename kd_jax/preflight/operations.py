@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 # One operation per element of the result.
 _ELEMENTWISE = frozenset(
@@ -72,6 +73,15 @@ def count(
       count too, as compilers count them; roots and exponentials do not.
   """
   return sum(_of(each, padded, turns, elements) for each in jaxpr.eqns)
+
+
+def needed(jaxpr: core.Jaxpr) -> core.Jaxpr:
+  """The same function without what no output depends on.
+
+  Compilers drop it too: the stages of a teacher that a phase does not read.
+  """
+  outputs = [True] * len(jaxpr.outvars)
+  return partial_eval.dce_jaxpr(jaxpr, outputs, instantiate=True)[0]
 
 
 def _of(equation: Any, padded: bool, turns: bool, elements: bool) -> int:

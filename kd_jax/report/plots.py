@@ -26,6 +26,7 @@ ACCURACIES = (
   *("knn", "probe", "accuracy", "top1", "top5"),
   *("mean_per_class", "miou"),
 )
+PRECISIONS = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
 
 _SMALL, _WIDE = (4.4, 3.0), (9.0, 3.0)
 _PLAIN = ticker.FuncFormatter(lambda y, _: f"{y:,.6g}")
@@ -129,7 +130,9 @@ def _is_error(name: str) -> bool:
 
 
 def _is_accuracy(name: str) -> bool:
-  return name.startswith("eval/") and any(word in name for word in ACCURACIES)
+  known = any(word in name for word in ACCURACIES)
+  known = known or name.removeprefix("eval/") in PRECISIONS
+  return known and name.startswith("eval/")
 
 
 def _curves(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kd_jax import disk, workdir
 from kd_jax.buckets import spool
@@ -166,9 +167,12 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
   path = where / RESULT
   if not path.exists():
     start = time.monotonic()
-    state = training.fit(plan.of(trial), where, brief=True)
+    experiment = plan.of(trial)
+    state = training.fit(experiment, where, brief=True)
     if not trial.search:
-      finish(training.host_variables(plan.experiment, state), where)
+      found = training.host_variables(experiment, state)
+      kept = plan.refined(found, experiment.inputs)
+      finish(jax.tree.map(np.asarray, kept), where)
     if jax.process_index() == 0:
       result = _result(plan.judge.figure, trial, where)
       result["seconds"] = time.monotonic() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -271,7 +271,7 @@ class Run:
     )
 
   def _log(self, step: int, stretch: Stretch, values: dict[str, float]) -> None:
-    check_terms(step, values)
+    check_terms(step, values, stretch.phase.may_vanish)
     before, then = self._timer
     now = time.monotonic()
     rate = (step - before) * self.job.batch_size / max(now - then, 1e-9)
@@ -293,8 +293,15 @@ class Run:
     self._asked_to_stop = True
 
 
-def check_terms(step: int, values: Mapping[str, float]) -> None:
+def check_terms(
+  step: int, values: Mapping[str, float], may_vanish: Collection[str] = ()
+) -> None:
   """Whether the loss terms of a step are usable.
+
+  Args:
+    step: number of the step.
+    values: its figures.
+    may_vanish: see `Phase`.
 
   Raises:
     ValueError: a term is not finite, or exactly zero.
@@ -305,7 +312,7 @@ def check_terms(step: int, values: Mapping[str, float]) -> None:
         f"loss term {name!r} is {value} at step {step}: training has "
         "diverged. Lower --config.optim.lr, or set --config.optim.clip_norm."
       )
-    if value == 0:
+    if value == 0 and name not in may_vanish:
       raise ValueError(
         f"loss term {name!r} is exactly zero at step {step}: it compares "
         "something with itself, its input is constant, or no label of the "

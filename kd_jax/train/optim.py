@@ -13,7 +13,14 @@ from jaxtyping import Array, Int
 
 from kd_jax.train import group_rates
 
-SCHEDULES = ("constant", "step", "cosine", "whole_cosine", "poly")
+SCHEDULES = (
+  "constant",
+  "step",
+  "milestones",
+  "cosine",
+  "whole_cosine",
+  "poly",
+)
 OPTIMIZERS = ("sgd", "adamw", "lamb")
 
 _AT_LEAST_ZERO = (
@@ -44,12 +51,15 @@ class Optim:
     no_decay: names of parameters and modules that never decay, wherever they
       are, such as 'pos_embed'; None leaves it to `exempting`.
     schedule: 'constant', 'step' (times `gamma` every `decay_every` steps),
-      'cosine' (to `final_lr` at the end of the phase), 'whole_cosine' (the
-      same, but begun at step 0, beneath the warm-up, as timm does) or 'poly'
-      (times (1 - share of the steps)^power, as segmentation networks train).
+      'milestones' (times `gamma` at each of them), 'cosine' (to `final_lr` at
+      the end of the phase), 'whole_cosine' (the same, but begun at step 0,
+      beneath the warm-up, as timm does) or 'poly' (times (1 - share of the
+      steps)^power, as segmentation networks train).
     power: of 'poly'.
     decay_every: steps between two decays of 'step'.
-    gamma: factor of 'step'.
+    milestones: steps of 'milestones', which count from the begin of the
+      warm-up, as detectors train.
+    gamma: factor of 'step' and 'milestones'.
     warmup: steps of linear warm-up.
     warmup_frac: the same as a share of the phase, for phases of different
       lengths; only one of the two.
@@ -87,11 +97,13 @@ class Optim:
   power: float = 0.9
   head_lr: float = 1.0
   layer_decay: float = 1.0
+  milestones: tuple[int, ...] = ()
 
   def __post_init__(self) -> None:
     # Configs hold lists; the dataclass stays hashable.
     stairs = tuple(tuple(np.ravel(stair).tolist()) for stair in self.stairs)
     object.__setattr__(self, "stairs", stairs)
+    object.__setattr__(self, "milestones", tuple(self.milestones))
     if self.no_decay is not None:
       object.__setattr__(self, "no_decay", tuple(self.no_decay))
     for field, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -118,6 +130,7 @@ class Optim:
         f"optim.layer_decay is {self.layer_decay}; it must be in (0, 1]"
       )
     self._check_warmup()
+    self._check_milestones()
     _check_stairs(self.stairs)
 
   def _check_warmup(self) -> None:
@@ -130,6 +143,21 @@ class Optim:
       raise ValueError(
         f"optim.warmup_lr is {self.warmup_lr}, and there is no warm-up; set "
         "optim.warmup, in steps"
+      )
+
+  def _check_milestones(self) -> None:
+    found = self.milestones
+    asked = self.schedule == "milestones"
+    rises = list(found) == sorted({*found}) and min(found, default=1) > 0
+    if bool(found) != asked or not rises:
+      raise ValueError(
+        f"optim.milestones is {found} with schedule={self.schedule!r}; "
+        "'milestones' needs rising steps above 0, and no other schedule any"
+      )
+    if found and found[0] <= self.warmup:
+      raise ValueError(
+        f"optim.milestones is {found}, and the warm-up ends at step "
+        f"{self.warmup}; the first milestone must come later"
       )
 
   def exempting(self, names: tuple[str, ...]) -> Optim:
@@ -199,6 +227,9 @@ class Optim:
       "constant": lambda: optax.constant_schedule(self.lr),
       "step": lambda: optax.exponential_decay(
         self.lr, self.decay_every, self.gamma, staircase=True
+      ),
+      "milestones": lambda: optax.piecewise_constant_schedule(
+        self.lr, {step - self.warmup: self.gamma for step in self.milestones}
       ),
       "cosine": lambda: optax.cosine_decay_schedule(self.lr, after, falls),
       "whole_cosine": lambda: optax.cosine_decay_schedule(

@@ -58,33 +58,50 @@ def stretches(method: Method, total_steps: int) -> tuple[Stretch, ...]:
 
 def image_batch(
   batch_size: int,
-  image_size: int,
+  image_size: int | tuple[int, int],
   source: TeacherSource,
   *,
-  masks: bool = False,
+  label: Any = None,
 ) -> Batch:
   """The shapes of a batch as the step sees it.
 
   Args:
     batch_size: rows.
-    image_size: side of the views, pixels.
+    image_size: side of the views, or height and width, pixels.
     source: the teacher.
-    masks: whether every pixel has a label.
+    label: see `Views.label_specs`; None is a class of every image.
   """
-  shape = (batch_size, image_size, image_size, 3)
+  size = image_size if isinstance(image_size, tuple) else (image_size,) * 2
+  if label is None:
+    label = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
   return Batch(
-    image=jax.ShapeDtypeStruct(shape, jnp.float32),
-    label=jax.ShapeDtypeStruct(
-      shape[: 3 if masks else 1], jnp.int16 if masks else jnp.int32
-    ),
+    image=jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.float32),
+    label=label,
     mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
     teacher=source.stored_specs(batch_size),
   )
 
 
-def student_specs(student: nn.Module, batch: Batch) -> Specs:
-  """Tap shapes of a freshly initialised student, nothing is computed."""
-  return dict(_taps(student, batch.image))
+def student_specs(
+  student: nn.Module, batch: Batch, *, truth: bool = False
+) -> Specs:
+  """Tap shapes of a freshly initialised student, nothing is computed.
+
+  Args:
+    student: the network.
+    batch: shapes of one.
+    truth: whether the student is given the labels, see `Needs.truth`.
+  """
+  if not truth:
+    return dict(_taps(student, batch.image))
+  run = functools.partial(student.apply, train=False)
+  rngs = {"dropout": jax.random.key(0)}
+  return jax.eval_shape(
+    lambda v, x, y: run(v, x, truth=y, rngs=rngs),
+    variable_shapes(student),
+    batch.image,
+    batch.label,
+  )
 
 
 @functools.lru_cache(maxsize=64)

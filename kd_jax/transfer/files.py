@@ -1,4 +1,4 @@
-"""A segmentation network on disk: the backbone as timm stores it, the heads.
+"""A network with heads on disk: the backbone as timm stores it, the heads.
 
 student/                the backbone, see `convert.save_timm`
 heads/model.safetensors parameters and statistics of the heads, by path
@@ -18,12 +18,16 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from kd_jax import convert, disk, resolve, trees
+from kd_jax.models.backbone import Backbone
 from kd_jax.transfer.heads.base import MapHead
 from kd_jax.transfer.segmenter import Segmenter
 from kd_jax.types import Variables
 
 _BACKBONE, _HEADS = "student", "heads"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+About = Mapping[str, Any]
+"""What config.json holds: 'student', 'classes', and what the heads are."""
 
 
 def save(
@@ -34,7 +38,7 @@ def save(
   name: str,
   classes: Sequence[str],
 ) -> None:
-  """Writes a network to a folder.
+  """Writes a segmentation network to a folder.
 
   Args:
     model: the network.
@@ -46,24 +50,13 @@ def save(
   Raises:
     ValueError: the disk is full.
   """
-  parts = {k: v.get("backbone", {}) for k, v in variables.items()}
-  convert.save_timm(model.backbone, parts, directory / _BACKBONE, name=name)
-  rest = {
-    kind: {k: v for k, v in tree.items() if k != "backbone"}
-    for kind, tree in variables.items()
-  }
-  flat = trees.flatten(rest)
-  tensors = {k: np.array(v, np.float32, order="C") for k, v in flat.items()}
-  folder = directory / _HEADS
-  folder.mkdir(parents=True, exist_ok=True)
   about = {
     "student": name,
     "classes": list(classes),
-    "head": _fields(model.head),
-    "aux": _fields(model.aux) if model.aux is not None else None,
+    "head": _head_fields(model.head),
+    "aux": _head_fields(model.aux) if model.aux is not None else None,
   }
-  disk.write(folder / _WEIGHTS, safetensors_numpy.save(tensors))
-  disk.write(folder / _CONFIG, json.dumps(about, indent=2).encode())
+  write(model.backbone, variables, directory, about)
 
 
 def load(directory: str | Path) -> tuple[Segmenter, Variables]:
@@ -72,35 +65,95 @@ def load(directory: str | Path) -> tuple[Segmenter, Variables]:
   Raises:
     ValueError: there is none, or a file is damaged.
   """
+  about, backbone, variables = read(
+    directory, ("head", "aux"), task="segment", kind="segmentation network"
+  )
+  shared = {"num_classes": len(about["classes"])}
+  heads = [
+    resolve.build("transfer.heads", "Head", {**fields, **shared})
+    for fields in (about["head"], about["aux"])
+    if fields
+  ]
+  return Segmenter(backbone, *heads), variables
+
+
+def write(
+  backbone: Backbone, variables: Variables, directory: Path, about: About
+) -> None:
+  """Writes a backbone and what is on it.
+
+  Args:
+    backbone: whose variables are those below 'backbone'.
+    variables: of all, on the host.
+    directory: is created if necessary.
+    about: see `About`.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  parts = {k: v.get("backbone", {}) for k, v in variables.items()}
+  where, name = directory / _BACKBONE, about["student"]
+  convert.save_timm(backbone, parts, where, name=name)
+  rest = {
+    kind: {k: v for k, v in tree.items() if k != "backbone"}
+    for kind, tree in variables.items()
+  }
+  flat = trees.flatten(rest)
+  tensors = {k: np.array(v, np.float32, order="C") for k, v in flat.items()}
+  folder = directory / _HEADS
+  folder.mkdir(parents=True, exist_ok=True)
+  disk.write(folder / _WEIGHTS, safetensors_numpy.save(tensors))
+  disk.write(folder / _CONFIG, json.dumps(about, indent=2).encode())
+
+
+def read(
+  directory: str | Path, needed: tuple[str, ...], *, task: str, kind: str
+) -> tuple[dict[str, Any], Backbone, Variables]:
+  """What `write` wrote.
+
+  Args:
+    directory: the same.
+    needed: names that `about` must have, beside 'student' and 'classes'.
+    task: whose runs leave such folders, for messages.
+    kind: of network, for messages.
+
+  Raises:
+    ValueError: there is none, or a file is damaged.
+  """
   folder = Path(directory) / _HEADS
   try:
     about = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    name, classes = about["student"], len(about["classes"])
-    stored = [about["head"], about["aux"]]
+    _ = [about[field] for field in ("student", "classes", *needed)]
     tensors = safetensors_numpy.load_file(folder / _WEIGHTS)
   except (OSError, ValueError, KeyError, SafetensorError) as error:
     raise ValueError(
-      f"{directory} holds no segmentation network ({error!r}); name the folder "
-      "of a finished run of the task 'segment', such as trials/final_..."
+      f"{directory} holds no {kind} ({error!r}); name the folder of a finished "
+      f"run of the task {task!r}, such as trials/final_..."
     ) from error
-  backbone, own = convert.load_pretrained(name, Path(directory) / _BACKBONE)
-  shared = {"num_classes": classes}
-  heads = [
-    resolve.build("transfer.heads", "Head", {**fields, **shared})
-    for fields in stored
-    if fields
-  ]
+  where = Path(directory) / _BACKBONE
+  backbone, own = convert.load_pretrained(about["student"], where)
   rest = trees.unflatten(tensors)
   found = {
-    kind: {"backbone": own.get(kind, {}), **rest.get(kind, {})}
-    for kind in ("params", "batch_stats")
+    part: {"backbone": own.get(part, {}), **rest.get(part, {})}
+    for part in ("params", "batch_stats")
   }
-  return Segmenter(backbone, *heads), found
+  return about, backbone, found
 
 
-def _fields(head: MapHead) -> Mapping[str, Any]:
-  """Name and fields of a head, as a config writes them."""
-  internal = {"parent", "name", "dtype"}  # the type is a matter of the run
-  own = [f.name for f in dataclasses.fields(head) if f.name not in internal]
-  values = {k: getattr(head, k) for k in own}
-  return {"name": type(head).__module__.rpartition(".")[2], **values}
+def fields_of(part: object, *without: str) -> dict[str, Any]:
+  """The fields of a dataclass or module, as a config writes them.
+
+  Args:
+    part: the object.
+    *without: names of fields that are left out.
+  """
+  # The compute dtype is a matter of the run.
+  internal = {"parent", "name", "dtype", *without}
+  own = [f.name for f in dataclasses.fields(part) if f.name not in internal]  # type: ignore[arg-type]
+  return {name: getattr(part, name) for name in own}
+
+
+def _head_fields(head: MapHead) -> dict[str, Any]:
+  """Name and fields of a head."""
+  name = type(head).__module__.rpartition(".")[2]
+  return {"name": name, **fields_of(head)}

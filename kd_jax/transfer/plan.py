@@ -8,8 +8,9 @@ from collections.abc import Callable
 from kd_jax.data.pipeline import Report
 from kd_jax.interfaces import DataSource
 from kd_jax.train.experiment import Experiment
+from kd_jax.train.inputs import Inputs
 from kd_jax.transfer.draws import Parts
-from kd_jax.transfer.judge import Judge
+from kd_jax.transfer.judge import Judge, on_devices
 from kd_jax.transfer.protocol import Protocol
 from kd_jax.types import Frozen, TrainState, Variables
 
@@ -48,6 +49,8 @@ class Plan:
     protocol: which runs there are.
     start: what the network starts from, for people.
     on_skip: source -> what is told of its records that cannot be read.
+    refine: (weights on the devices, images of the run) -> what is judged and
+      kept; None takes the weights as they are.
   """
 
   experiment: Experiment
@@ -57,6 +60,7 @@ class Plan:
   protocol: Protocol
   start: str
   on_skip: Callable[[DataSource], Report]
+  refine: Callable[[Variables, Inputs], Variables] | None = None
 
   @property
   def rates(self) -> tuple[float, ...]:
@@ -80,32 +84,46 @@ class Plan:
     base, images = self.experiment, self.images(trial)
     every = base.schedule.eval_every if not trial.search else 0
     judged = self.parts.held_out() if trial.search else self.test
+    inputs = dataclasses.replace(
+      base.inputs,
+      source=images,
+      seed=trial.seed,
+      on_skip=self.on_skip(images),
+    )
     return dataclasses.replace(
       base,
       schedule=dataclasses.replace(
         base.schedule, seed=trial.seed, eval_every=every
       ),
-      inputs=dataclasses.replace(
-        base.inputs,
-        source=images,
-        seed=trial.seed,
-        on_skip=self.on_skip(images),
-      ),
-      evaluate=self.measured(judged),
+      inputs=inputs,
+      evaluate=self.measured(judged, inputs),
       rate=trial.rate / base.optim.lr,
     )
 
   def measured(
-    self, source: DataSource
+    self, source: DataSource, inputs: Inputs
   ) -> Callable[[TrainState, Frozen], dict[str, float]]:
-    """What the loop calls: the figures of a state on `source`."""
+    """What the loop calls: the figures of a state on `source`.
+
+    Args:
+      source: the images that count.
+      inputs: what the state is trained on.
+    """
 
     def evaluate(state: TrainState, frozen: Frozen) -> dict[str, float]:
       del frozen
-      found = self.judge.figures(variables_of(state), source)
+      variables = self.refined(variables_of(state), inputs)
+      found = self.judge.figures(variables, source)
       return {f"eval/{name}": value for name, value in found.items()}
 
     return evaluate
+
+  def refined(self, variables: Variables, inputs: Inputs) -> Variables:
+    """What is judged, and kept, of a network that was trained on `inputs`."""
+    if self.refine is None:
+      return variables
+    placed = on_devices(variables, self.experiment.mesh)
+    return self.refine(placed, inputs)
 
 
 def variables_of(state: TrainState) -> Variables:

@@ -62,11 +62,6 @@ class Method(interfaces.Method):
       )
 
   @property
-  def reads_masks(self) -> bool:
-    """See `interfaces.Method`."""
-    return True
-
-  @property
   def _heads(self) -> tuple[str, ...]:
     """Where the parameters of the heads are that get a gradient."""
     return tuple(_HEADS[term] for term in self.terms)

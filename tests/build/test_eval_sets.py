@@ -4,7 +4,7 @@ import pytest
 
 import runs
 from kd_jax import config as config_lib
-from kd_jax.build import eval_sets, images
+from kd_jax.build import evaluation, images
 from kd_jax.report import metrics
 from kd_jax.tasks import pretrain
 
@@ -27,7 +27,7 @@ def tiny(evals=("knn",), judge=None):
 def open_sets(config, outputs, *, judged):
   data = images.source(config.data.to_dict())
   fields = config.eval.to_dict()
-  return eval_sets.open_sets(fields, data, outputs, judged=judged)
+  return evaluation.open_sets(fields, data, outputs, judged=judged)
 
 
 def test_labels_of_other_digits_are_not_compared():

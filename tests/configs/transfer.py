@@ -3,10 +3,11 @@
 from ml_collections import ConfigDict
 
 from configs.common import preprocess
+from configs.common_detect import objects, tiny_detector
 from configs.common_transfer import transfer
 from tests.configs.tiny import digits
 
-VARIANTS = ("classify", "segment")
+VARIANTS = ("classify", "segment", "detect")
 
 
 def get_config(variant: str = "classify") -> ConfigDict:
@@ -32,6 +33,8 @@ def get_config(variant: str = "classify") -> ConfigDict:
     config.preprocess = preprocess(
       8, augment="shift", shift=1, crop_pct=1.0, interpolation="bilinear"
     )
+  elif variant == "detect":
+    detection(config)
   else:
     config.transfer.shots = 16
     config.data, config.test = scenes("train", 24), scenes("test", 18)
@@ -46,8 +49,39 @@ def get_config(variant: str = "classify") -> ConfigDict:
   return config
 
 
-def scenes(split: str, length: int) -> ConfigDict:
+def detection(config: ConfigDict) -> None:
+  """Boxes and masks of one or two digits, with statistics re-estimated."""
+  config.transfer.shots = 16
+  more = {"size": 32, "digits": (1, 2), "min_size": 0.3, "max_size": 0.6}
+  config.data = scenes("train", 24, **more)
+  config.test = scenes("test", 18, **more)
+  config.preprocess = objects(
+    short=(32,),
+    long=32,
+    test_short=32,
+    test_long=32,
+    buckets=1,
+    max_objects=2,
+    divisor=8,
+    masks=True,
+    mask_size=14,
+  )
+  config.detector = ConfigDict(
+    {
+      "name": "c4",
+      **tiny_detector("c4"),
+      "sizes": (8, 14, 20),
+      "norm": "precise",
+      "masks": True,
+    }
+  )
+  config.losses.mask = 1.0
+  config.optim.lr = 0.02
+  config.eval.update({"batch_size": 16, "precise_batches": 2})
+
+
+def scenes(split: str, length: int, **more) -> ConfigDict:
   """Small photographs with a digit of two classes."""
   fields = {"split": split, "length": length, "size": 16}
   fields.update({"classes": (3, 8), "min_size": 0.6, "max_size": 0.9})
-  return ConfigDict({"name": "scenes", **fields})
+  return ConfigDict({"name": "scenes", **fields, **more})

@@ -91,3 +91,15 @@ def test_elements_count_on_request():
   assert operations.count(traced(run, *shapes)) == products
   found = operations.count(traced(run, *shapes), elements=True)
   assert found == products + 3 * 5 * 7 + 1  # scaled, compared, summed; divided
+
+
+def test_what_no_output_depends_on_is_dropped():
+  def run(x, w):
+    jax.jit(lambda y: y @ w)(x)
+    again = jax.lax.scan(lambda c, _: (c @ w, c @ w @ w), x, None, length=3)
+    return again[0]
+
+  jaxpr = traced(run, (4, 4), (4, 4))
+  one = 2 * 4**3
+  assert operations.count(jaxpr) == 10 * one
+  assert operations.count(operations.needed(jaxpr)) == 3 * one

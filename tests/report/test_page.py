@@ -200,7 +200,9 @@ def test_accuracies_carry_their_last_value(monkeypatch):
 
 def test_figures_of_transfer_are_accuracies(monkeypatch):
   names = ("miou", "pixel_accuracy", "top1", "top5", "mean_per_class")
-  lines = [{"step": 1, "eval/loss": 1.0} | {f"eval/{x}": 0.5 for x in names}]
+  names += ("ap", "ap50", "mask_ap")
+  others = {"eval/loss": 1.0, "eval/ap_small": 0.5, "eval/gap": 0.5}
+  lines = [{"step": 1} | others | {f"eval/{x}": 0.5 for x in names}]
   (ax,) = drawn(monkeypatch, lambda: plots.accuracy(lines)).axes
   labels = ax.get_legend_handles_labels()[1]
   assert labels == [f"{name} 50.0 %" for name in names]

@@ -15,7 +15,7 @@ FIELDS = (
   *("transfer.rates=(0.02,0.05)", "transfer.seeds=(0,1)"),
   *("checkpoint.every=1", "eval.every=3"),
 )
-TASKS = ("classify", "segment")
+TASKS = ("classify", "segment", "detect")
 HOW = {"config": runs.TRANSFER}
 
 
@@ -116,7 +116,9 @@ def test_five_kills_change_no_bit(ended, task):
   files = sorted(
     path.relative_to(quiet) for path in quiet.rglob("*.safetensors")
   )
-  assert len(files) == {"classify": 3, "segment": 6}[task]  # and a copy
+  assert (
+    len(files) == {"classify": 3, "segment": 6, "detect": 6}[task]
+  )  # and a copy
   for path in files:
     want = safetensors_numpy.load_file(quiet / path)
     got = safetensors_numpy.load_file(again / path)

@@ -14,13 +14,17 @@ import numpy as np
 
 from kd_jax import config as config_lib
 from kd_jax import trees
-from kd_jax.build import classify, segment
+from kd_jax.build import classify, detect, segment
 from kd_jax.running import frozen, transfer
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import views
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "transfer.py"
-BUILDS = {"classify": classify.plan, "segment": segment.plan}
+BUILDS = {
+  "classify": classify.plan,
+  "segment": segment.plan,
+  "detect": detect.plan,
+}
 FIELDS = ("dtype=float64", "optim.lr=0.05", "optim.head_lr=3.0")
 MESHES = {"one": 1, "eight": 8}
 
@@ -53,7 +57,9 @@ def main(folder, path):
       figures = found.runs[0].figures
       out |= {f"{name}/{task}/figures/{k}": v for k, v in figures.items()}
       step = plan.experiment.programs["step from 0"]
-      compiled = [f._cache_size() for f in (step, plan.judge._count)]
+      judge = plan.judge
+      counted = judge._answer if task == "detect" else judge._count
+      compiled = [f._cache_size() for f in (step, counted)]
       out[f"{name}/{task}/compiled"] = compiled
   np.savez(path, **out)
 

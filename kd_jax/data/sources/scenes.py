@@ -127,6 +127,23 @@ class Source(interfaces.DataSource):
     """'background' and the digits; () where labels are hidden."""
     return ("background", *self._names) if self.labels else ()
 
+  @property
+  def box_names(self) -> Sequence[str]:
+    """The digits; () where labels are hidden."""
+    return self._names if self.labels else ()
+
+  def objects(self, index: int) -> Record:
+    """See `DataSource`: what is visible of every digit."""
+    record = self[index]
+    return {
+      "size": (self.size, self.size),
+      "boxes": record["boxes"],
+      "classes": record["classes"],
+      "ignored": np.zeros(len(record["classes"]), bool),
+      "area": record["masks"].sum((1, 2)).astype(np.float32),
+      "masks": record["masks"],
+    }
+
   @functools.cached_property
   def fingerprint(self) -> str:
     """16 hex digits of what determines the images; labels play no part."""

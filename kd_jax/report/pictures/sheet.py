@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import figure, patches
+from matplotlib import colors, figure, patches
 
 from kd_jax import disk
 from kd_jax.report.plots import INK
@@ -22,6 +22,7 @@ WIDTH = 900
 
 _DPI = 96
 _TINY = 64  # Pixels of images up to this side are shown as squares.
+_LIGHT = 0.6  # Grounds as light as this have black letters.
 
 Pixels = UInt8[np.ndarray, "h w 3"] | Float[np.ndarray, "h w 3"]
 """RGB: uint8, or floats in [0, 1]."""
@@ -111,6 +112,21 @@ class Sheet:
       va="top",
       # A class may be called $x$.
       parse_math=False,
+    )
+
+  def label(self, words: str, left: float, top: float, ground: str) -> None:
+    """Writes a small line on a ground of its own, white or black."""
+    red, green, blue = colors.to_rgb(ground)
+    light = 0.3 * red + 0.59 * green + 0.11 * blue > _LIGHT
+    self._axes.text(
+      left + 1,
+      top,
+      words,
+      color="black" if light else "white",
+      fontsize=9 * 72 / _DPI,
+      va="top",
+      parse_math=False,
+      bbox={"facecolor": ground, "edgecolor": "none", "pad": 1.0},
     )
 
   def png(self) -> bytes:

@@ -107,8 +107,9 @@ def _activation_bytes(
 ) -> int:
   """What the backward pass of a microbatch reads, on one device."""
   batch_size = experiment.schedule.batch_size
-  accum_steps = experiment.settings.accum_steps
+  rows = batch_size // experiment.settings.accum_steps // experiment.mesh.size
   source, phase = experiment.teaching.source, experiment.stretches[0].phase
+  seen = experiment.inputs.views
   # Mixing keeps nothing, and one device may hold half a pair, or of a group.
   settings = dataclasses.replace(
     experiment.settings, mix=views.Mix(), batch_norm_group=0
@@ -123,10 +124,7 @@ def _activation_bytes(
       "artifact": artifact.placeholder(experiment.method, experiment.specs),
     },
     phases.image_batch(
-      batch_size // accum_steps // experiment.mesh.size,
-      experiment.inputs.views.image_size,
-      source,
-      masks=experiment.method.reads_masks,
+      rows, seen.canvas_size, source, label=seen.label_specs(rows)
     ),
     jax.random.key(0),
   )

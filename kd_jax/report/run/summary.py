@@ -14,13 +14,12 @@ from clu import parameter_overview
 from flax import linen as nn
 
 from kd_jax.buckets import spool
-from kd_jax.data.views import Views
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.report import tables
 from kd_jax.report.run import memory
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.phases import Stretch
-from kd_jax.types import Specs
+from kd_jax.types import Specs, Variables
 
 
 def about(experiment: Experiment, where: Path) -> dict[str, Any]:
@@ -44,20 +43,24 @@ def about(experiment: Experiment, where: Path) -> dict[str, Any]:
     "global_batch": batch_size,
     "microbatches": experiment.settings.accum_steps,
     "images": images,
-    "image_size": views.image_size,
-    "evaluation_view": _view(views),
-    "interpolation": views.interpolation,
-    "crop_pct": views.crop_pct,
-    "crop_mode": views.crop_mode,
+    **views.described(),
     "steps": steps,
     "epochs": round(steps * batch_size / views.num_crops / images, 2),
     "student": names.student,
-    "student_width": experiment.specs[0]["feature"].shape[-1],
-    **_size("student", experiment.student, views.image_size),
+    **_width(experiment),
+    **_size("student", experiment.student, views.canvas_size),
     **_teacher(experiment),
     "memory_gb_per_device": memory.line(memory.estimate(experiment)),
     **_phases(experiment.stretches),
   }
+
+
+def _width(experiment: Experiment) -> dict[str, int]:
+  """Of the student's features, where the network runs as far as them."""
+  taps = experiment.specs[0]
+  if "feature" not in taps:
+    return {}
+  return {"student_width": taps["feature"].shape[-1]}
 
 
 def _teacher(experiment: Experiment) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def _teacher(experiment: Experiment) -> dict[str, Any]:
   }
   if teaching.network is None:  # it runs outside of JAX
     return found
-  size = experiment.inputs.views.image_size
+  size = experiment.inputs.views.canvas_size
   return found | _size("teacher", teaching.network, size)
 
 
@@ -82,12 +85,12 @@ def _phases(stretches: tuple[Stretch, ...]) -> dict[str, str]:
   return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
-def _size(side: str, model: nn.Module, image_size: int) -> dict[str, Any]:
+def _size(side: str, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
   """Lines about parameters and operations of a network."""
-  params = variable_shapes(model, image_size)["params"]
+  params = variable_shapes(model, size[0])["params"]
   return {
     f"{side}_parameters": parameter_overview.count_parameters(params),
-    f"{side}_gflops_per_image": gflops(model, image_size),
+    f"{side}_gflops_per_image": gflops(model, *size),
   }
 
 
@@ -106,20 +109,23 @@ def say(text: str) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def gflops(model: nn.Module, image_size: int) -> float:
-  """1e9 floating point operations of one forward pass of one image."""
-  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-  lowered = jax.jit(
-    lambda v, x: model.apply(v, x, train=False)["logits"]
-  ).lower(variable_shapes(model, image_size), image)
+def gflops(model: nn.Module, height: int, width: int = 0) -> float:
+  """1e9 floating point operations of one forward pass of one image.
+
+  Args:
+    model: its 'logits' are computed, or all taps where there are none.
+    height: of the image, pixels.
+    width: the same; 0 is `height`.
+  """
+  image = jax.ShapeDtypeStruct((1, height, width or height, 3), np.float32)
+
+  def run(variables: Variables, x: jax.Array) -> Any:
+    taps = model.apply(variables, x, train=False)
+    return taps.get("logits", taps)
+
+  lowered = jax.jit(run).lower(variable_shapes(model, height), image)
   cost = lowered.cost_analysis() or {}
   return round(float(cost.get("flops", np.nan)) / 1e9, 4)
-
-
-def _view(views: Views) -> str:
-  short = int(views.image_size / views.crop_pct)
-  squashed = ", squashed" if views.crop_mode == "squash" else ""
-  return f"{views.interpolation}, {short} -> {views.image_size}{squashed}"
 
 
 def _terms(weights: Mapping[str, float]) -> str:

@@ -1,0 +1,48 @@
+"""Masks as run lengths, in COCO's compressed text."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool
+from pycocotools import mask as coco_mask
+
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+class Rle(TypedDict):
+  """A mask as pycocotools knows it."""
+
+  size: list[int]
+  counts: bytes
+
+
+def encode(mask: Bool[np.ndarray, "h w"]) -> bytes:
+  """The runs of a mask, column by column; its size is kept elsewhere."""
+  return coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+
+
+def encode_all(masks: Bool[np.ndarray, "k h w"]) -> list[bytes]:
+  """The same of the masks of an image."""
+  return [encode(mask) for mask in masks]
+
+
+def decode(counts: bytes, size: Size) -> Bool[np.ndarray, "h w"]:
+  """The mask of `encode`."""
+  with warnings.catch_warnings():
+    # Its arrays are older than NumPy 2 likes them.
+    warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+    return coco_mask.decode(with_size(counts, size)).astype(bool)
+
+
+def with_size(counts: bytes, size: Size) -> Rle:
+  """As pycocotools wants it."""
+  return {"size": [int(size[0]), int(size[1])], "counts": counts}
+
+
+def area(counts: bytes, size: Size) -> int:
+  """Pixels inside."""
+  return int(coco_mask.area(with_size(counts, size)))

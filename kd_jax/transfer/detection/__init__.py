@@ -1,0 +1,1 @@
+"""Detectors: two stages on any student."""

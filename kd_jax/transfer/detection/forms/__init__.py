@@ -1,0 +1,1 @@
+"""Detectors by what their second stage looks at; one file each."""

@@ -1,0 +1,150 @@
+"""Detections from their plan to their results, on a few scenes."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from kd_jax import config as config_lib
+from kd_jax import load_pretrained, trees
+from kd_jax.build import detect as build
+from kd_jax.report import metrics
+from kd_jax.running import detect, results
+from kd_jax.train import mesh as mesh_lib
+from kd_jax.transfer.detection import files
+
+
+def planned(where, *fields):
+  config = config_lib.load(f"{runs.TRANSFER}:detect", list(fields))
+  return build.plan(config, where)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """(plan, folder, results) of one run with masks."""
+  where = tmp_path_factory.mktemp("detected")
+  plan = planned(where, "eval.every=3")
+  return plan, where, detect.conclude(plan, where)
+
+
+def trial(where):
+  (folder,) = (where / "trials").glob("final_*")
+  return folder
+
+
+def test_results_are_those_of_the_run(done):
+  plan, where, found = done
+  assert json.loads((where / results.FILE).read_text()) == found
+  folder = trial(where)
+  told = json.loads((folder / "result.json").read_text())["figures"]
+  assert {k: [v] for k, v in told.items()} == found["figures"]
+  assert found["figure"] == "ap" and "mask_ap50" in found["figures"]
+  terms = {"rpn_class", "rpn_box", "class", "box", "mask"}
+  losses = [k for k in metrics.read(folder)[0] if k.startswith("loss/")]
+  assert {f"loss/{name}" for name in (*terms, "total")} == set(losses)
+  for name in ("precision_boxes", "precision_masks", "worst_images"):
+    assert (folder / "pictures" / f"{name}.png").stat().st_size > 1000
+  said = json.loads((folder / "detections.json").read_text())
+  assert said and {"bbox", "score", "segmentation"} <= set(said[0])
+
+
+def test_nothing_is_compiled_twice(done):
+  plan, _, _ = done
+  # Three evaluations, the last one of weights from the host.
+  assert plan.judge._answer._cache_size() == 1
+  assert plan.experiment.programs["step from 0"]._cache_size() == 1
+
+
+def test_a_saved_detector_is_the_one_that_was_judged(done):
+  plan, where, found = done
+  model, variables, about = files.load(trial(where))
+  assert about["classes"] == ["3", "8"] and about["canvas"] == [32, 32]
+  assert model.form == plan.experiment.student.form
+  again = plan.judge.figures(variables, plan.test)
+  assert {k: [v] for k, v in again.items()} == found["figures"]
+  # The last statistics are re-estimated, not running averages.
+  kept = trees.flatten(variables["batch_stats"])
+  assert len(kept) > 20 and all(np.isfinite(v).all() for v in kept.values())
+
+
+def test_saving_again_gives_the_same_files(done, tmp_path):
+  _, where, _ = done
+  model, variables, about = files.load(trial(where))
+  files.save(
+    model,
+    variables,
+    tmp_path,
+    name="resnet18",
+    classes=about["classes"],
+    canvas=about["canvas"],
+  )
+  for name in ("heads/config.json", "heads/model.safetensors"):
+    mine, theirs = (f / name for f in (tmp_path, trial(where)))
+    assert mine.read_bytes() == theirs.read_bytes(), name
+  _, bare = load_pretrained("resnet18", tmp_path / "student")
+  assert len(trees.flatten(bare)) == 60
+
+
+def test_the_host_is_not_asked_inside_a_step_or_an_answer(done):
+  plan, where, _ = done
+  _, variables, _ = files.load(trial(where))
+  mesh = plan.experiment.mesh
+  placed = mesh_lib.place(variables, mesh)
+  with plan.judge.batches(plan.test) as stream:
+    batch = mesh_lib.put_batch(next(stream), mesh)
+  with plan.experiment.inputs.batches() as stream:
+    train = mesh_lib.put_batch(next(stream), mesh)
+  student = plan.experiment.student
+  asked = jax.jit(
+    lambda v, x, y, key: student.apply(
+      v,
+      x / 255.0,
+      train=True,
+      truth=y,
+      mutable=["batch_stats"],
+      rngs={"dropout": key},
+    )
+  )
+  key = jax.device_put(jax.random.key(0))
+  image = jax.device_put(train.image.astype(np.float32))
+  jax.block_until_ready(asked(placed, image, train.label, key))
+  with jax.transfer_guard("disallow"):
+    found = plan.judge._answer(placed, batch)
+    taps, _ = asked(placed, image, train.label, key)
+  assert np.isfinite(found["scores"]).all()
+  assert (taps["roi_classes"] < 2).any()
+
+
+def test_files_that_are_missing_or_damaged_are_named(done, tmp_path):
+  _, where, _ = done
+  with pytest.raises(ValueError, match="holds no detector.*trials"):
+    files.load(tmp_path)
+  config = trial(where) / "heads" / "config.json"
+  broken = tmp_path / "heads" / "config.json"
+  broken.parent.mkdir()
+  broken.write_text(config.read_text().replace('"detector"', '"other"'))
+  with pytest.raises(ValueError, match="no detector.*'detector'"):
+    files.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("fields", "match"),
+  [
+    (("data.labels=False",), "config.data has no boxes"),
+    (("test.classes=(1,2)",), "or other names"),
+    (("losses.mask=0.0",), "learns all of"),
+    (("eval.figure=map",), "can be one of"),
+    (("eval.rules=pascal",), "judged by one of"),
+    (("mix.mixup=0.2",), "boxes are not mixed"),
+    (("transfer.evals=('knn',)",), "which detection has not"),
+    (("detector.pools=3",), "no field 'pools'"),
+    (("detector.name=fnp",), "fnp"),
+    (("eval.precise_batches=0",), "precise_batches"),
+    (("detector.name=simple", "losses.mask=0.0"), "plain transformer"),
+  ],
+)
+def test_what_cannot_work_is_named_before_it_runs(tmp_path, fields, match):
+  with pytest.raises(ValueError, match=match):
+    planned(tmp_path, *fields)
