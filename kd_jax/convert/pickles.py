@@ -145,8 +145,15 @@ def _encoded(text: str, encoding: str) -> bytes:
   return text.encode("latin1")
 
 
+def _empty() -> bytes:
+  """Stands for `bytes`, which old protocols call for no bytes."""
+  return b""
+
+
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
   ("builtins", "bytearray"): bytearray,
+  ("__builtin__", "bytearray"): bytearray,  # Python 2 called it so
+  ("__builtin__", "bytes"): _empty,
   ("collections", "OrderedDict"): collections.OrderedDict,
   ("_codecs", "encode"): _encoded,
   ("numpy", "ndarray"): _Array,
