@@ -22,7 +22,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -57,12 +57,13 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
       damaged, or the folder cannot be written.
   """
   del where
+  wanted = _Wanted(config.format, config.form, tuple(config.canvas))
   with contextlib.ExitStack() as mounts:
     source = _run_folder(mounts, config.workdir)
     output = config.output or source / "export"
     target = mounts.enter_context(spool.mounted(output))
     try:
-      name = _export(config, source, target)
+      name = _export(wanted, source, target)
     except OSError as error:
       raise ValueError(
         f"the folder {target} cannot be written ({error.strerror}); give "
@@ -74,12 +75,20 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
   return place if "://" in place else target
 
 
-def _export(config: ConfigDict, source: Path, target: Path) -> str:
+class _Wanted(NamedTuple):
+  """See configs/export.py."""
+
+  format: str
+  form: str
+  canvas: tuple[int, ...]
+
+
+def _export(wanted: _Wanted, source: Path, target: Path) -> str:
   """Writes what is asked for; returns the name of the student."""
-  if config.format:
-    return _layout(config, source, target)
+  if wanted.format:
+    return _layout(wanted, source, target)
   if (source / _HEADS).is_file():
-    return _detector(tuple(config.canvas), source, target)
+    return _detector(wanted.canvas, source, target)
   return _alone(source, target)
 
 
@@ -106,7 +115,7 @@ def _alone(source: Path, target: Path) -> str:
   return name
 
 
-def _layout(config: ConfigDict, source: Path, target: Path) -> str:
+def _layout(wanted: _Wanted, source: Path, target: Path) -> str:
   """Writes the student, or the backbone of a detector, for a library."""
   if (source / _HEADS).is_file():
     name = _read(source / _HEADS)["student"]
@@ -118,12 +127,12 @@ def _layout(config: ConfigDict, source: Path, target: Path) -> str:
   convert.save_layout(
     model,
     variables,
-    target / config.format,
+    target / wanted.format,
     name=name,
-    layout=config.format,
-    form=config.form,
+    layout=wanted.format,
+    form=wanted.form,
   )
-  return f"{name} for {config.format}"
+  return f"{name} for {wanted.format}"
 
 
 def _detector(canvas: tuple[int, ...], source: Path, target: Path) -> str:
