@@ -216,9 +216,8 @@ class DataSource:
       {'size': (height, width) of the image, 'boxes': (k, 4) float32, (x0, y0,
       x1, y1) in pixels, 'classes': (k,) int32, 'ignored': (k,) bool, crowds
       and others that are neither learnt nor counted, 'area': (k,) float32,
-      pixels, where there are masks 'masks': a sequence of k arrays (height,
-      width) bool, and in VOC 'difficult': (k,) bool, those that are learnt but
-      not counted}.
+      pixels, where some are learnt but not counted 'difficult': (k,) bool, and
+      where there are masks 'masks': (k, height, width) bool}.
     """
     raise NotImplementedError
 

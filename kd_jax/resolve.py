@@ -66,8 +66,8 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
 
 def _part(floor: str) -> str:
   """What configs call the choice of a file of a floor."""
-  first, _, last = floor.partition(".")
-  return {"heads": "head", "forms": "detector"}.get(last, first)
+  parts = floor.split(".")
+  return {"heads": "head", "forms": "detector"}.get(parts[-1], parts[0])
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:

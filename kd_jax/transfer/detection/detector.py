@@ -170,9 +170,10 @@ class Detector(Fields):
     """What the box head says of regions, image by image."""
     x = pyramid.pooled(boxes, self.form.pooled)
     tail = self.form.TAIL
-    if tail:
-      x = self._run(x, begin=tail, end=tail, **call.run)[tail]
-    return self.box(x, train=call.train and self.norm != "frozen")
+    with parts.per_region(boxes.shape[1]):
+      if tail:
+        x = self._run(x, begin=tail, end=tail, **call.run)[tail]
+      return self.box(x, train=call.train and self.norm != "frozen")
 
   def _masks(
     self,

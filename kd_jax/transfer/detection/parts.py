@@ -6,6 +6,7 @@ predictors, `XAVIER` in pyramids and linear layers, `MSRA` in masks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from flax import linen as nn
@@ -91,3 +92,26 @@ def with_running_statistics(
   if own and context.method_name == "__call__":
     kwargs = {**kwargs, "train": False}
   return call(*args, **kwargs)
+
+
+def per_region(
+  number: int,
+) -> contextlib.AbstractContextManager[None]:
+  """Inside the block a batch has so many regions of every image.
+
+  Groups of images that share statistics, see `layers.batch_norms`, are then
+  groups of so many times as many rows.
+  """
+
+  def scaled(
+    call: Callable[..., Array],
+    args: tuple[Array, ...],
+    kwargs: Mapping[str, bool | int],
+    context: nn.module.InterceptorContext,
+  ) -> Array:
+    own = isinstance(context.module, layers.BatchNorm)
+    if own and context.method_name == "__call__":
+      kwargs = {**kwargs, "group": kwargs.get("group", 0) * number}
+    return call(*args, **kwargs)
+
+  return nn.intercept_methods(scaled)

@@ -104,11 +104,10 @@ def of_proposals(
   taken = matching.picked(key, label, rule.count, rule.fraction)
   rows = found.row[taken.row]
   own = jnp.where(taken.positive, classes[rows], background)
-  return Regions(
-    jnp.where(taken.valid[:, None], every[taken.row], 0),
-    jnp.where(taken.valid, own, -1).astype(jnp.int32),
-    rows,
-  )
+  classes = jnp.where(taken.valid, own, -1).astype(jnp.int32)
+  # Batch statistics see empty slots too: they repeat the others.
+  real = jnp.arange(rule.count) % jnp.maximum(taken.valid.sum(), 1)
+  return Regions(every[taken.row[real]], classes, rows)
 
 
 def batch_of_anchors(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import detector_golden
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,11 @@ def near(got, want, error=1e-4):
   assert np.abs(got - want).max() <= error * np.abs(want).max()
 
 
+CALL = detector._Call(False, {"train": False, "train_from": "stem"})
+# The second stage of a ResNet-50 takes long.
+SOME = ["det_r18_fpn", pytest.param("det_r50_c4", marks=pytest.mark.slow)]
+
+
 class Case:
   """A file, its network, and what one compilation says of its images."""
 
@@ -36,31 +43,45 @@ class Case:
     self.golden = detector_golden.load(name)
     self.net, self.variables = detector_golden.network(self.golden)
     self.fpn = name == "det_r18_fpn"
-    run = jax.jit(nn.apply(self.run, self.net))
-    proposed = [self.stored(f"{kind}proposals") for kind in ("", "train_")]
-    found = run(self.variables, self.golden.images, *proposed)
-    self.maps, self.first, self.said, learnt = jax.device_get(found)
-    self.learnt, self.terms = learnt
+    found = self.compiled(self.learn, self.golden.images)
+    self.maps, self.first, self.learnt, self.terms = found
+
+  def compiled(self, method, *args):
+    run = jax.jit(nn.apply(method, self.net)).lower(self.variables, *args)
+    # Half of the time of this file, otherwise.
+    run = run.compile(compiler_options={"xla_backend_optimization_level": 0})
+    return jax.device_get(run(self.variables, *args))
+
+  @functools.cached_property
+  def said(self):
+    """Detections from the maps and the file's proposals."""
+    proposed = self.stored("proposals")
+    return self.compiled(self.detect, self.maps, proposed)
 
   def stored(self, name):
     boxes = np.stack(self.golden.both(name))
     score = np.tile(-np.arange(64.0, dtype="f4"), (2, 1))
     return proposals.Proposals(boxes, score, np.ones((2, 64), bool))
 
-  def run(self, net, images, proposed, train_proposed):
+  def learn(self, net, images):
     """Both stages; the second one on the file's proposals."""
-    call = {"train": False, "train_from": "stem"}
-    taps = net._run(images, begin="stem", end=net.form.END, **call)
+    taps = net._run(images, begin="stem", end=net.form.END, **CALL.run)
     pyramid = net._pyramid(taps, images, None)
     objectness, deltas = net.rpn(pyramid.maps)
     own = pyramid.propose(objectness, deltas, threshold=0.7, learning=False)
-    call = detector._Call(False, call)
-    found = net._detected(pyramid, proposed, call)
-    asked = net._asked(pyramid, train_proposed, self.golden.truth, call)
+    proposed = self.stored("train_proposals")
+    asked = net._asked(pyramid, proposed, self.golden.truth, CALL)
     asked["objectness"] = jnp.concatenate(objectness, 1)
     asked["anchor_deltas"] = jnp.concatenate(deltas, 1)
     terms = losses.terms(asked, self.golden.truth, net)
-    return pyramid.maps, (objectness, deltas, own), found, (asked, terms)
+    return pyramid.maps, (objectness, deltas, own), asked, terms
+
+  def detect(self, net, maps, proposed):
+    return net._detected(self.pyramid(maps), proposed, CALL)
+
+  def pyramid(self, maps):
+    strides = self.net.form.strides(maps, tuple(self.golden.meta["hw"]))
+    return Pyramid(self.net.form, maps, strides, self.golden.truth.size)
 
 
 @pytest.fixture(scope="module", params=list(detector_golden.PLANS))
@@ -76,9 +97,7 @@ def test_maps(case):
 
 
 def test_anchors(case):
-  form, size = case.net.form, tuple(case.golden.meta["hw"])
-  strides = form.strides(case.maps, size)
-  found = Pyramid(form, case.maps, strides, None).anchors
+  found = case.pyramid(case.maps).anchors
   for i, x in enumerate(found):
     want = case.golden.arrays[f"anchors_{i}"]
     near(detector_golden.thinned(x, 4000), want.reshape(-1), 1e-6)
@@ -109,6 +128,7 @@ def check_rows(boxes, scores, want):
     assert np.abs(boxes[alike] - box).max(1).min() <= 1e-3
 
 
+@pytest.mark.parametrize("case", SOME, indirect=True)
 def test_detections(case):
   for i, boxes in enumerate(case.golden.both("det_boxes")):
     arrays, said = case.golden.arrays, case.said
