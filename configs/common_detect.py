@@ -103,7 +103,10 @@ def coco(images: str, annotations: str, **fields) -> ConfigDict:
 def coco2017(masks: bool = False) -> tuple[ConfigDict, ConfigDict]:
   """Training and validation images of COCO 2017."""
   train = coco(
-    "COCO/train2017", "COCO/annotations/instances_train2017.json", masks=masks
+    "COCO/train2017",
+    "COCO/annotations/instances_train2017.json",
+    masks=masks,
+    skip_invalid=True,  # two of its boxes have no height
   )
   val = coco(
     "COCO/val2017",

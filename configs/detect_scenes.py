@@ -30,7 +30,7 @@ from configs.common_suite import suite
 from configs.common_transfer import split, transfer
 
 SIZE = 48  # pixels
-IMAGES = 500  # with boxes, to learn from
+IMAGES, FEW = 500, 100  # with boxes, to learn from
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -41,7 +41,9 @@ def get_config(variant: str = "") -> ConfigDict:
   return config
 
 
-def digits(kind: str, tiny: bool, seeds: int = 1) -> ConfigDict:
+def digits(
+  kind: str, tiny: bool, seeds: int = 1, images: int = IMAGES, steps: int = 1500
+) -> ConfigDict:
   """The detection of one student."""
   config = transfer("detect")
   config.student = ConfigDict({"name": "resnet18", "overrides": STUDENT})
@@ -62,7 +64,7 @@ def digits(kind: str, tiny: bool, seeds: int = 1) -> ConfigDict:
   )
   fields = {"digits": (1, 3), "min_size": 0.25, "max_size": 0.6}
   fields["size"] = SIZE
-  length = 64 if tiny else IMAGES
+  length = 64 if tiny else images
   config.data = scenes("train", DOWNSTREAM, length=length, seed=3, **fields)
   length = 16 if tiny else 500
   config.test = scenes("test", DOWNSTREAM, length=length, seed=4, **fields)
@@ -80,7 +82,7 @@ def digits(kind: str, tiny: bool, seeds: int = 1) -> ConfigDict:
   )
   if kind == "masks":
     config.losses.mask = 1.0
-  config.steps, config.batch_size = (4, 8) if tiny else (1500, 32)
+  config.steps, config.batch_size = (4, 8) if tiny else (steps, 32)
   config.optim.update({"lr": 0.05, "weight_decay": 5e-4, "schedule": "cosine"})
   config.optim.update({"warmup": config.steps // 15, "clip_norm": 10.0})
   config.transfer.seeds = tuple(range(seeds))
@@ -105,8 +107,13 @@ def table(tiny: bool) -> ConfigDict:
   }
   config.rows, config.students = tuple(students), ConfigDict(students)
   seeds = 2 if tiny else 3
-  config.transfers = ConfigDict({"boxes": digits("", tiny, seeds)})
-  config.columns = ("boxes",)
-  config.titles = ConfigDict({"boxes": f"{IMAGES} images with boxes"})
+  sizes = {"boxes": (IMAGES, 1500), "few": (FEW, 600)}
+  config.transfers = ConfigDict(
+    {name: digits("", tiny, seeds, *size) for name, size in sizes.items()}
+  )
+  config.columns = tuple(sizes)
+  config.titles = ConfigDict(
+    {name: f"{images} images with boxes" for name, (images, _) in sizes.items()}
+  )
   config.least = ConfigDict({} if tiny else {"teacher": 0.8})
   return config

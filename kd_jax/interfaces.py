@@ -216,7 +216,8 @@ class DataSource:
       {'size': (height, width) of the image, 'boxes': (k, 4) float32, (x0, y0,
       x1, y1) in pixels, 'classes': (k,) int32, 'ignored': (k,) bool, crowds
       and others that are neither learnt nor counted, 'area': (k,) float32,
-      pixels, and where there are masks 'masks': (k, height, width) bool}.
+      pixels, where some are learnt but not counted 'difficult': (k,) bool, and
+      where there are masks 'masks': (k, height, width) bool}.
     """
     raise NotImplementedError
 

@@ -8,7 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import bank, detection_ops, kdep_step, shards, svd_fit
+from benchmarks import (
+  bank,
+  detection_ops,
+  detection_step,
+  kdep_step,
+  shards,
+  svd_fit,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--batch", "2", "--size", "32", "--steps", "1", "--rounds", "2"]
@@ -141,3 +148,14 @@ def test_detection_ops(capsys):
   assert [*found] == [*names]
   for numbers in found.values():
     assert len(numbers) == 3 and min(numbers[:2]) > 0
+
+
+@pytest.mark.slow
+def test_detection_step(capsys):
+  detection_step.main(["--batch", "1", "--size", "64", "--rounds", "1"])
+  text = capsys.readouterr().out
+  names = ("step, 0 objects", "step, 100 objects", "answer")
+  found = rows(text, names)
+  # One program for both.
+  assert [found[n][1] for n in names] == [1, 1, 1]
+  assert "100 objects / none" in text

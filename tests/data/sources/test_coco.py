@@ -183,7 +183,7 @@ def runs(counts, size=(60, 80)):
 
 
 BAD_OBJECTS = {
-  "outside": (first(bbox=[70, 5, 30, 40]), r"5, 100, 45\].* not inside .*60x80"),
+  "outside": (first(bbox=[70, 5, 30, 40]), r"100, 45\].* not inside .*60x80"),
   "beyond": (first(bbox=[80.5, 5, 0.25, 40]), "is not inside the image"),
   "reversed": (first(bbox=[40, 5, -30, 40]), r"\(image 9\): its .*reversed"),
   "nan": (first(bbox=[math.nan, 5, 3, 4]), "has values that are no numbers"),
