@@ -412,3 +412,9 @@ def test_wrong_networks():
   whole = jax.ShapeDtypeStruct((1, 5, 4, 8), jnp.float32)
   with pytest.raises(ValueError, match="no one stride.*divisor=32"):
     net.form.strides([whole], (64, 64))
+
+
+def test_masks_have_to_be_there():
+  found = truth().replace(masks=np.zeros((2, 3, 0, 0), np.uint8))
+  with pytest.raises(ValueError, match="objects have none.*masks=True or"):
+    losses._mask({}, found)
