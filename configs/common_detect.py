@@ -144,9 +144,9 @@ def mobilenet_fpn(config: ConfigDict) -> None:
   )
 
 
-def resnet50_fpn(config: ConfigDict) -> None:
-  """ResNet-50 with a feature pyramid and frozen statistics."""
-  config.student = ConfigDict({"name": RESNET50, "overrides": {}})
+def resnet_fpn(config: ConfigDict, name: str) -> None:
+  """A ResNet with a feature pyramid and frozen statistics."""
+  config.student = ConfigDict({"name": name, "overrides": {}})
   config.detector = ConfigDict(
     {"name": "fpn", "norm": "frozen", "masks": False}
   )

@@ -30,7 +30,7 @@ from configs.common_detect import (
   coco_schedule,
   detection,
   done,
-  resnet50_fpn,
+  resnet_fpn,
   with_masks,
 )
 from configs.common_transfer import split
@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
   tiny, kind = split(variant, ("", "masks"))
   masks = kind == "masks"
   config = detection(coco2017(masks), COCO_SIDES, **coco_schedule())
-  resnet50_fpn(config)
+  resnet_fpn(config, "resnet50")
   if masks:
     with_masks(config)
   return done(config, tiny)

@@ -164,12 +164,10 @@ def save_timm(
   Raises:
     ValueError: `name` is of another family, or the variables do not fit.
   """
-  _check_family(model, name)
-  tensors = weights.to_timm(model, variables)
-  first = rules.first_conv(model)
-  flip = _to_rgb(model)
-  tensors[first] = np.ascontiguousarray(tensors[first][:, flip])
+  check_family(model, name)
+  tensors = weights.to_timm_rgb(model, variables)
   facts = {k: getattr(model, k) for k in FACTS}
+  flip = slice(None, None, -1 if model.channel_order == "bgr" else 1)
   facts.update(mean=model.mean[flip], std=model.std[flip])
   config = _config(model, name, facts)
   return _write(tensors, config, directory, metadata={"format": "pt"})
@@ -200,7 +198,7 @@ def save_flax(
   Raises:
     ValueError: `name` is of another family, or the variables do not fit.
   """
-  _check_family(model, name)
+  check_family(model, name)
   flat = trees.flatten(variables)
   tensors = {k: np.array(v, np.float32, order="C") for k, v in flat.items()}
   _from_flax(model, tensors)
@@ -210,7 +208,8 @@ def save_flax(
   return _write(tensors, config, directory, metadata={"format": "flax"})
 
 
-def _check_family(model: Backbone, name: str) -> None:
+def check_family(model: Backbone, name: str) -> None:
+  """Raises ValueError if a model is not of the family of `name`."""
   if models.family_of(name) != rules.family(model):
     raise ValueError(
       f"{name!r} is of the family {models.family_of(name)!r}, the model of "
@@ -235,10 +234,6 @@ def _write(
     safetensors_numpy.save_file(tensors, temporary, metadata=metadata)
     os.replace(temporary, path)
   return folder
-
-
-def _to_rgb(model: Backbone) -> slice:
-  return slice(None, None, -1 if model.channel_order == "bgr" else 1)
 
 
 def _config(

@@ -13,7 +13,9 @@ from kd_jax import models, resolve, trees
 from kd_jax.convert import rules
 from kd_jax.models.backbone import Backbone
 
-_COUNTER = ".num_batches_tracked"
+COUNTER = ".num_batches_tracked"
+"""Ends the name of a counter of BatchNorm in PyTorch."""
+
 _SHOWN = 5
 _TRACED = 12
 
@@ -35,7 +37,7 @@ def from_timm(
   """
   wanted = rules.entries(model)
   expected = {name: e.shape for name, e in wanted.items()}
-  given = {k: v for k, v in state_dict.items() if not k.endswith(_COUNTER)}
+  given = {k: v for k, v in state_dict.items() if not k.endswith(COUNTER)}
   given = rules.adapted(model, given, expected)
   if not model.num_classes:
     dropped = rules.head_names(model)
@@ -89,9 +91,20 @@ def to_timm(
         f"{shape}"
       )
     if name.endswith(".running_var"):
-      counter = name.removesuffix(".running_var") + _COUNTER
+      counter = name.removesuffix(".running_var") + COUNTER
       out[counter] = np.zeros((), np.int64)
   return out
+
+
+def to_timm_rgb(
+  model: Backbone, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """`to_timm` of a model that then reads RGB, whatever it read before."""
+  tensors = to_timm(model, variables)
+  if model.channel_order == "bgr":
+    first = rules.first_conv(model)
+    tensors[first] = np.ascontiguousarray(tensors[first][:, ::-1])
+  return tensors
 
 
 def _check_float(name: str, value: np.ndarray) -> None:

@@ -5,6 +5,11 @@
   stablehlo/  model.bin: images in, vectors out, weights inside
   README.md   what it is, where it came from, how to load it
 
+A `format` writes a folder of its name instead, with the student under the names
+of a library of detectors, see `convert.save_layout`. Of a finished detector, a
+folder of the task 'detect', it is stablehlo/, detector.json and README.md; its
+program has both stages, suppression and masks inside.
+
 `stablehlo/model.bin` is StableHLO, written by `jax.export`: it is part of JAX,
 runs on CPU, GPU and TPU, and can be read for six months of JAX releases at
 least. ONNX is left out: its one kept exporter, jax2onnx 0.17, demands an
@@ -17,7 +22,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,11 +33,13 @@ from ml_collections import ConfigDict
 from kd_jax import convert, disk, workdir
 from kd_jax.buckets import spool
 from kd_jax.build import networks
-from kd_jax.report import model_card
+from kd_jax.report import detector_card, model_card
 from kd_jax.report.run import summary
 from kd_jax.train.bucket import checkpoints
+from kd_jax.transfer.detection import files, program
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_HEADS = "heads/config.json"  # of a detector, see `detection.files`
 
 
 def run(config: ConfigDict, where: str | Path) -> Path | str:
@@ -50,24 +57,44 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
       damaged, or the folder cannot be written.
   """
   del where
+  wanted = _Wanted(config.format, config.form, tuple(config.canvas))
   with contextlib.ExitStack() as mounts:
     source = _run_folder(mounts, config.workdir)
     output = config.output or source / "export"
     target = mounts.enter_context(spool.mounted(output))
-    _export(source, target)
+    try:
+      name = _export(wanted, source, target)
+    except OSError as error:
+      raise ValueError(
+        f"the folder {target} cannot be written ({error.strerror}); give "
+        "another one with --config.output"
+      ) from error
+    summary.say(f"{name} of {spool.address(source)} -> {spool.address(target)}")
     spool.push(target)
     place = spool.address(target)
   return place if "://" in place else target
 
 
-def _export(source: Path, target: Path) -> None:
-  """Writes the student of the run `source` to `target`."""
-  recipe, about = (_read(source / f"{n}.json") for n in ("config", "summary"))
-  if "student" not in about:
-    raise ValueError(
-      f"{source}/summary.json says nothing of a student; export reads the runs "
-      "of the task 'pretrain'"
-    )
+class _Wanted(NamedTuple):
+  """See configs/export.py."""
+
+  format: str
+  form: str
+  canvas: tuple[int, ...]
+
+
+def _export(wanted: _Wanted, source: Path, target: Path) -> str:
+  """Writes what is asked for; returns the name of the student."""
+  if wanted.format:
+    return _layout(wanted, source, target)
+  if (source / _HEADS).is_file():
+    return _detector(wanted.canvas, source, target)
+  return _alone(source, target)
+
+
+def _alone(source: Path, target: Path) -> str:
+  """Writes the student of a pre-training in all formats of ours."""
+  recipe, about = _papers(source)
   model, variables = _student(source, recipe)
   size = about["image_size"]
   model = model.clone(
@@ -77,23 +104,59 @@ def _export(source: Path, target: Path) -> None:
     input_size=(3, size, size),
   )
   name = recipe["student"]["name"]
-  try:
-    convert.save_timm(model, variables, target / "timm", name=name)
-    # What was written, as others will read it.
-    model, variables = convert.load_pretrained(name, target / "timm")
-    convert.save_flax(model, variables, target / "flax", name=name)
-    (target / "stablehlo").mkdir(exist_ok=True)
-    program = stablehlo(model, variables, size)
-    disk.write(target / "stablehlo" / "model.bin", program)
-    options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
-    text = model_card.text(model, name, recipe, about, options)
-    workdir.write(target / "README.md", text)
-  except OSError as error:
+  convert.save_timm(model, variables, target / "timm", name=name)
+  # What was written, as others will read it.
+  model, variables = convert.load_pretrained(name, target / "timm")
+  convert.save_flax(model, variables, target / "flax", name=name)
+  _write_program(target, stablehlo(model, variables, size))
+  options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
+  text = model_card.text(model, name, recipe, about, options)
+  workdir.write(target / "README.md", text)
+  return name
+
+
+def _layout(wanted: _Wanted, source: Path, target: Path) -> str:
+  """Writes the student, or the backbone of a detector, for a library."""
+  if (source / _HEADS).is_file():
+    name = _read(source / _HEADS)["student"]
+    model, variables = convert.load_pretrained(name, source / "student")
+  else:
+    recipe, _ = _papers(source)
+    name = recipe["student"]["name"]
+    model, variables = _student(source, recipe)
+  convert.save_layout(
+    model,
+    variables,
+    target / wanted.format,
+    name=name,
+    layout=wanted.format,
+    form=wanted.form,
+  )
+  return f"{name} for {wanted.format}"
+
+
+def _detector(canvas: tuple[int, ...], source: Path, target: Path) -> str:
+  """Writes a detector as a program."""
+  model, variables, about = files.load(source)
+  canvas = canvas or tuple(about["canvas"])
+  if len(canvas) != 2 or not all(
+    isinstance(side, int) and side > 0 for side in canvas
+  ):
     raise ValueError(
-      f"the folder {target} cannot be written ({error.strerror}); give another "
-      "one with --config.output"
-    ) from error
-  summary.say(f"{name} of {spool.address(source)} -> {spool.address(target)}")
+      f"config.canvas is {canvas}; it is the height and the width of the "
+      "images in pixels, such as --config.canvas='(800,1344)', or ()"
+    )
+  _write_program(target, program.stablehlo(model, variables, canvas, PLATFORMS))
+  facts = {"classes": about["classes"], "canvas": list(canvas)}
+  workdir.write(target / "detector.json", json.dumps(facts, indent=2))
+  text = detector_card.text(model, about["student"], canvas, about["classes"])
+  workdir.write(target / "README.md", text)
+  return f"detector on {about['student']}"
+
+
+def _write_program(target: Path, data: bytes) -> None:
+  (target / "stablehlo").mkdir(parents=True, exist_ok=True)
+  disk.write(target / "stablehlo" / "model.bin", data)
 
 
 def stablehlo(
@@ -131,7 +194,7 @@ def _run_folder(mounts: contextlib.ExitStack, path: str) -> Path:
     )
   folder = mounts.enter_context(spool.mounted(path))
   spool.pull(folder)
-  if not (folder / "config.json").is_file():
+  if not any((folder / n).is_file() for n in ("config.json", _HEADS)):
     raise ValueError(
       f"{path} is not the folder of a run: there is no {path}/config.json. "
       "Set --config.workdir to what --workdir was."
@@ -148,6 +211,17 @@ def _read(path: Path) -> dict[str, Any]:
       "it starts to train"
     ) from error
   return found
+
+
+def _papers(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Config and summary of a run that has a student."""
+  recipe, about = (_read(source / f"{n}.json") for n in ("config", "summary"))
+  if "student" not in about:
+    raise ValueError(
+      f"{source}/summary.json says nothing of a student; export reads the runs "
+      "of the task 'pretrain', and folders of finished detectors"
+    )
+  return recipe, about
 
 
 def _student(

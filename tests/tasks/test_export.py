@@ -93,6 +93,14 @@ def test_three_formats_of_a_finished_run(finished, tmp_path, capsys):
     np.testing.assert_allclose(found["pooled"], want[:n], rtol=1e-4, atol=1e-5)
 
 
+def test_a_student_that_detectors_do_not_have(finished, tmp_path, capsys):
+  fields = (f"workdir={finished}", f"output={tmp_path}", "format=detectron2")
+  status, said = exported(capsys, *fields)
+  assert status == 1 and not list(tmp_path.iterdir())
+  assert "Detectron2 has no resnet with stem_type='cifar', only with ''" in said
+  assert "Leave --config.format empty" in said and said.count("\n") == 1
+
+
 def test_the_card_says_where_it_came_from(finished, tmp_path, capsys):
   exported(capsys, f"workdir={finished}", f"output={tmp_path}")
   text = (tmp_path / "README.md").read_text()

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.data.formats import coco_json, folder_listing
-from kd_jax.data.formats.annotations import Table
+from kd_jax.data.formats import folder_listing
+from kd_jax.data.formats.objects import coco_json
+from kd_jax.data.formats.objects.annotations import Table
 from kd_jax.data.sources import splits
 from kd_jax.types import Record
 
@@ -23,8 +24,8 @@ class Source(interfaces.DataSource):
   """Images with boxes and masks, in the order of the JSON file.
 
   Classes are the categories by their ids. Crowds are 'ignored'. The file is
-  read once; see `formats.annotations` for what is kept of it. EXIF tags do not
-  turn images, which annotations would not follow.
+  read once; see `formats.objects.annotations` for what is kept of it. EXIF tags
+  do not turn images, which annotations would not follow.
 
   Attributes:
     images: folder of the images.
@@ -40,8 +41,8 @@ class Source(interfaces.DataSource):
       instead of an error.
 
   Raises:
-    ValueError: see `formats.coco_json.read`; an image is missing, or no image
-      has an object.
+    ValueError: see `formats.objects.coco_json.read`; an image is missing, or no
+      image has an object.
   """
 
   images: str

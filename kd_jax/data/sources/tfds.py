@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.data.formats import tfds_features, tfds_prepared
+from kd_jax.data.formats import tfds_boxes, tfds_features, tfds_prepared
 from kd_jax.data.formats.masks import LabelMap, decode, label_map
 from kd_jax.data.formats.tfds_records import Records, columns
 from kd_jax.data.sources import splits, subset
@@ -55,6 +56,9 @@ class Source(interfaces.DataSource):
       line, or their number; () is what the data set says.
     ignore: value of pixels without a class; -1 where there is none.
     mapping: from values to classes, see `formats.masks.label_map`.
+    boxes: True reads objects too, for detection; the split is read once for
+      the sizes of its images.
+    box_key: feature that holds them; '' is the only one with boxes and classes.
 
   Raises:
     ValueError: the data set is unknown, not prepared, or damaged; no such
@@ -77,6 +81,8 @@ class Source(interfaces.DataSource):
   mask_classes: int | str | tuple[str, ...] = ()
   ignore: int = 255
   mapping: str | tuple[int, ...] = ()
+  boxes: bool = False
+  box_key: str = ""
 
   def __post_init__(self) -> None:
     for name in ("mask_classes", "mapping"):
@@ -85,6 +91,7 @@ class Source(interfaces.DataSource):
         # Configs hold lists; the dataclass must stay hashable.
         object.__setattr__(self, name, tuple(value))
     _ = self._image_key, self.class_names, self._rows, self.mask_names
+    _ = self.box_names
     # Missing files are found now, not in the middle of an epoch.
     _ = [self._prepared.splits[name].stats for name in self._origins]
 
@@ -198,6 +205,38 @@ class Source(interfaces.DataSource):
     """Names of the classes in masks; () where masks are not asked for."""
     return self._mask_labels.names if self.masks else ()
 
+  @functools.cached_property
+  def _box_key(self) -> str:
+    return tfds_boxes.box_key(self._prepared, self.box_key)
+
+  @functools.cached_property
+  def box_names(self) -> tuple[str, ...]:
+    """Names of the classes of objects; () where boxes are not asked for."""
+    if not self.boxes:
+      return ()
+    return tfds_boxes.box_names(self._prepared, self._box_key)
+
+  def objects(self, index: int) -> Record:
+    """See the base; without masks."""
+    return self._objects(index, self._records[int(self._rows[index])])
+
+  def _objects(self, index: int, record: Mapping[str, Any]) -> Record:
+    size = tfds_boxes.size_of(record[self._image_key].bytes_list.value[0])
+    try:
+      return tfds_boxes.objects(self._prepared, self._box_key, record, size)
+    except ValueError as error:
+      raise ValueError(f"{self.describe(index)}: {error}") from error
+
+  @functools.cached_property
+  def _sizes(self) -> Int64[np.ndarray, "n 2"]:
+    key, names = self._image_key, self._origins
+    found = [tfds_boxes.sizes(self._prepared, name, key) for name in names]
+    return np.concatenate(found)[np.asarray(self._rows)]
+
+  def sizes(self) -> Int64[np.ndarray, "n 2"] | None:
+    """Height and width of every image, where boxes are asked for."""
+    return self._sizes if self.boxes else None
+
   @property
   def drawn(self) -> bool:
     """Whether only a draw of the records is kept."""
@@ -257,6 +296,8 @@ class Source(interfaces.DataSource):
       label = record[self._label_key].int64_list.value[0]
     image = record[self._image_key].bytes_list.value[0]
     found = {"image": image, "label": label, "id": index % len(self)}
+    if self.boxes:
+      found = {**found, **self._objects(index, record)}
     if not self.masks:
       return found
     data = record[self._mask_key].bytes_list.value[0]

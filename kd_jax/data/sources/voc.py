@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.data.formats import folder_listing, voc_xml
-from kd_jax.data.formats.annotations import Collected, Table
+from kd_jax.data.formats import folder_listing
+from kd_jax.data.formats.objects import voc_xml
+from kd_jax.data.formats.objects.annotations import Collected, Table
 from kd_jax.types import Record
 
-_SYNTAX = re.compile(r"(\w+(?:\+\w+)*) (\w+)")
+_PART = re.compile(r"(\d+)_(\w+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Source(interfaces.DataSource):
 
   Attributes:
     dir: VOCdevkit, which holds VOC2007 and others.
-    split: years and list: '2007 test', '2007+2012 trainval'.
+    split: years and lists: '2007_test', '2007_trainval+2012_trainval'.
     keep_empty: whether images without objects come too; evaluation needs them.
     skip_invalid: objects that are wrong are left out, counted and named,
       instead of an error.
@@ -45,7 +46,7 @@ class Source(interfaces.DataSource):
   """
 
   dir: str
-  split: str = "2007+2012 trainval"
+  split: str = "2007_trainval+2012_trainval"
   keep_empty: bool = False
   skip_invalid: bool = False
   classes: tuple[str, ...] = ()
@@ -58,20 +59,22 @@ class Source(interfaces.DataSource):
     _ = self._files
 
   @functools.cached_property
+  def _parts(self) -> tuple[tuple[str, str], ...]:
+    """(year, list) of every part of the split."""
+    matches = [_PART.fullmatch(part) for part in self.split.split("+")]
+    parts = tuple((m[1], m[2]) for m in matches if m)
+    if len(parts) < len(matches) or len(set(parts)) < len(parts):
+      raise ValueError(
+        f"split={self.split!r} is not 'YEAR_LIST' or several of them, such as "
+        "'2007_test' or '2007_trainval+2012_trainval'"
+      )
+    return parts
+
+  @functools.cached_property
   def _folders(self) -> tuple[str, ...]:
     """The folder of every year."""
-    match = _SYNTAX.fullmatch(self.split)
-    if match is None:
-      raise ValueError(
-        f"split={self.split!r} is not 'YEAR LIST' or 'YEAR+YEAR LIST', such as "
-        "'2007 test' or '2007+2012 trainval'"
-      )
-    years = match[1].split("+")
-    if len(set(years)) < len(years):
-      raise ValueError(
-        f"split={self.split!r} names a year twice; its images would repeat"
-      )
     root = os.path.expanduser(self.dir)
+    years = dict.fromkeys(year for year, _ in self._parts)
     folders = tuple(os.path.join(root, f"VOC{year}") for year in years)
     for folder in folders:
       if not os.path.isdir(os.path.join(folder, "JPEGImages")):
@@ -85,12 +88,18 @@ class Source(interfaces.DataSource):
   @functools.cached_property
   def _listed(self) -> list[tuple[int, str]]:
     """(number of the year, name) of all images."""
-    name = self.split.rpartition(" ")[2]
+    years = list(dict.fromkeys(year for year, _ in self._parts))
     found = []
-    for year, folder in enumerate(self._folders):
-      path = os.path.join(folder, "ImageSets", "Main", f"{name}.txt")
-      names = _lines(path)
-      found += [(year, each) for each in names]
+    for year, name in self._parts:
+      number = years.index(year)
+      place = os.path.join(self._folders[number], "ImageSets", "Main")
+      path = os.path.join(place, f"{name}.txt")
+      found += [(number, each) for each in _lines(path)]
+    if len(set(found)) < len(found):
+      raise ValueError(
+        f"split={self.split!r} names {len(found) - len(set(found))} images "
+        "twice; take lists that do not meet"
+      )
     return found
 
   @functools.cached_property

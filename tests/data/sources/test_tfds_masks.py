@@ -1,5 +1,6 @@
 """Data sets for segmentation, in the forms in which TFDS prepares them."""
 
+import dataclasses
 import io
 import pickle
 
@@ -9,7 +10,8 @@ import tensorflow_datasets as tfds_lib
 import tiny_tfds
 from PIL import Image
 
-from kd_jax.data import examples
+from kd_jax.data import examples, pipeline
+from kd_jax.data.detection import Detection
 from kd_jax.data.sources import tfds
 
 SIDES = (20, 16)
@@ -188,3 +190,109 @@ def test_values_without_a_class_are_named(make):
                  mask_classes=4)  # fmt: skip
   with pytest.raises(ValueError, match="JPEG changes labels|RGB, not labels"):
     colours[0]
+
+
+class TinyObjects(tfds_lib.core.GeneratorBasedBuilder):
+  """As coco and voc: boxes are shares of the image."""
+
+  VERSION = tfds_lib.core.Version("1.0.0")
+  BUILDER_CONFIGS = [
+    tfds_lib.core.BuilderConfig(name=name) for name in ("coco", "voc")
+  ]
+  OTHER = {
+    "coco": {"is_crowd": np.bool_, "area": np.int64},
+    "voc": {"is_difficult": np.bool_},
+  }
+
+  def _info(self):
+    parts = {
+      "bbox": tfds_lib.features.BBoxFeature(),
+      "label": tfds_lib.features.ClassLabel(names=["cat", "dog"]),
+      **self.OTHER[self.builder_config.name],
+    }
+    image = tfds_lib.features.Image(shape=(None, None, 3))
+    features = {"image": image, "objects": tfds_lib.features.Sequence(parts)}
+    return tfds_lib.core.DatasetInfo(
+      builder=self, features=tfds_lib.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self):
+    voc = self.builder_config.name == "voc"
+    for index in range(3):
+      height, width = 30 + 20 * index, 60
+      image = io.BytesIO()
+      Image.new("RGB", (width, height), (index, 9, 9)).save(image, "PNG")
+      other = {"is_difficult": True} if voc else {"is_crowd": True, "area": 77}
+      boxes = [(6, 11, 20, 40), (1, 1, height, 60)][: 2 - index]
+      objects = [
+        {
+          "bbox": tfds_lib.features.BBox(
+            y0 / height, x0 / width, y1 / height, x1 / width
+          ),
+          "label": place,
+          **(other if place else {**other, list(other)[0]: False}),
+        }
+        for place, (y0, x0, y1, x1) in enumerate(boxes)
+      ]
+      yield index, {"image": image.getvalue(), "objects": objects}
+
+
+@pytest.fixture(scope="module")
+def objects_dir(tmp_path_factory):
+  place = tmp_path_factory.mktemp("tfds_objects")
+  for config in ("coco", "voc"):
+    tiny_tfds.prepare(TinyObjects, place, config=config)
+  return str(place)
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+def test_boxes_in_pixels(objects_dir, kind, tmp_path, monkeypatch):
+  monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path))
+  source = tfds.Source(
+    f"tiny_objects/{kind}", "train", data_dir=objects_dir, boxes=True
+  )
+  assert source.box_names == ("cat", "dog") and source.num_classes == 0
+  found = {}
+  for index, (height, width) in enumerate(source.sizes()):
+    record = examples.Decoded(source)[index]
+    assert record["image"].shape == (height, width, 3)
+    found[height] = objects = source.objects(index)
+    np.testing.assert_array_equal(objects["boxes"], record["boxes"])
+    assert objects["size"] == (height, width)
+  assert sorted(found) == [30, 50, 70]
+  # VOC counts from 1.
+  shift = [kind == "voc"] * 2 + [0, 0]
+  wanted = np.array([[11, 6, 40, 20], [1, 1, 60, 30]]) - shift
+  np.testing.assert_allclose(found[30]["boxes"], wanted, atol=1e-4)
+  assert found[30]["classes"].tolist() == [0, 1]
+  assert len(found[50]["boxes"]) == 1 and found[70]["boxes"].shape == (0, 4)
+  ignored, area = found[30]["ignored"].tolist(), found[30]["area"]
+  if kind == "coco":
+    assert ignored == [False, True] and area.tolist() == [77, 77]
+    assert "difficult" not in found[30]
+  else:
+    assert found[30]["difficult"].tolist() == [False, True]
+    assert ignored == [False, False]
+    np.testing.assert_allclose(area, [30 * 15, 60 * 30], rtol=1e-5)
+  again = pickle.loads(pickle.dumps(source))
+  np.testing.assert_array_equal(again.sizes(), source.sizes())
+  views = Detection((32,), long=64, buckets=1)
+  with pipeline.train_batches(source, views, batch_size=3, seed=0) as batches:
+    assert next(batches).label.boxes.shape == (3, 100, 4)
+  plain = tfds.Source(f"tiny_objects/{kind}", "train", data_dir=objects_dir)
+  assert (plain.box_names, plain.sizes()) == ((), None)
+  assert "boxes" not in plain[0]
+  with pytest.raises(
+    ValueError, match="box_key='image': .*'objects'.* are box"
+  ):
+    dataclasses.replace(source, box_key="image")
+  with pytest.raises(ValueError, match="mask_key=''.*one channel.*masks=False"):
+    dataclasses.replace(source, masks=True)
+
+
+def test_data_without_boxes(make):
+  with pytest.raises(ValueError, match=r"tiny_pets.* of which \[\] are boxes"):
+    make("tiny_pets", masks=False, boxes=True)

@@ -77,9 +77,9 @@ def test_boxes_count_from_0_and_difficult_ones_are_learnt(kit):
 
 
 def test_splits_years_and_empty_images(kit):
-  test = Source(str(kit), "2007 test")
+  test = Source(str(kit), "2007_test")
   assert list(test.ids()) == ["000007", "000005"]
-  every = Source(str(kit), "2007 trainval", keep_empty=True)
+  every = Source(str(kit), "2007_trainval", keep_empty=True)
   assert every.image_ids == ["000005", "000007", "000009"]
   assert every.objects(2)["boxes"].shape == (0, 4)
   prints = {s.fingerprint for s in (test, every, Source(str(kit)))}
@@ -130,24 +130,24 @@ def test_bad_files(copied):
   xml, listed = place / "Annotations", place / "ImageSets" / "Main"
   (listed / "a.txt").write_text("000005\n000006\n")
   with pytest.raises(ValueError, match="000006.xml: cannot be read: No such"):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (xml / "000006.xml").write_text(XML.format(80, 60, OBJECT.format(*CAT)))
   with pytest.raises(
     ValueError, match="lacks 1 of the 2 images .* '000006.jpg'"
   ):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (xml / "000006.xml").write_text(XML.format(80, 60, "")[:-20])
   with pytest.raises(ValueError, match="000006.xml: is cut short or no XML"):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (xml / "000006.xml").write_text(XML.format("x", 60, ""))
   with pytest.raises(ValueError, match="needs a 'height' .* '60' and 'x'"):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (listed / "a.txt").write_text("000009\n")
   with pytest.raises(ValueError, match="no image has an object to learn"):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (listed / "a.txt").write_text("000005\n000005\n")
   with pytest.raises(ValueError, match="a.txt names an image twice"):
-    Source(str(copied), "2007 a")
+    Source(str(copied), "2007_a")
   (xml / "000005.xml").write_text(XML.format(81, 60, OBJECT.format(*CAT)))
   with pytest.raises(
     ValueError, match="boxes are of 60x81 pixels, the image 60x8"
@@ -158,10 +158,11 @@ def test_bad_files(copied):
 @pytest.mark.parametrize(
   ("split", "match"),
   [
-    ("2007", "split='2007' is not 'YEAR LIST'"),
-    ("2007+2007 test", "names a year twice"),
-    ("2010 test", "there is no folder '.*VOC2010/JPEGImages'"),
-    ("2012 test", "test.txt: cannot be read"),
+    ("2007", "split='2007' is not 'YEAR_LIST' or several"),
+    ("2007_test+2007_test", "is not 'YEAR_LIST'"),
+    ("2007_test+2007_trainval", "names 2 images twice; take lists that"),
+    ("2010_test", "there is no folder '.*VOC2010/JPEGImages'"),
+    ("2012_test", "test.txt: cannot be read"),
   ],
 )
 def test_bad_splits(kit, split, match):

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
-from kd_jax.data.formats import runs
+from kd_jax.data.formats.objects import runs
 from kd_jax.types import Record
 
 Size = tuple[int, int]

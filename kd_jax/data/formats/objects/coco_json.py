@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kd_jax.data.formats import runs
-from kd_jax.data.formats.annotations import (
+from kd_jax.data.formats.objects import runs
+from kd_jax.data.formats.objects.annotations import (
   Collected,
   Size,
   Table,

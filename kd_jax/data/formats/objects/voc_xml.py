@@ -7,7 +7,7 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
-from kd_jax.data.formats.annotations import (
+from kd_jax.data.formats.objects.annotations import (
   Collected,
   Size,
   box_problem,

@@ -1,0 +1,1 @@
+"""Files that say where the objects of images are."""
