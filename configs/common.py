@@ -1,148 +1,10 @@
-"""Fields that every training config has, with neutral defaults."""
+"""What training configs share; all fields are in kd_jax/door/fields.py."""
 
 from ml_collections import ConfigDict
 
+from kd_jax.door.fields import base, evaluation, kdep, preprocess, sgd
 
-def base() -> ConfigDict:
-  """An unlocked config; recipes fill it in and lock it."""
-  config = ConfigDict()
-  config.task = "pretrain"
-  config.seed = 0
-  config.steps = 1000  # updates
-  config.batch_size = 256  # global
-  config.accum_steps = 1  # microbatches per update
-  config.dtype = "float32"  # of activations; parameters stay float32
-  config.ema_decay = 0.0  # 0: no moving average
-  config.batch_norm_group = 0  # images that share statistics; 0: microbatch
-  config.fsdp = False  # shard the train state instead of copying it
-  config.mesh = ConfigDict({"model": 1})  # devices that share teacher layers
-  config.init_from = ""  # weights only: a file, a folder or a hub name
-  config.dry_run = False  # print the summary and end
-  # A dry run compiles for these chips, which nobody needs to have: 'v5e:16x16',
-  # 'v5e-256', 'v5p-8'; '': for the devices that are here.
-  config.topology = ""
-  config.price_per_chip_hour = 0.0  # for the estimate of what the run costs
-
-  # Arguments of kd_jax.create_model go into `overrides`.
-  config.student = ConfigDict({"name": "resnet18", "overrides": {}})
-  config.teacher = ConfigDict(
-    {
-      "source": "online",
-      "name": "resnet50",
-      "weights": "",
-      "param_dtype": "float32",  # of its kernels; or 'bfloat16'
-      "fsdp": False,  # shard its weights instead of copying them
-      "overrides": {},
-    }
-  )
-  # Every part below is a file (`name`) and the fields of its dataclass.
-  config.method = ConfigDict(
-    {
-      "name": "kdep",
-      "align": {"name": "svd"},
-      "temperature": 0.1,
-      "power": 3.0,
-      "kl_temperature": 4.0,
-    }
-  )
-  # Weight of every loss term; one with weight 0 is not computed.
-  config.losses = ConfigDict(
-    {"feature": 1.0, "kl": 0.0, "ce": 0.0, "angle": 0.0, "rkd": 0.0, "fsp": 0.0}
-  )
-  config.optim = sgd()
-  config.data = ConfigDict({"name": "digits", "split": "train"})
-  config.preprocess = preprocess(224)
-  # Mixing pairs of images in the step; the teacher sees them too.
-  config.mix = ConfigDict(
-    {
-      "mixup": 0.0,  # alpha of the Beta distribution; 0: none
-      "cutmix": 0.0,
-      "prob": 1.0,
-      "switch": 0.5,  # probability of CutMix where both are possible
-      "smoothing": 0.0,  # of labels
-    }
-  )
-  config.input = ConfigDict(
-    {
-      "workers": 0,  # processes; 0: threads, cheaper up to 9000 images/s
-      "threads": 8,  # per process
-      "prefetch": 8,  # batches
-    }
-  )
-  # The teacher's mean and principal directions.
-  config.fit = ConfigDict(
-    {
-      "artifact": "",  # '': artifact.npz in the workdir
-      "augment": True,  # on training views, as the authors' script does
-      "examples": 0,  # 0: one pass over the data
-    }
-  )
-  config.eval = evaluation()
-  config.log_every = 50
-  config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
-  return config
-
-
-def evaluation() -> ConfigDict:
-  """What is measured on the way; read by kd_jax.build.evaluation."""
-  return ConfigDict(
-    {
-      "every": 0,  # steps; 0: only at the end
-      "evals": (),  # files of kd_jax/evals
-      "tap": "pooled",
-      "batch_size": 256,
-      "limit": 0,  # images of each set; 0: all
-      "train": {"name": ""},  # read by evals only; '': the training data
-      "test": {"name": ""},
-      "judge": {"name": ""},  # chooses weights; '': the training data
-      "pictures": 6,  # training views and queries in the report; 0: none
-    }
-  )
-
-
-def sgd() -> ConfigDict:
-  """Fields of kd_jax.train.optim.Optim."""
-  return ConfigDict(
-    {
-      "name": "sgd",
-      "lr": 0.1,
-      "momentum": 0.9,
-      "b2": 0.999,
-      "nesterov": False,
-      "weight_decay": 0.0,
-      "decay_all": True,  # False: neither vectors nor what timm exempts
-      "schedule": "constant",
-      "decay_every": 1,
-      "gamma": 0.1,
-      "warmup": 0,
-      "clip_norm": 0.0,
-    }
-  )
-
-
-def preprocess(image_size: int, **changes) -> ConfigDict:
-  """Fields of kd_jax.data.preprocess.Preprocess."""
-  fields = {
-    "image_size": image_size,
-    "interpolation": "",  # '': what the teacher's checkpoint asks for
-    "crop_pct": 0.0,  # 0: likewise
-    "crop_mode": "",  # '': likewise; 'center', or timm's 'squash'
-    "train_interpolation": "area",  # fast; 'bilinear', 'bicubic': PIL's
-    "augment": "crop",
-    "num_crops": 1,  # views of every decoded image
-    "scale": (0.08, 1.0),
-    "ratio": (3 / 4, 4 / 3),
-    "hflip": 0.5,
-    "rand_ops": 0,  # RandAugment
-    "rand_magnitude": 9.0,
-    "color_jitter": (0.0, 0.0, 0.0),
-    "lighting": 0.0,
-    "erase_prob": 0.0,
-    "erase_mode": "pixel",
-    "shift": 0,
-    "canvas": 0,  # > 0: crop and resize on the device
-  }
-  return ConfigDict({**fields, **changes})
+__all__ = ["base", "evaluation", "preprocess", "sgd"]
 
 
 def bank(config: ConfigDict, **changes) -> None:
@@ -175,29 +37,15 @@ BUDGETS = {
 def kdep_imagenet(variant: str, student: str, lr: float) -> ConfigDict:
   """KDEP on ImageNet from a timm ResNet-50, by the authors' recipe.
 
-  Source: github.com/CVMI-Lab/KDEP, scripts of MS-R50 -> R18 and -> MNV2: SGD,
-  momentum .9, weight decay 5e-4, batch 512, rate times .1 after each third of
-  the epochs; random resized crop, flip, colour jitter .1, lighting .05; 3 x
-  MSE with T = .1, n = 3.
+  Source: see `kd_jax.door.fields.kdep`.
   """
   choose(variant, (*BUDGETS, "smoke"))
   per_class, epochs = BUDGETS.get(variant, BUDGETS[""])
-  images = 1000 * per_class or 1_281_167
-  config = base()
-  config.batch_size = 512
-  config.steps = epochs * images // config.batch_size
-  config.student.update({"name": student, "overrides": {"num_classes": 0}})
+  images, batch_size = 1000 * per_class or 1_281_167, 512
+  config = kdep(epochs * images // batch_size, batch_size, lr)
+  config.student.name = student
   config.teacher.weights = "timm/resnet50.a1_in1k"
-  config.losses.feature = 3.0
-  config.optim.update({"lr": lr, "weight_decay": 5e-4, "schedule": "step"})
-  config.optim.decay_every = -(-config.steps // 3)
   config.data = imagenet("train", per_class)
-  config.preprocess = preprocess(
-    224,
-    color_jitter=(0.1, 0.1, 0.1),
-    lighting=0.05,
-    train_interpolation="bilinear",
-  )
   config.eval.update({"every": 2500, "limit": 10_000})
   # Read if evals=('knn',), which needs ImageNet's labels.
   config.eval.update(

@@ -20,7 +20,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -40,17 +40,33 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     The exit status, see above.
   """
-  logging.use_absl_handler()
-  logging.set_verbosity(logging.WARNING)
   args, rest = _parser().parse_known_args(argv)
-  try:
+
+  def run() -> None:
     config = config_lib.load(args.config, _overrides(rest))
     task = resolve.symbol("tasks", config.task, "run")
     workdir = args.workdir or default_workdir(args.config)
-    status = stop_status()
     prepare()
     with spool.mounted(workdir) as where:
       task(config, where)
+
+  return guarded(run)
+
+
+def guarded(run: Callable[[], None]) -> int:
+  """Runs a command; what ends it early becomes one line and a status.
+
+  Args:
+    run: does everything that can go wrong.
+
+  Returns:
+    The exit status, see above.
+  """
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    status = stop_status()
+    run()
   except Stopped as stop:
     _say(str(stop))
     return status

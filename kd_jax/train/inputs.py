@@ -91,10 +91,13 @@ class Inputs:
     Args:
       augment: training views; otherwise the evaluation views, which are padded
         to whole batches. A bank has training views only.
-      examples: so many images; 0 takes all of them once.
+      examples: so many images; 0 takes all of them once. There may be more
+        than the images: then they come again, in other training views.
     """
     augment = augment or self.bank is not None
-    count = min(examples or len(self.source), len(self.source))
+    count = examples or len(self.source)
+    if not augment or self.bank is not None:  # nothing new comes after a pass
+      count = min(count, len(self.source))
     if augment:
       steps = max(count * self.views.num_crops // self.batch_size, 1)
       stream = self.batches()

@@ -76,8 +76,7 @@ class Fit:
     Raises:
       ValueError: there are more.
     """
-    total = len(self.inputs.source)
-    examples = min(self.examples or total, total)
+    examples = self.examples or len(self.inputs.source)
     for tap in taps:
       positions = math.prod(maps.grid_of(teacher[tap].shape))
       most = _MOST_ROWS // (positions * self.inputs.views.num_crops)

@@ -1,0 +1,1 @@
+"""One call and one command: a folder, a teacher, a student, a checkpoint."""

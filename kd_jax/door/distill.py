@@ -1,0 +1,130 @@
+"""The one call: images, a teacher and a student in, a student out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from kd_jax import resolve
+from kd_jax.door import recipe, written
+from kd_jax.report.run import summary
+from kd_jax.tasks import export, pretrain
+
+_COUNTS = ("steps", "image_size", "batch_size")
+
+
+def distill(  # noqa: PLR0913
+  images: str | os.PathLike[str],
+  teacher: str | os.PathLike[str],
+  student: str = "resnet18",
+  out: str | os.PathLike[str] = "runs/mine",
+  *,
+  method: str = "kdep",
+  steps: int | None = None,
+  image_size: int | None = None,
+  batch_size: int | None = None,
+  teacher_weights: str | os.PathLike[str] = "",
+  seed: int = 0,
+) -> Path:
+  """Pre-trains a student on images without labels, and exports it.
+
+  The same call goes on with a run that was stopped. `out` gets config.py,
+  which `python -m kd_jax.main` runs, and everything that this writes.
+
+  Args:
+    images: a folder of images, sorted into folders or not.
+    teacher: a timm name with or without a tag, one of
+      `kd_jax.door.teachers.ALIASES`, or a folder with model.safetensors and
+      config.json.
+    student: a name that `kd-jax models` lists.
+    out: the folder of the run.
+    method: 'kdep'.
+    steps: updates; None: KDEP's 90 passes, on a CPU what takes a minute.
+    image_size: side in pixels; None: by the images, the networks, the machine.
+    batch_size: None: by the number of images and the memory.
+    teacher_weights: a file, a folder or a hub name; 'random' for an untrained
+      teacher; '': those that the teacher's name stands for.
+    seed: of everything random.
+
+  Returns:
+    `out`; the student is in its folders student/ and export/.
+
+  Raises:
+    ValueError: anything that cannot work, before the first step.
+    Stopped: SIGTERM or Ctrl-C while it trained; the state is saved.
+  """
+  counts = {"steps": steps, "image_size": image_size, "batch_size": batch_size}
+  wishes = {
+    "images": _text(images),
+    "teacher": _text(teacher),
+    "student": student,
+    "method": method,
+    "teacher_weights": _text(teacher_weights),
+    "seed": seed,
+    **{name: _count(name, value) for name, value in counts.items()},
+  }
+  target = _target(_text(out))
+  plan = recipe.plan(resolve.construct(recipe.Wishes, wishes, "distill"))
+  config = plan.choice.config()
+  if jax.process_index() == 0:
+    file = written.keep(config.to_dict(), target, plan.lines)
+    summary.say("\n".join((*plan.lines, f"config: {file}", "")))
+  pretrain.run(config, target)
+  export.run(_export(target), target)
+  return target
+
+
+def _export(run: Path) -> ConfigDict:
+  """As configs/export.py."""
+  fields = {"task": "export", "workdir": str(run), "output": ""}
+  return ConfigDict({**fields, "format": "", "form": "", "canvas": ()})
+
+
+def _text(value: str | os.PathLike[str]) -> str:
+  """A path as text; other types are refused with the field's name later."""
+  return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _count(name: str, value: int | None) -> int:
+  """0 for None.
+
+  Raises:
+    ValueError: it is no positive whole number.
+  """
+  if value is None:
+    return 0
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    raise ValueError(
+      f"{name} is {value!r}; it must be a whole number of at least 1, or left "
+      "out"
+    )
+  return value
+
+
+def _target(out: str) -> Path:
+  """The folder of the run, which may not exist yet.
+
+  Raises:
+    ValueError: it cannot be one.
+  """
+  if not isinstance(out, str) or not out:
+    raise ValueError(f"out is {out!r}; it must be the folder of the run")
+  if "://" in out:
+    raise ValueError(
+      f"out is {out}; this command writes to folders of this machine. Runs in "
+      "buckets are for 'python -m kd_jax.main': docs/storage.md"
+    )
+  target = Path(out).expanduser()
+  above = target
+  while not above.exists() and above != above.parent:
+    above = above.parent
+  if not above.is_dir():
+    raise ValueError(f"out is {out}, and {above} is a file; choose a folder")
+  if not os.access(above, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"out is {out}, and {above} cannot be written; choose another folder"
+    )
+  return target

@@ -1,0 +1,184 @@
+"""Features of every image of a folder, by a student or any other network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+from pyarrow import parquet
+
+from kd_jax import convert, disk, models
+from kd_jax.data import pipeline
+from kd_jax.data.preprocess import Preprocess
+from kd_jax.data.sources.folder import Source
+from kd_jax.door import photos, teachers
+from kd_jax.evals import features
+from kd_jax.models.backbone import Backbone
+from kd_jax.report.run import summary
+from kd_jax.train.views import as_unit
+from kd_jax.types import Taps
+
+_FORMATS = (".npz", ".parquet")
+
+
+class Embedded(NamedTuple):
+  """What `embed` finds.
+
+  Attributes:
+    names: path of every image, relative to the folder, with slashes.
+    features: one row per image, before a classifier.
+  """
+
+  names: list[str]
+  features: Float[np.ndarray, "n d"]
+
+
+def embed(
+  images: str | os.PathLike[str],
+  model: str | os.PathLike[str],
+  out: str | os.PathLike[str] = "",
+  *,
+  weights: str = "",
+  batch_size: int = 32,
+) -> Embedded:
+  """The pooled features of every image below a folder, in the order of paths.
+
+  Images are resized and cropped as for the evaluation of the network.
+
+  Args:
+    images: a folder of images.
+    model: the folder of a run, a folder with model.safetensors and config.json,
+      or a name as `distill` takes for a teacher.
+    out: a .npz file with the arrays 'names' and 'features', or a .parquet file
+      with these columns; '' writes none.
+    weights: of a name; as `teacher_weights` of `distill`.
+    batch_size: images at a time.
+
+  Raises:
+    ValueError: no images, one of them is damaged, no such model, or the file
+      cannot be written.
+  """
+  if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+    raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number")
+  if batch_size < 1:
+    raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+  target = _target(os.fspath(out))
+  source = Source(photos.opened(os.fspath(images)).dir, labels=False)
+  network, variables, view = load(os.fspath(model), weights)
+
+  @jax.jit
+  def run(image: jax.Array) -> Taps:
+    return network.apply(variables, as_unit(image), train=False)
+
+  batches = pipeline.eval_batches(source, view, batch_size=batch_size)
+  with batches:
+    found = features.extract(run, batches, "pooled").feature
+  result = Embedded(list(source.ids()), found)
+  if target is not None:
+    _write(target, result)
+    summary.say(f"{len(found)} images x {found.shape[1]} features -> {target}")
+  return result
+
+
+def load(
+  place: str, weights: str = ""
+) -> tuple[Backbone, Mapping[str, Any], Preprocess]:
+  """A network without its classifier, and how its images are prepared.
+
+  Args:
+    place: see `embed`.
+    weights: likewise.
+
+  Raises:
+    ValueError: there is no such network.
+  """
+  run = Path(place).expanduser()
+  summary_file = run / "summary.json"
+  known = place in teachers.ALIASES or place in models.list_models()
+  if not known and summary_file.is_file() and not (run / "student").is_dir():
+    raise ValueError(
+      f"the run {place} has no student yet; it is there when the run is "
+      "finished. The same 'distill' command goes on with it"
+    )
+  chosen = teachers.choose(place, weights)
+  if chosen.source != "online":
+    raise ValueError(
+      f"{place} is a network of the source {chosen.source!r}; this command "
+      "runs those of 'kd-jax models' with their weights"
+    )
+  network, variables = convert.load_pretrained(
+    chosen.name, chosen.weights, num_classes=0
+  )
+  seen = _read(summary_file) if not known and summary_file.is_file() else {}
+  return network, variables, _view(network, seen)
+
+
+def _read(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def _view(network: Backbone, seen: Mapping[str, Any]) -> Preprocess:
+  """Of the run that trained it, else what the checkpoint says."""
+  return Preprocess(
+    image_size=seen.get("image_size", network.input_size[-1]),
+    interpolation=seen.get("interpolation", network.interpolation),
+    crop_pct=seen.get("crop_pct", network.crop_pct),
+    crop_mode=seen.get("crop_mode", network.crop_mode),
+  )
+
+
+def _target(out: str) -> Path | None:
+  """The file, None for none.
+
+  Raises:
+    ValueError: another extension, or a place that cannot be written.
+  """
+  if not out:
+    return None
+  path = Path(out).expanduser()
+  if path.suffix not in _FORMATS or "://" in out:
+    raise ValueError(
+      f"out is {out}; it must be a file of this machine that ends with "
+      f"{' or '.join(_FORMATS)}"
+    )
+  if path.is_dir():
+    raise ValueError(f"out is {out}, which is a folder; name a file")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f"{path.parent} cannot be made ({error.strerror}); choose another out"
+    ) from error
+  if not os.access(path.parent, os.W_OK | os.X_OK):
+    raise ValueError(f"{path.parent} cannot be written; choose another out")
+  return path
+
+
+def _write(path: Path, found: Embedded) -> None:
+  """Writes a file that is whole or not there."""
+  buffer = pa.BufferOutputStream()
+  if path.suffix == ".npz":
+    np.savez(buffer, names=np.array(found.names), features=found.features)
+  else:
+    width = found.features.shape[1]
+    rows = pa.FixedSizeListArray.from_arrays(
+      pa.array(found.features.ravel()), width
+    )
+    columns = {"names": pa.array(found.names), "features": rows}
+    parquet.write_table(pa.table(columns), buffer)
+  try:
+    disk.write(path, buffer.getvalue().to_pybytes())
+  except OSError as error:
+    raise ValueError(
+      f"{path} cannot be written ({error.strerror}); choose another out"
+    ) from error

@@ -1,0 +1,107 @@
+"""What a folder of images holds, as far as defaults depend on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import statistics
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kd_jax.data.sources import folder
+
+LEAST = 8  # images; fewer are a mistake
+_LOOKED_AT = 64  # headers
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+  """A folder of images at a glance.
+
+  Attributes:
+    dir: the folder, as an absolute path.
+    count: images.
+    side: median of the shorter side, pixels.
+    grey: whether none has colours.
+    unreadable: of those that were looked at, how many are no images.
+    looked_at: how many headers were read.
+  """
+
+  dir: str
+  count: int
+  side: int
+  grey: bool
+  unreadable: int
+  looked_at: int
+
+  def __str__(self) -> str:
+    kind = "grey" if self.grey else "colour"
+    return f"{self.count:,} {kind} images, shorter side {self.side} px (median)"
+
+
+def look(images: str) -> Photos:
+  """Counts the images below a folder and reads some headers.
+
+  Args:
+    images: the folder.
+
+  Raises:
+    ValueError: no such folder, too few images, or none that can be read.
+  """
+  source = opened(images)
+  if len(source) < LEAST:
+    raise ValueError(
+      f"{images} holds {len(source)} images; a student needs {LEAST} at least"
+    )
+  place = str(Path(images).expanduser().resolve())
+  rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(int))
+  found = [_header(source, int(row)) for row in rows]
+  good = [each for each in found if each is not None]
+  if not good:
+    raise ValueError(
+      f"none of the {len(rows)} images of {images} that were looked at can be "
+      f"read, {source.describe(0)} for one; are they damaged?"
+    )
+  return Photos(
+    dir=place,
+    count=len(source),
+    side=int(statistics.median(side for side, _ in good)),
+    grey=all(grey for _, grey in good),
+    unreadable=len(found) - len(good),
+    looked_at=len(found),
+  )
+
+
+def opened(images: str) -> folder.Source:
+  """The images below a folder, without labels.
+
+  Raises:
+    ValueError: it is a URL, no folder, or one without images.
+  """
+  if not images:
+    raise ValueError("no folder of images is named")
+  if "://" in images:
+    raise ValueError(
+      f"images is {images}; this command reads folders of this machine, and "
+      "a config reads buckets: docs/data.md"
+    )
+  place = Path(images).expanduser()
+  if not place.is_dir():
+    what = "is a file" if place.exists() else "does not exist"
+    raise ValueError(f"images must be a folder, and {images} {what}")
+  return folder.Source(str(place.resolve()), labels=False, skip_corrupt=True)
+
+
+def _header(source: folder.Source, row: int) -> tuple[int, bool] | None:
+  """(shorter side, whether grey) of an image; None if it is none."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of Pillow, about odd files
+    try:
+      with Image.open(io.BytesIO(source[row]["image"])) as image:
+        return min(image.size), image.mode in ("1", "L", "LA", "I;16", "I", "F")
+    # Pillow's plugins raise whatever comes to them.
+    except Exception:
+      return None

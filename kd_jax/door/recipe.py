@@ -1,0 +1,248 @@
+"""Defaults from the images, the machine and the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kd_jax import models
+from kd_jax.build import experiment as experiment_lib
+from kd_jax.door import machine as machine_lib
+from kd_jax.door import names, photos, teachers
+from kd_jax.door.choice import KDEP_BATCH, Choice
+from kd_jax.models.backbone import Backbone, variable_shapes
+from kd_jax.report.run import memory, summary
+from kd_jax.train.experiment import Experiment
+
+METHODS = ("kdep",)
+
+_CPU_BATCH = 16
+_CPU_SIZE = 112  # px; a quarter of the work of 224
+_CPU_SECONDS = 45.0  # that a first try should compute for
+_FEWEST = 30  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+  """What a person asks for; '' and 0 leave it to this file.
+
+  Attributes:
+    images: the folder.
+    teacher: see `teachers.choose`.
+    student: a name of `kd_jax.models`.
+    method: one of `METHODS`.
+    steps: updates.
+    image_size: side, pixels.
+    batch_size: global.
+    teacher_weights: see `teachers.choose`.
+    seed: of everything random.
+  """
+
+  images: str
+  teacher: str
+  student: str = "resnet18"
+  method: str = "kdep"
+  steps: int = 0
+  image_size: int = 0
+  batch_size: int = 0
+  teacher_weights: str = ""
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A run that fits.
+
+  Attributes:
+    choice: all that was decided.
+    lines: the same for people, with the reasons.
+  """
+
+  choice: Choice
+  lines: tuple[str, ...]
+
+
+def plan(wishes: Wishes) -> Plan:
+  """Decides what is left open, and builds it once to see that it fits.
+
+  Raises:
+    ValueError: something does not exist, cannot be read or does not fit.
+  """
+  if wishes.method not in METHODS:
+    raise ValueError(
+      f"method is {wishes.method!r}; this command has {list(METHODS)}, and "
+      "configs have the others: docs/where.md"
+    )
+  student = _network(wishes.student)
+  found, machine = photos.look(wishes.images), machine_lib.look()
+  teacher = teachers.choose(wishes.teacher, wishes.teacher_weights)
+  size = wishes.image_size or _size(found, machine, student, _of(teacher))
+  choice = Choice(
+    photos=found,
+    machine=machine,
+    teacher=teacher,
+    student=wishes.student,
+    overrides=_changes(student, size),
+    batch_norm="batch_stats" in variable_shapes(student),
+    image_size=size,
+    batch_size=_batch(wishes.batch_size, found, machine),
+    accum_steps=1,
+    steps=wishes.steps or 1000,
+    seed=wishes.seed,
+  )
+  with tempfile.TemporaryDirectory() as nowhere:
+    experiment = experiment_lib.experiment(choice.config(), Path(nowhere))
+  widths = [taps["feature"].shape[-1] for taps in experiment.specs]
+  choice = dataclasses.replace(choice, directions=min(widths))
+  choice, batch = _accumulated(choice, experiment)
+  choice, steps = _steps(choice, experiment, wishes.steps)
+  return Plan(choice, (*choice.lines(), batch, steps))
+
+
+def _network(name: str) -> Backbone:
+  """The student without a classifier.
+
+  Raises:
+    ValueError: there is no such network.
+  """
+  known = models.list_models()
+  if name not in known:
+    raise ValueError(
+      f"there is no student {name!r}; {names.near(name, known)}. 'kd-jax "
+      "models' lists all"
+    )
+  return models.create_model(name, num_classes=0)
+
+
+def _of(teacher: teachers.Chosen) -> Backbone | None:
+  """The teacher's architecture; None where another library runs it."""
+  if teacher.source == "timm":
+    return None
+  place = Path(teacher.weights)
+  folder = place if place.is_dir() else place.parent
+  local = teacher.weights and place.exists()
+  fields = teachers.about(folder).get("model_args") if local else {}
+  return models.create_model(teacher.name, **(fields or {}))
+
+
+def _size(
+  found: photos.Photos,
+  machine: machine_lib.Machine,
+  student: Backbone,
+  teacher: Backbone | None,
+) -> int:
+  """Of the images, at most 224 (112 on a CPU), or what the networks demand."""
+  most = _CPU_SIZE if machine.cpu else 224
+  # Multiples of 16; below 96 the last maps are of 2 x 2 pixels.
+  wanted = min(max(found.side // 16 * 16, 96), most)
+  own = [each.input_size[-1] for each in (student, teacher) if each]
+  for size in (wanted, 224, *own):
+    taught = teacher is None or _takes(teacher, size)
+    if taught and _takes(_fitted(student, size), size):
+      return size
+  raise ValueError(
+    f"the student takes images of {own[0]} px and the teacher of {own[-1]}; "
+    "choose another of them, such as a convolutional student"
+  )
+
+
+def _fitted(student: Backbone, size: int) -> Backbone:
+  """The student, made for images of this size where it must be."""
+  if _takes(student, size) or not _has_size(student):
+    return student
+  return student.clone(img_size=size)
+
+
+def _has_size(network: Backbone) -> bool:
+  return any(f.name == "img_size" for f in dataclasses.fields(network))
+
+
+def _changes(student: Backbone, size: int) -> dict[str, int]:
+  """Fields in which the fitted student differs from the usual one."""
+  same = _fitted(student, size) is student
+  return {} if same else {"img_size": size}
+
+
+def _takes(network: Backbone, size: int) -> bool:
+  image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  run = functools.partial(network.apply, train=False)
+  try:  # Networks refuse sizes with ValueError.
+    jax.eval_shape(run, variable_shapes(network), image)
+  except ValueError:
+    return False
+  return True
+
+
+def _batch(
+  wanted: int, found: photos.Photos, machine: machine_lib.Machine
+) -> int:
+  """A power of two, so that a pass over the images has some steps.
+
+  Raises:
+    ValueError: `wanted` does not fit the images or the devices.
+  """
+  if wanted > found.count:
+    raise ValueError(
+      f"batch_size is {wanted}, and there are {found.count} images; it may be "
+      "that at most"
+    )
+  most = _CPU_BATCH if machine.cpu else KDEP_BATCH
+  fair = 2 ** int(np.log2(min(most, max(found.count // 4, 4))))
+  return wanted or max(fair // machine.devices, 1) * machine.devices
+
+
+def _accumulated(choice: Choice, experiment: Experiment) -> tuple[Choice, str]:
+  """Microbatches that fit into the memory, and the line that says so.
+
+  What the backward pass keeps is proportional to the microbatch.
+  """
+  needs = memory.estimate(experiment)
+  limit = choice.machine.memory * machine_lib.SPARE / 1e9
+  maps = needs.pop("activations")
+  fixed, rows = sum(needs.values()), choice.batch_size // choice.machine.devices
+  accum = 1
+  while limit and fixed + maps / accum > limit and rows % (2 * accum) == 0:
+    accum *= 2
+  needed = fixed + maps / accum
+  line = f"batch: {choice.batch_size}"
+  if accum > 1:
+    line += f" in {accum} microbatches"
+  line += f"; by estimate it needs {needed:.2g} GB"
+  if limit:
+    line += f" of {choice.machine.memory / 1e9:.3g}"
+  if limit and needed > limit:
+    line += ", which may be too much: lower image_size or batch_size"
+  return dataclasses.replace(choice, accum_steps=accum), line
+
+
+def _steps(
+  choice: Choice, experiment: Experiment, wanted: int
+) -> tuple[Choice, str]:
+  """How long to train, and the line that says why."""
+  budget = choice.budget
+  steps, why = wanted, f"as asked for; KDEP's budget is {budget:,}"
+  if not wanted:
+    steps, why = budget, "KDEP's budget for so many images"
+  if not wanted and choice.machine.cpu:
+    seconds = _gflops(choice, experiment) / choice.machine.gflops
+    affordable = max(int(_CPU_SECONDS / seconds), _FEWEST)
+    if affordable < budget:
+      steps = affordable
+      why = f"a first try on a CPU; KDEP's budget is steps={budget}"
+  passes = steps * choice.batch_size / choice.photos.count
+  line = f"steps: {steps:,}, {passes:.3g} passes over the images ({why})"
+  return dataclasses.replace(choice, steps=steps), line
+
+
+def _gflops(choice: Choice, experiment: Experiment) -> float:
+  """Of a step: once forward for the teacher, and back for the student."""
+  teacher = experiment.teaching.network
+  work = 3 * summary.gflops(experiment.student, choice.image_size)
+  # One that runs in PyTorch is not known: as a ResNet-50 at 112 px.
+  work += summary.gflops(teacher, choice.image_size) if teacher else 2.0
+  return work * choice.batch_size
