@@ -1,7 +1,8 @@
 """Distils vision backbones from strong frozen teachers, without labels.
 
-`create_model`, `load_pretrained` and `export_timm` are the interface for use
-without the training program; they are imported when first asked for.
+`distill` and `embed` are what the command `kd-jax` runs; `create_model`,
+`load_pretrained` and `export_timm` are the interface for use without the
+training program. They are imported when first asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ _LAZY = {
   "create_model": ("kd_jax.models", "create_model"),
   "load_pretrained": ("kd_jax.convert", "load_pretrained"),
   "export_timm": ("kd_jax.convert", "to_timm"),
+  "distill": ("kd_jax.door.distill", "distill"),
+  "embed": ("kd_jax.door.embed", "embed"),
 }
 
 __all__ = ["__version__", *_LAZY]

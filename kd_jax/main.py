@@ -53,11 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   return guarded(run)
 
 
-def guarded(run: Callable[[], None]) -> int:
+_LESS = (
+  "Lower --config.batch_size, raise --config.accum_steps, or set "
+  "--config.fsdp=true on several devices."
+)
+
+
+def guarded(run: Callable[[], object], less: str = _LESS) -> int:
   """Runs a command; what ends it early becomes one line and a status.
 
   Args:
     run: does everything that can go wrong.
+    less: what a command that runs out of memory should do.
 
   Returns:
     The exit status, see above.
@@ -73,7 +80,7 @@ def guarded(run: Callable[[], None]) -> int:
   except KeyboardInterrupt:
     return _leave("interrupted; the same command starts again", 130)
   except Exception as error:
-    return _leave(*_explain(error))
+    return _leave(*_explain(error, less))
   return 0
 
 
@@ -153,18 +160,14 @@ def _overrides(rest: Sequence[str]) -> list[str]:
   return [*found, waiting] if waiting else found
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception, less: str) -> tuple[str, int]:
   """One line about a foreseeable mistake, or the traceback of a bug."""
   if isinstance(error, ValueError) and _is_ours(error):
     return f"error: {error}", 1
   if isinstance(error, jax.errors.JaxRuntimeError):
     first = str(error).splitlines()[0]
     if "RESOURCE_EXHAUSTED" in first:
-      return (
-        f"error: the device is out of memory ({first}). Lower "
-        "--config.batch_size, raise --config.accum_steps, or set "
-        "--config.fsdp=true on several devices."
-      ), 1
+      return f"error: the device is out of memory ({first}). {less}", 1
     if jax.process_count() > 1:
       return f"error: another process was lost ({first})", last_words.LOST
   if disk.code(error) in disk.FULL:

@@ -9,11 +9,9 @@ import jax
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
-from kd_jax.door import recipe, written
+from kd_jax.door import arguments, recipe, written
 from kd_jax.report.run import summary
 from kd_jax.tasks import export, pretrain
-
-_COUNTS = ("steps", "image_size", "batch_size")
 
 
 def distill(  # noqa: PLR0913
@@ -58,50 +56,43 @@ def distill(  # noqa: PLR0913
   """
   counts = {"steps": steps, "image_size": image_size, "batch_size": batch_size}
   wishes = {
-    "images": _text(images),
-    "teacher": _text(teacher),
+    "images": arguments.text("images", images),
+    "teacher": arguments.text("teacher", teacher),
     "student": student,
     "method": method,
-    "teacher_weights": _text(teacher_weights),
+    "teacher_weights": arguments.text("teacher_weights", teacher_weights),
     "seed": seed,
-    **{name: _count(name, value) for name, value in counts.items()},
+    **{k: arguments.count(k, v) for k, v in counts.items() if v is not None},
   }
-  target = _target(_text(out))
+  target = _target(arguments.text("out", out))
   plan = recipe.plan(resolve.construct(recipe.Wishes, wishes, "distill"))
   config = plan.choice.config()
   if jax.process_index() == 0:
     file = written.keep(config.to_dict(), target, plan.lines)
     summary.say("\n".join((*plan.lines, f"config: {file}", "")))
   pretrain.run(config, target)
-  export.run(_export(target), target)
+  export_run(target)
   return target
 
 
-def _export(run: Path) -> ConfigDict:
-  """As configs/export.py."""
-  fields = {"task": "export", "workdir": str(run), "output": ""}
-  return ConfigDict({**fields, "format": "", "form": "", "canvas": ()})
+def export_run(
+  run: str | os.PathLike[str], out: str = "", format: str = ""
+) -> None:
+  """Writes the student of a run for other libraries, see docs/export.md.
 
-
-def _text(value: str | os.PathLike[str]) -> str:
-  """A path as text; other types are refused with the field's name later."""
-  return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _count(name: str, value: int | None) -> int:
-  """0 for None.
+  Args:
+    run: its folder.
+    out: where to; '': export/ in that folder.
+    format: 'detectron2', 'mmdetection', 'torchvision', or '' for ours.
 
   Raises:
-    ValueError: it is no positive whole number.
+    ValueError: there is no such run or format, or `out` cannot be written.
   """
-  if value is None:
-    return 0
-  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-    raise ValueError(
-      f"{name} is {value!r}; it must be a whole number of at least 1, or left "
-      "out"
-    )
-  return value
+  place = arguments.text("run", run)
+  fields = {"task": "export", "workdir": place, "output": out}
+  export.run(
+    ConfigDict({**fields, "format": format, "form": "", "canvas": ()}), ""
+  )
 
 
 def _target(out: str) -> Path:
@@ -110,8 +101,8 @@ def _target(out: str) -> Path:
   Raises:
     ValueError: it cannot be one.
   """
-  if not isinstance(out, str) or not out:
-    raise ValueError(f"out is {out!r}; it must be the folder of the run")
+  if not out:
+    raise ValueError("out is empty; it must be the folder of the run")
   if "://" in out:
     raise ValueError(
       f"out is {out}; this command writes to folders of this machine. Runs in "

@@ -18,7 +18,7 @@ from kd_jax import convert, disk, models
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources.folder import Source
-from kd_jax.door import photos, teachers
+from kd_jax.door import arguments, photos, teachers
 from kd_jax.evals import features
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.run import summary
@@ -65,13 +65,12 @@ def embed(
     ValueError: no images, one of them is damaged, no such model, or the file
       cannot be written.
   """
-  if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-    raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number")
-  if batch_size < 1:
-    raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-  target = _target(os.fspath(out))
-  source = Source(photos.opened(os.fspath(images)).dir, labels=False)
-  network, variables, view = load(os.fspath(model), weights)
+  arguments.count("batch_size", batch_size)
+  target = _target(arguments.text("out", out))
+  place = photos.opened(arguments.text("images", images)).dir
+  source = Source(place, labels=False)
+  name = arguments.text("model", model)
+  network, variables, view = load(name, arguments.text("weights", weights))
 
   @jax.jit
   def run(image: jax.Array) -> Taps:

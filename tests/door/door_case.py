@@ -1,0 +1,37 @@
+"""A tiny teacher, a few photographs, and the command on them."""
+
+import contextlib
+import io
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from kd_jax import cli
+
+STUDENT = "mobilenetv2_035"
+SMALL = ("--steps", "3", "--batch-size", "4", "--image-size", "32")
+
+
+def photographs(folder, count=40, side=60):
+  """Cut from scikit-learn's samples."""
+  folder.mkdir(parents=True)
+  photos = load_sample_images().images
+  for i in range(count):
+    top, left = 9 * i, 13 * i
+    tile = photos[i % 2][top % 360 :, left % 560 :][:side, : side + 10]
+    Image.fromarray(np.ascontiguousarray(tile)).save(folder / f"{i:02}.jpg")
+  return folder
+
+
+def command(*argv):
+  """(exit status, standard error) of kd-jax, in this process."""
+  error = io.StringIO()
+  with contextlib.redirect_stderr(error):
+    status = cli.main([str(arg) for arg in argv])
+  return status, error.getvalue()
+
+
+def distil(images, teacher, out, *more):
+  named = ("--images", images, "--teacher", teacher, "--out", out)
+  return command("distill", *named, "--student", STUDENT, *SMALL, *more)
