@@ -89,6 +89,10 @@ def export_run(
     ValueError: there is no such run or format, or `out` cannot be written.
   """
   place = arguments.text("run", run)
+  if "://" not in place and not Path(place).expanduser().is_dir():
+    raise ValueError(
+      f"there is no run {place!r}; name the folder that 'distill' wrote to"
+    )
   fields = {"task": "export", "workdir": place, "output": out}
   export.run(
     ConfigDict({**fields, "format": format, "form": "", "canvas": ()}), ""

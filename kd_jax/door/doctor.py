@@ -129,11 +129,11 @@ def _disk() -> tuple[str, bool]:
 
 
 def _weights() -> tuple[str, bool]:
-  import huggingface_hub
+  from huggingface_hub import HfApi, constants
 
-  cache = huggingface_hub.constants.HF_HUB_CACHE
+  cache = constants.HF_HUB_CACHE
   try:
-    huggingface_hub.HfApi().model_info(_PROBE, timeout=_PATIENCE)
+    HfApi().model_info(_PROBE, timeout=_PATIENCE)
   # The client passes on errors of its HTTP library, which share no base.
   except Exception as error:
     return (

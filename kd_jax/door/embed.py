@@ -101,12 +101,13 @@ def load(
   run = Path(place).expanduser()
   summary_file = run / "summary.json"
   known = place in teachers.ALIASES or place in models.list_models()
-  if not known and summary_file.is_file() and not (run / "student").is_dir():
+  is_run = not known and summary_file.is_file()
+  if is_run and not (run / "student").is_dir():
     raise ValueError(
       f"the run {place} has no student yet; it is there when the run is "
       "finished. The same 'distill' command goes on with it"
     )
-  chosen = teachers.choose(place, weights)
+  chosen = teachers.choose(place, weights, teachers.Words("model", "weights"))
   if chosen.source != "online":
     raise ValueError(
       f"{place} is a network of the source {chosen.source!r}; this command "
@@ -115,7 +116,7 @@ def load(
   network, variables = convert.load_pretrained(
     chosen.name, chosen.weights, num_classes=0
   )
-  seen = _read(summary_file) if not known and summary_file.is_file() else {}
+  seen = _read(summary_file) if is_run else {}
   return network, variables, _view(network, seen)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kd_jax import models
 from kd_jax.convert import checkpoint
@@ -44,6 +44,16 @@ RANDOM = "random"
 _FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
+class Words(NamedTuple):
+  """What errors call the network and its weights: the arguments' names."""
+
+  network: str = "teacher"
+  weights: str = "teacher_weights"
+
+
+_WORDS = Words()
+
+
 @dataclasses.dataclass(frozen=True)
 class Chosen:
   """Fields of `config.teacher`, and why.
@@ -61,7 +71,7 @@ class Chosen:
   why: str
 
 
-def choose(teacher: str, weights: str = "") -> Chosen:
+def choose(teacher: str, weights: str = "", words: Words = _WORDS) -> Chosen:
   """The teacher that is meant; nothing is downloaded.
 
   Args:
@@ -69,6 +79,7 @@ def choose(teacher: str, weights: str = "") -> Chosen:
       that holds model.safetensors and config.json, as timm stores them.
     weights: a file, a folder or a hub name; 'random' for an untrained teacher;
       '' for those that the name stands for.
+    words: for errors.
 
   Raises:
     ValueError: nobody has this name, it says no weights, or there is no such
@@ -76,34 +87,34 @@ def choose(teacher: str, weights: str = "") -> Chosen:
   """
   if not teacher:
     raise ValueError(
-      f"no teacher is named; one of {sorted(ALIASES)}, a timm name such as "
-      "'resnet50.a1_in1k', or a folder with model.safetensors and config.json"
+      f"no {words.network} is named; it is one of {sorted(ALIASES)}, a timm "
+      "name such as 'resnet50.a1_in1k', or a folder with model.safetensors and config.json"
     )
   if looks_like_a_path(teacher):
-    return _of_folder(teacher, weights)
+    return _of_folder(teacher, weights, words)
   full = ALIASES.get(teacher, teacher)
   name, _, tag = full.partition(".")
-  source = _source(name, teacher)
+  source = _source(name, teacher, words)
   if weights == RANDOM:
-    return _untrained(source, name)
+    return _untrained(source, name, words)
   if weights:
-    return Chosen(source, name, _place(weights), f"weights: {weights}")
+    return Chosen(source, name, _place(weights, words), f"weights: {weights}")
   if source == "timm":  # it has weights for names without a tag, too
     return Chosen(source, full, "pretrained", "runs in PyTorch, which is slow")
-  place = f"timm/{name}.{tag or _usual_tag(name)}"
+  place = f"timm/{name}.{tag or _usual_tag(name, words)}"
   return Chosen(source, name, place, f"{place} of the Hugging Face hub")
 
 
-def _untrained(source: str, name: str) -> Chosen:
+def _untrained(source: str, name: str, words: Words) -> Chosen:
   if source == "timm":
     raise ValueError(
-      f"teacher_weights='random' needs a network of this package, and {name} "
+      f"{words.weights}='random' needs a network of this package, and {name} "
       "is not one: 'kd-jax models' lists them"
     )
   return Chosen("random", name, "", "untrained: it knows nothing")
 
 
-def _usual_tag(name: str) -> str:
+def _usual_tag(name: str, words: Words) -> str:
   """The tag of an architecture among `ALIASES`.
 
   Raises:
@@ -112,9 +123,9 @@ def _usual_tag(name: str) -> str:
   tags = dict(full.split(".", 1) for full in ALIASES.values())
   if name not in tags:
     raise ValueError(
-      f"the teacher {name!r} says no weights; add timm's tag, as in "
+      f"the {words.network} {name!r} says no weights; add timm's tag, as in "
       "'resnet50.a1_in1k', or name a file, a folder or a hub name as "
-      "teacher_weights ('random': untrained)"
+      f"{words.weights}"
     )
   return tags[name]
 
@@ -131,17 +142,17 @@ def looks_like_a_path(text: str) -> bool:
   )
 
 
-def _of_folder(teacher: str, weights: str) -> Chosen:
+def _of_folder(teacher: str, weights: str, words: Words) -> Chosen:
   """A checkpoint that lies here, and says what it is of."""
   place = Path(teacher).expanduser()
   if weights:
     raise ValueError(
-      f"the teacher {teacher} is a checkpoint, and teacher_weights names "
-      f"another: {weights}. Leave one of them out"
+      f"the {words.network} {teacher} is a checkpoint, and {words.weights} "
+      f"names another: {weights}. Leave one of them out"
     )
   if not place.exists():
     raise ValueError(
-      f"there is no {teacher}; a teacher is a name, or a folder with "
+      f"there is no {teacher}; a {words.network} is a name, or a folder with "
       f"{checkpoint.WEIGHTS} and {checkpoint.CONFIG}"
     )
   folder = place if place.is_dir() else place.parent
@@ -151,7 +162,7 @@ def _of_folder(teacher: str, weights: str) -> Chosen:
   if not name:
     raise ValueError(
       f"{folder} has no {checkpoint.CONFIG} that names an architecture; give "
-      f"the name as teacher, and {teacher} as teacher_weights"
+      f"the name as {words.network}, and {teacher} as {words.weights}"
     )
   return Chosen("online", name, str(place.resolve()), f"as {folder} says")
 
@@ -172,7 +183,7 @@ def about(folder: Path) -> dict[str, Any]:
   return found if isinstance(found, dict) else {}
 
 
-def _place(weights: str) -> str:
+def _place(weights: str, words: Words) -> str:
   """A path, which must be there; a hub name is tried when it is loaded."""
   is_hub = re.fullmatch(r"(hf[-_]hub:)?[\w-][\w.-]*/[\w.-]+", weights)
   path = Path(weights).expanduser()
@@ -180,13 +191,13 @@ def _place(weights: str) -> str:
     return str(path.resolve())
   if "://" not in weights and (not is_hub or weights.endswith(_FILES)):
     raise ValueError(
-      f"there is no {weights!r}; teacher_weights is a file, a folder, a hub "
+      f"there is no {weights!r}; {words.weights} is a file, a folder, a hub "
       "name such as 'timm/resnet50.a1_in1k', or 'random'"
     )
   return weights
 
 
-def _source(name: str, said: str) -> str:
+def _source(name: str, said: str, words: Words) -> str:
   """'online' for networks of this package, 'timm' for others of timm's.
 
   Raises:
@@ -198,12 +209,12 @@ def _source(name: str, said: str) -> str:
   if not all(importlib.util.find_spec(each) for each in ("torch", "timm")):
     near = names.near(said, [*ALIASES, *known])
     raise ValueError(
-      f"there is no teacher {said!r}; {near}. 'kd-jax models' lists all, and "
-      "'pip install torch timm' adds timm's others"
+      f"there is no {words.network} {said!r}; {near}. 'kd-jax models' "
+      "lists all, and 'pip install torch timm' adds timm's others"
     )
   import timm
 
   if name not in timm.list_models():
     near = names.near(said, [*ALIASES, *timm.list_models()])
-    raise ValueError(f"timm has no teacher {said!r}; {near}")
+    raise ValueError(f"timm has no {words.network} {said!r}; {near}")
   return "timm"

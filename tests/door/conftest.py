@@ -1,9 +1,15 @@
 """One run for all that looks at what it leaves."""
 
 import pytest
-from door_case import distil, photographs
+from door_case import distil, known_student, photographs
 
 import runs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def student():
+  with known_student():
+    yield
 
 
 @pytest.fixture(scope="session")

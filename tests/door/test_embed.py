@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from door_case import command
+from door_case import STUDENT, command
 from PIL import Image
 from pyarrow import parquet
 
@@ -19,13 +19,12 @@ def embedded(finished, images):
 def test_they_are_the_network_s_own(embedded, finished, images):
   names, found = embedded
   assert names == [f"{i:02}.jpg" for i in range(40)]
-  assert found.shape == (40, 1280) and found.dtype == np.float32
+  assert found.shape == (40, 16) and found.dtype == np.float32
   source = folder.Source(str(images))
-  view = Preprocess(image_size=32, interpolation="bilinear", crop_pct=0.95)
+  # As the teacher's images were.
+  view = Preprocess(image_size=32, interpolation="bicubic", crop_pct=0.95)
   some = np.stack([view.eval(source[i]) for i in (3, 39)])
-  model, variables = kd_jax.load_pretrained(
-    "mobilenetv2_035", finished[0] / "student"
-  )
+  model, variables = kd_jax.load_pretrained(STUDENT, finished[0] / "student")
   taps = model.apply(variables, some.astype(np.float32) / 255, train=False)
   wanted = np.asarray(taps["pooled"])
   assert wanted.std() > 0 and np.abs(wanted[0] - wanted[1]).max() > 0
@@ -38,7 +37,7 @@ def test_files(name, embedded, finished, images, tmp_path):
   status, said = command(
     "embed", images, "--model", finished[0], "--out", path, "--batch-size", 16
   )
-  assert status == 0 and f"40 images x 1280 features -> {path}" in said
+  assert status == 0 and f"40 images x 16 features -> {path}" in said
   if path.suffix == ".npz":
     with np.load(path) as found:
       names, rows = found["names"].tolist(), found["features"]

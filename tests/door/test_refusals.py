@@ -1,0 +1,217 @@
+"""What a newcomer gets wrong ends in one line, before anything is written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from door_case import STUDENT, command, photographs
+
+import kd_jax
+import runs
+from kd_jax import cli
+from kd_jax.door import doctor, recipe, teachers
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, teacher):
+  """A folder with all that can be named wrongly, and the right things."""
+  root = tmp_path_factory.mktemp("place")
+  photographs(root / "photos", count=12)
+  photographs(root / "few", count=3)
+  (root / "empty").mkdir()
+  (root / "broken").mkdir()
+  for i in range(9):
+    (root / "broken" / f"{i}.jpg").write_bytes(b"no image at all")
+  shutil.copytree(teacher, root / "teacher")
+  shutil.copytree(teacher, root / "nameless")
+  (root / "nameless" / "config.json").unlink()
+  shutil.copytree(teacher, root / "torn")
+  (root / "torn" / "model.safetensors").write_bytes(b"short")
+  shutil.copytree(teacher, root / "confused")
+  (root / "confused" / "config.json").write_text("{")
+  (root / "file.txt").write_text("text")
+  return root
+
+
+GOOD = {
+  "images": "photos",
+  "teacher": "teacher",
+  "student": STUDENT,
+  "out": "new",
+  "image-size": "32",
+}
+DISTILL = [
+  ({"images": "nowhere"}, "images must be a folder, and .*nowhere does not"),
+  ({"images": "file.txt"}, "images must be a folder, and .*file.txt is a file"),
+  ({"images": "empty"}, "no image"),
+  ({"images": "few"}, "few holds 3 images; a student needs 8 at least"),
+  ({"images": "broken"}, "none of the 9 images .*0.jpg for one"),
+  ({"images": "gs://bucket/photos"}, "images is gs://.* docs/data.md"),
+  ({"images": ""}, "no folder of images is named"),
+  ({"teacher": "dinov2-bas"}, "no teacher 'dinov2-bas'; near are dinov2-base,"),
+  ({"teacher": "regnety_040"}, "'regnety_040' says no weights; add timm's tag"),
+  (
+    {"teacher": "./nowhere"},
+    r"there is no \./nowhere; a teacher is a name, or",
+  ),
+  ({"teacher": "nameless"}, "no config.json that names an architecture"),
+  ({"teacher": "torn"}, "model.safetensors cannot be read"),
+  ({"teacher": "confused"}, "config.json cannot be read"),
+  ({"teacher": "empty"}, "no config.json that names an architecture"),
+  ({"teacher": ""}, "no teacher is named; it is one of"),
+  (
+    {"teacher-weights": "x.pth"},
+    "teacher is a checkpoint, and teacher_weights",
+  ),
+  (
+    {"teacher": "resnet50", "teacher-weights": "x.pth"},
+    "there is no 'x.pth'; teacher_weights is a file",
+  ),
+  ({"student": "resnet81"}, "no student 'resnet81'; near are resnet18"),
+  ({"student": ""}, "no student ''; nothing is near it"),
+  ({"method": "kdepp"}, r"method is 'kdepp'; this command has \['kdep'\]"),
+  ({"steps": "0"}, "steps is 0; it must be a whole number of at least 1"),
+  ({"steps": "many"}, "argument --steps: invalid int value: 'many'"),
+  ({"batch-size": "13"}, "batch_size is 13, and there are 12 images"),
+  ({"image-size": "-5"}, "image_size is -5; it must be a whole number"),
+  ({"seed": "-1"}, "seed is -1; it must be at least 0"),
+  ({"out": "file.txt"}, "out is file.txt, and file.txt is a file"),
+  ({"out": "file.txt/deep"}, "file.txt is a file; choose a folder"),
+  ({"out": "/proc/mine"}, "/proc"),
+  ({"out": "gs://bucket/run"}, "out is gs://.*docs/storage.md"),
+  ({"size": "32"}, "unrecognized arguments: --size=32"),
+]
+OTHERS = [
+  ((), "required: COMMAND"),
+  (("train",), "invalid choice: 'train' .*'distill', 'embed'"),
+  (("embed", "photos", "--model", "teacher"), "required: --out"),
+  (("embed", "photos", "--model", "teacher", "--out", "f.csv"), r"\.npz or"),
+  (("embed", "photos", "--model", "resnet5", "--out", "f.npz"), "no model"),
+  (
+    ("embed", "photos", "--model", "./no", "--out", "f.npz"),
+    "no ./no; a model",
+  ),
+  (("embed", "empty", "--model", "teacher", "--out", "f.npz"), "no image"),
+  (("embed", "broken", "--model", "teacher", "--out", "f.npz"), "broken/0.jpg"),
+  (("embed", "few", "--model", "teacher", "--out", "empty.npz/"), "folder"),
+  (
+    ("embed", "few", "--model", "teacher", "--out", "f.npz", "--batch-size=0"),
+    "batch_size is 0",
+  ),
+  (("export", "nowhere"), "there is no run 'nowhere'"),
+  (("export", "empty"), "empty is not the folder of a run"),
+  (("models", "zzz"), "no network has 'zzz' in its name"),
+]
+
+
+def refused(argv, message):
+  status, said = command(*argv)
+  assert status == 1 and "Traceback" not in said
+  (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
+  assert said.rstrip().endswith(line)
+  assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(("changed", "message"), DISTILL)
+def test_distill(changed, message, place, monkeypatch):
+  monkeypatch.chdir(place)
+  flags = [f"--{name}={value}" for name, value in {**GOOD, **changed}.items()]
+  refused(["distill", *flags], message)
+  assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize(("argv", "message"), OTHERS)
+def test_other_commands(argv, message, place, monkeypatch):
+  monkeypatch.chdir(place)
+  (place / "empty.npz").mkdir(exist_ok=True)
+  refused(argv, message)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"images": None}, r"images is None \(NoneType\); it must be text or a"),
+    ({"teacher": 3}, r"teacher is 3 \(int\)"),
+    ({"student": 18}, r"student is 18 \(int\); it must be of the type str"),
+    ({"steps": 2.5}, "steps is 2.5; it must be a whole number"),
+    ({"steps": True}, "steps is True"),
+    ({"seed": "one"}, r"seed is 'one' \(str\); it must be of the type int"),
+  ],
+)
+def test_the_call(fields, message, place):
+  good = {"images": place / "photos", "teacher": place / "teacher"}
+  with pytest.raises(ValueError, match=message):
+    kd_jax.distill(**{**good, **fields}, out=place / "new")
+  assert not (place / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the super-user writes anywhere")
+def test_a_folder_that_cannot_be_written(place, tmp_path, monkeypatch):
+  monkeypatch.chdir(place)
+  tmp_path.chmod(0o500)
+  flags = [f"--{k}={v}" for k, v in {**GOOD, "out": tmp_path / "x"}.items()]
+  refused(["distill", *flags], "cannot be written; choose another folder")
+
+
+def test_ctrl_c(place, monkeypatch):
+  def stopped(_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(recipe, "plan", stopped)
+  monkeypatch.chdir(place)
+  status, said = command("distill", *[f"--{k}={v}" for k, v in GOOD.items()])
+  assert (status, said) == (130, "interrupted; the same command starts again\n")
+
+
+def test_aliases_are_names_that_exist():
+  from kd_jax import models
+
+  ours = [full for name, full in teachers.ALIASES.items() if "3-" not in name]
+  known = set(models.list_models())
+  assert len(ours) > 12 and {full.split(".")[0] for full in ours} <= known
+  assert teachers.choose("dinov2-base").weights == (
+    "timm/vit_base_patch14_dinov2.lvd142m"
+  )
+  assert teachers.choose("resnet50").weights == "timm/resnet50.a1_in1k"
+  plain = teachers.choose("resnet50", "random")
+  assert (plain.source, plain.weights) == ("random", "")
+
+
+def test_the_doctor_says_one_line_each_and_never_raises(monkeypatch, capsys):
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  monkeypatch.setattr(doctor, "_weights", lambda: ("", True))
+  assert cli.main(["doctor"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 8 and all(line.startswith("ok") for line in lines)
+
+  def broken():
+    raise RuntimeError("no such thing\nmore")
+
+  monkeypatch.setattr(doctor, "_devices", broken)
+  assert cli.main(["doctor"]) == 1
+  assert "BAD  devices   RuntimeError: no such thing\n" in (
+    capsys.readouterr().out
+  )
+
+
+@pytest.mark.parametrize(
+  "name", ["", "distill", "embed", "export", "models", "doctor"]
+)
+def test_help_fits_a_screen(name, capsys):
+  with pytest.raises(SystemExit) as done:
+    cli.main([*name.split(), "--help"])
+  lines = capsys.readouterr().out.splitlines()
+  assert done.value.code == 0
+  assert len(lines) <= 24 and max(map(len, lines)) <= 80
+
+
+def test_the_package_and_its_help_need_no_jax():
+  code = (
+    "import sys, kd_jax, kd_jax.cli\n"
+    "assert kd_jax.__version__ and 'distill' in kd_jax.__all__\n"
+    "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}\n"
+  )
+  subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
