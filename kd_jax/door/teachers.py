@@ -88,7 +88,8 @@ def choose(teacher: str, weights: str = "", words: Words = _WORDS) -> Chosen:
   if not teacher:
     raise ValueError(
       f"no {words.network} is named; it is one of {sorted(ALIASES)}, a timm "
-      "name such as 'resnet50.a1_in1k', or a folder with model.safetensors and config.json"
+      "name such as 'resnet50.a1_in1k', or a folder with "
+      "model.safetensors and config.json"
     )
   if looks_like_a_path(teacher):
     return _of_folder(teacher, weights, words)
