@@ -27,7 +27,7 @@ class Photos:
     side: median of the shorter side, pixels.
     grey: whether none has colours.
     unreadable: of those that were looked at, how many are no images.
-    looked_at: how many headers were read.
+    of: how many were looked at.
   """
 
   dir: str
@@ -35,11 +35,17 @@ class Photos:
   side: int
   grey: bool
   unreadable: int
-  looked_at: int
+  of: int
 
   def __str__(self) -> str:
     kind = "grey" if self.grey else "colour"
-    return f"{self.count:,} {kind} images, shorter side {self.side} px (median)"
+    line = f"{self.count:,} {kind} images, shorter side {self.side} px (median)"
+    if self.unreadable:
+      line += (
+        f"; {self.unreadable} of the {self.of} that were looked at cannot be "
+        "read and are left out"
+      )
+    return line
 
 
 def look(images: str) -> Photos:
@@ -71,7 +77,7 @@ def look(images: str) -> Photos:
     side=int(statistics.median(side for side, _ in good)),
     grey=all(grey for _, grey in good),
     unreadable=len(found) - len(good),
-    looked_at=len(found),
+    of=len(found),
   )
 
 

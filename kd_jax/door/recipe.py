@@ -152,10 +152,11 @@ def _size(
 
 
 def _fitted(student: Backbone, size: int) -> Backbone:
-  """The student, made for images of this size where it must be."""
-  if _takes(student, size) or not _has_size(student):
+  """The student, made for images of this size where it has that option."""
+  if not _has_size(student):
     return student
-  return student.clone(img_size=size)
+  made = student.clone(img_size=size)
+  return made if _takes(made, size) else student
 
 
 def _has_size(network: Backbone) -> bool:
@@ -164,8 +165,8 @@ def _has_size(network: Backbone) -> bool:
 
 def _changes(student: Backbone, size: int) -> dict[str, int]:
   """Fields in which the fitted student differs from the usual one."""
-  same = _fitted(student, size) is student
-  return {} if same else {"img_size": size}
+  made = _fitted(student, size)
+  return {} if made == student else {"img_size": size}
 
 
 def _takes(network: Backbone, size: int) -> bool:
