@@ -126,3 +126,23 @@ def test_boxes_of_another_image():
     examples.Decoded(Sized(wrong=1))[1]
   with pytest.raises(ValueError, match="turn images but not their masks and b"):
     examples.Decoded(Sized(exif_rotation=True))
+
+
+def test_a_pass_tells_of_skipped_records_and_knows_its_limit():
+  told = []
+  with eval_batches(
+    Sized(bad=(4,)), VIEWS, batch_size=4, on_skip=told.extend
+  ) as batches:
+    found = list(batches)
+  assert told == [4]
+  assert [b.index.tolist() for b in found] == [
+    [0, 2, 3, 5], [6, 8, 9, -1], [1, -1, 7, -1],
+  ]  # fmt: skip
+  assert found[2].size[1].tolist() == [1, 1]
+  with eval_batches(Sized(), VIEWS, batch_size=4, limit=2) as batches:
+    few = [batch.index.tolist() for batch in batches]
+  assert few == [[0, -1, -1, -1], [1, -1, -1, -1]]
+  with pytest.raises(ValueError, match="limit=0; it must be at least 1"):
+    eval_batches(Sized(), VIEWS, batch_size=4, limit=0)
+  with pytest.raises(ValueError, match="batch_size=4 does not split over 3"):
+    eval_batches(Sized(), VIEWS, batch_size=4, process_count=3)

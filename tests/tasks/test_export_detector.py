@@ -96,7 +96,8 @@ def test_the_same_detections_in_a_fresh_process(
     np.float32(images) / 255, sizes
   )
   assert process.wait(timeout=120) == 0
-  found = np.load(tmp_path / "found.npz")
+  with np.load(tmp_path / "found.npz") as file:
+    found = dict(file)
   assert set(found) == set(program.OUTPUTS)
   assert (found["scores"] > 0).sum(1).min() > 0
   np.testing.assert_array_equal(found["classes"], taps["classes"])

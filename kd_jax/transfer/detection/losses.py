@@ -35,6 +35,9 @@ def terms(taps: Taps, truth: Objects, detector: Detector) -> dict[str, Scalar]:
     cross-entropy, mean over the sampled regions. 'box': L1 of those that are
     objects, over the number of all. 'mask': cross-entropy, mean over the
     pixels of those that are objects; 0 without any.
+
+  Raises:
+    ValueError: the detector has masks and the truth has none.
   """
   found = {**_first_stage(taps, detector), **_second_stage(taps, truth)}
   if detector.masks:
@@ -74,6 +77,11 @@ def _second_stage(taps: Taps, truth: Objects) -> dict[str, Scalar]:
 
 
 def _mask(taps: Taps, truth: Objects) -> Scalar:
+  if not truth.masks.shape[-1]:
+    raise ValueError(
+      "the detector learns masks, and the objects have none; set "
+      "--config.preprocess.masks=True or --config.detector.masks=False"
+    )
   logits = taps["mask_logits"]
   _, most, out, _, number = logits.shape
   boxes, classes, rows = (

@@ -197,11 +197,12 @@ class TinyObjects(tfds_lib.core.GeneratorBasedBuilder):
 
   VERSION = tfds_lib.core.Version("1.0.0")
   BUILDER_CONFIGS = [
-    tfds_lib.core.BuilderConfig(name=name) for name in ("coco", "voc")
+    tfds_lib.core.BuilderConfig(name=name) for name in ("coco", "voc", "flat")
   ]
   OTHER = {
     "coco": {"is_crowd": np.bool_, "area": np.int64},
     "voc": {"is_difficult": np.bool_},
+    "flat": {"is_crowd": np.bool_, "area": np.int64},
   }
 
   def _info(self):
@@ -223,10 +224,12 @@ class TinyObjects(tfds_lib.core.GeneratorBasedBuilder):
     voc = self.builder_config.name == "voc"
     for index in range(3):
       height, width = 30 + 20 * index, 60
+      flat = self.builder_config.name == "flat" and index == 1
       image = io.BytesIO()
       Image.new("RGB", (width, height), (index, 9, 9)).save(image, "PNG")
       other = {"is_difficult": True} if voc else {"is_crowd": True, "area": 77}
       boxes = [(6, 11, 20, 40), (1, 1, height, 60)][: 2 - index]
+      boxes = [(6, 11, 6, 40)] if flat else boxes
       objects = [
         {
           "bbox": tfds_lib.features.BBox(
@@ -243,7 +246,7 @@ class TinyObjects(tfds_lib.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module")
 def objects_dir(tmp_path_factory):
   place = tmp_path_factory.mktemp("tfds_objects")
-  for config in ("coco", "voc"):
+  for config in ("coco", "voc", "flat"):
     tiny_tfds.prepare(TinyObjects, place, config=config)
   return str(place)
 
@@ -291,6 +294,27 @@ def test_boxes_in_pixels(objects_dir, kind, tmp_path, monkeypatch):
     dataclasses.replace(source, box_key="image")
   with pytest.raises(ValueError, match="mask_key=''.*one channel.*masks=False"):
     dataclasses.replace(source, masks=True)
+
+
+def test_a_record_with_a_bad_box_may_be_skipped(objects_dir):
+  source = tfds.Source(
+    "tiny_objects/flat", "train", data_dir=objects_dir, boxes=True
+  )
+  decoded, told = examples.Decoded(source), []
+  bad = next(i for i, size in enumerate(source.sizes()) if size[0] == 50)
+  match = (
+    rf"tiny_objects/flat/1.0.0/train/{bad}: its box \[11, 6, 40, 6\] .*no a"
+  )
+  with pytest.raises(ValueError, match=match):
+    decoded.readable(bad)
+  skipping = dataclasses.replace(source, skip_corrupt=True)
+  views = Detection((32,), long=64, buckets=1)
+  with pipeline.train_batches(
+    skipping, views, batch_size=1, seed=0, on_skip=told.extend
+  ) as batches:
+    sizes = [next(batches).label.size[0].tolist() for _ in range(6)]
+  # The taller one is a portrait, which stands in for no other.
+  assert told == [bad] * 2 and sizes.count([32, 38]) == 0
 
 
 def test_data_without_boxes(make):

@@ -30,7 +30,11 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
-NETWORKS = {"resnet18": RESNET, "vit_tiny_patch16_224": VIT}
+NETWORKS = {
+  "resnet18": RESNET,
+  "vit_tiny_patch16_224": VIT,
+  "swin_tiny_patch4_window7_224": {"strict_img_size": False},
+}
 SMALL = {
   "num_classes": 3,
   "pre_nms": (20, 10),
@@ -106,6 +110,23 @@ def test_shapes_of_detections(student, form):
   names = ("boxes", "scores", "masks", "objectness", "anchor_deltas")
   assert {taps[name].dtype for name in names} == {jnp.dtype("float32")}
   assert taps["stage3"].dtype == half
+
+
+def test_strides_are_those_of_the_maps():
+  net = tiny("resnet18", "fpn", {**RESNET, "stem_type": "cifar"})
+  taps = zoo.shapes(net.backbone)[0]
+  found = net.form.inputs(net.backbone, taps, (64, 64))
+  assert net.form.strides(found, (64, 64)) == (1, 2, 4, 8, 16)
+  # Patches of 14 pixels, in odd numbers.
+  net = tiny("vit_tiny_patch16_224", "simple")
+  x = jax.ShapeDtypeStruct((1, 5, 3, 16), jnp.float32)
+  assert net.form.strides([x], (70, 42)) == (3.5, 7, 14, 28, 56)
+  neck = net.form.neck(None)
+  found, _ = jax.eval_shape(
+    lambda x: neck.init_with_output(jax.random.key(0), [x]), x
+  )
+  sizes = [level.shape[1:3] for level in found]
+  assert sizes == [(20, 12), (10, 6), (5, 3), (3, 2), (2, 1)]
 
 
 def not_read(net):
@@ -391,3 +412,9 @@ def test_wrong_networks():
   whole = jax.ShapeDtypeStruct((1, 5, 4, 8), jnp.float32)
   with pytest.raises(ValueError, match="no one stride.*divisor=32"):
     net.form.strides([whole], (64, 64))
+
+
+def test_masks_have_to_be_there():
+  found = truth().replace(masks=np.zeros((2, 3, 0, 0), np.uint8))
+  with pytest.raises(ValueError, match="objects have none.*masks=True or"):
+    losses._mask({}, found)
