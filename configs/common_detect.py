@@ -121,7 +121,8 @@ def voc() -> tuple[ConfigDict, ConfigDict]:
   """Training images of VOC 2007 and 2012, and those of 2007's test."""
   fields = {"name": "voc", "dir": "VOCdevkit"}
   train = ConfigDict({**fields, "split": "2007_trainval+2012_trainval"})
-  return train, ConfigDict({**fields, "split": "2007_test"})
+  test = ConfigDict({**fields, "split": "2007_test", "keep_empty": True})
+  return train, test
 
 
 def resnet_c4(config: ConfigDict) -> None:

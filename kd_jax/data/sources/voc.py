@@ -27,18 +27,20 @@ class Source(interfaces.DataSource):
 
   A split is a list of names, VOC2007/ImageSets/Main/test.txt; the images are
   VOC2007/JPEGImages/NAME.jpg, the objects VOC2007/Annotations/NAME.xml.
-  Objects that are 'difficult' are learnt, as in Detectron2, but not counted in
-  evaluation.
+  Objects that are 'difficult' are not counted in evaluation.
 
   Attributes:
     dir: VOCdevkit, which holds VOC2007 and others.
     split: years and lists: '2007_test', '2007_trainval+2012_trainval'.
-    keep_empty: whether images without objects come too; evaluation needs them.
+    keep_empty: whether images come too that have no object to learn; evaluation
+      needs them.
     skip_invalid: objects that are wrong are left out, counted and named,
       instead of an error.
     classes: names of the classes; () is VOC's 20.
     skip_corrupt: an image that cannot be decoded is replaced by another one,
       instead of an error.
+    keep_difficult: whether difficult objects are learnt, as in Detectron2; if
+      not, they are ignored in training too.
 
   Raises:
     ValueError: a file, folder or image is missing or cannot be read, or an
@@ -51,6 +53,7 @@ class Source(interfaces.DataSource):
   skip_invalid: bool = False
   classes: tuple[str, ...] = ()
   skip_corrupt: bool = False
+  keep_difficult: bool = True
   num_classes = 0
 
   def __post_init__(self) -> None:
@@ -110,7 +113,10 @@ class Source(interfaces.DataSource):
       folder = os.path.join(self._folders[year], "Annotations")
       voc_xml.read(os.path.join(folder, f"{name}.xml"), name, numbers, found)
     found.raise_or_count(f"dir={self.dir!r}", skip=self.skip_invalid)
-    return found.table()
+    table = found.table()
+    if self.keep_difficult:
+      return table
+    return dataclasses.replace(table, ignored=table.difficult)
 
   @functools.cached_property
   def _rows(self) -> Int64[np.ndarray, " n"]:

@@ -12,6 +12,7 @@ from kd_jax.data import examples, pipeline
 from kd_jax.data.detection import Detection
 from kd_jax.data.detection_batches import eval_batches
 from kd_jax.data.sources.voc import Source
+from kd_jax.transfer.average_precision import truth
 
 XML = """<annotation><filename>x.jpg</filename>
 <size><width>{}</width><height>{}</height><depth>3</depth></size>
@@ -74,6 +75,21 @@ def test_boxes_count_from_0_and_difficult_ones_are_learnt(kit):
   counts = {tuple((label.classes >= 0).sum(1)) for label in labels}
   assert counts <= {(1, 1, 1), (1, 2, 1), (2, 1, 2), (1, 2, 2), (2, 1, 1)}
   assert any(2 in each for each in counts)
+
+
+def test_difficult_objects_may_be_ignored(kit):
+  source = Source(str(kit), keep_difficult=False)
+  assert source.image_ids == ["000005", "2008_000002"]
+  assert source.objects(0)["ignored"].tolist() == [False, True]
+  views = Detection((60,), long=80, buckets=1, hflip=0.0)
+  record = examples.Decoded(source)[0]
+  label = views.train(record, np.random.default_rng)["label"]
+  assert label.classes[0, :2].tolist() == [7, -1]
+  for keep in (True, False):  # both count the same
+    whole = Source(str(kit), keep_difficult=keep, keep_empty=True)
+    found = truth.collect(whole)
+    assert np.flatnonzero(found.counts).tolist() == [7, 19]
+    assert len(found.sizes) == 4 and found.image_ids == tuple(whole.image_ids)
 
 
 def test_splits_years_and_empty_images(kit):

@@ -51,7 +51,7 @@ def read(
     ValueError: the file cannot be read, is cut short or no such JSON; images
       or categories are wrong or come twice; or an object is wrong.
   """
-  parts = _load(path)
+  parts = _load(path, masks=masks)
   categories = _categories(path, parts["categories"], classes)
   every = {entry.get("id") for entry in parts["categories"]}
   found = Collected(masks=masks)
@@ -72,10 +72,12 @@ def read(
   return found.table(), categories
 
 
-def _load(path: str) -> dict[str, list[dict[str, Any]]]:
+def _load(path: str, *, masks: bool) -> dict[str, list[dict[str, Any]]]:
   try:
     with open(path, encoding="utf-8") as file:
-      parts = json.load(file)
+      # Polygons are most of what a file takes in memory.
+      hook = None if masks else _without_mask
+      parts = json.load(file, object_hook=hook)
   except OSError as error:
     raise ValueError(
       f"annotations={path!r} cannot be read: {error.strerror}; set "
@@ -94,6 +96,11 @@ def _load(path: str) -> dict[str, list[dict[str, Any]]]:
         f"lists {list(_PARTS)}. Files of captions and of results are others"
       )
   return parts
+
+
+def _without_mask(entry: dict[str, Any]) -> dict[str, Any]:
+  entry.pop("segmentation", None)
+  return entry
 
 
 def _categories(
