@@ -172,6 +172,15 @@ def test_every_family_says_how_it_is_built(layout):
       assert fact in text
 
 
+def test_wide_resnets_are_no_resnext_without_groups():
+  layout = resolve.symbol("convert.layouts", "mmdetection", "LAYOUT")
+  build = layout.families["resnet"].build
+  wide = build(models.create_model("wide_resnet50_2"), "wide_resnet50_2")
+  assert 'depth="unknown: base_width=128 without groups"' in wide
+  grouped = build(models.create_model("resnext50_32x4d"), "resnext50_32x4d")
+  assert 'type="ResNeXt", depth=50, groups=32' in grouped
+
+
 def test_mistakes(tmp_path):
   model, variables = student("resnet18", **TINY)
 
