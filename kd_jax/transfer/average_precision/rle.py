@@ -1,4 +1,4 @@
-"""Masks as run lengths, in COCO's compressed text; see `formats.objects.runs`."""
+"""Masks as run lengths, in COCO's compressed text; `runs` decodes them."""
 
 from __future__ import annotations
 
