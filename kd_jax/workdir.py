@@ -26,6 +26,7 @@ from kd_jax.buckets import spool
 FREE = (
   "dry_run",
   "log_every",
+  "trackers",
   "checkpoint",
   "eval",
   "mesh",
