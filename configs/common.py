@@ -79,6 +79,7 @@ def base() -> ConfigDict:
   )
   config.eval = evaluation()
   config.log_every = 50
+  config.trackers = ()  # of "wandb" and "mlflow"; docs/tracking.md
   config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
   return config
 
