@@ -2,11 +2,12 @@
 
 A config file defines `get_config(variant='')` and returns a locked
 `ml_collections.ConfigDict`; `path.py:variant` passes the variant. Overrides
-keep the type of the field they replace. Three kinds of sub-config are open,
-because their fields belong to what they name: `overrides` (arguments of
-`create_model`), and the parts (`PARTS`), where a new `name` starts from that
-part's own defaults. Another student or teacher keeps none of the former one's
-`overrides` but the number of classes.
+keep the type of the field they replace. `configs/NAME.py` is a file of this
+folder, or else the recipe of that name that is installed with kd_jax. Three
+kinds of sub-config are open, because their fields belong to what they name:
+`overrides` (arguments of `create_model`), and the parts (`PARTS`), where a new
+`name` starts from that part's own defaults. Another student or teacher keeps
+none of the former one's `overrides` but the number of classes.
 """
 
 from __future__ import annotations
@@ -75,10 +76,27 @@ def _check_topology(name: str, task: str, dry_run: bool) -> None:
     )
 
 
+def recipes() -> Path:
+  """The folder of the recipes: inside of a wheel, beside a checkout's code."""
+  here = Path(__file__).resolve().parent
+  inside = here / "configs"
+  return inside if inside.is_dir() else here.parent / "configs"
+
+
+def _found(path: Path) -> Path:
+  """`path`, or for a 'configs/NAME.py' that is absent the recipe NAME."""
+  installed = path.parent == Path("configs") and not path.exists()
+  own = recipes() / path.name
+  return own if installed and own.is_file() else path
+
+
 def _read(path: Path, variant: str) -> ConfigDict:
+  path = _found(path)
   if not path.is_file():
-    beside = {p.as_posix() for p in path.parent.glob("[a-z]*.py")}
-    beside -= {p.as_posix() for p in path.parent.glob("common*.py")}
+    known = recipes() if path.parent == Path("configs") else path.parent
+    names = {p.name for p in known.glob("[a-z]*.py")}
+    names -= {p.name for p in known.glob("common*.py")}
+    beside = {(path.parent / name).as_posix() for name in names}
     raise ValueError(
       f"there is no config {path}; {path.parent} holds "
       f"{resolve.near(path.as_posix(), beside)}"

@@ -67,7 +67,8 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
 def _part(floor: str) -> str:
   """What configs call the choice of a file of a floor."""
   parts = floor.split(".")
-  return {"heads": "head", "forms": "detector"}.get(parts[-1], parts[0])
+  named = {"heads": "head", "forms": "detector", "trackers": "trackers"}
+  return named.get(parts[-1], parts[0])
 
 
 def construct(cls: Any, fields: Mapping[str, Any], what: str) -> Any:

@@ -26,6 +26,7 @@ from kd_jax.buckets import spool
 FREE = (
   "dry_run",
   "log_every",
+  "trackers",
   "checkpoint",
   "eval",
   "mesh",
@@ -198,8 +199,10 @@ def versions() -> dict[str, str]:
   """Package versions, git commit and uncommitted changes of the code."""
   found = {name: importlib.metadata.version(name) for name in PACKAGES}
   here = Path(__file__).parent
-  found["commit"] = _git(here, "rev-parse", "HEAD")
-  found["diff"] = _git(here, "diff", "HEAD")
+  # An installed package may lie in a repository that is about something else.
+  own = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+  found["commit"] = _git(here, "rev-parse", "HEAD") if own else ""
+  found["diff"] = _git(here, "diff", "HEAD") if own else ""
   return found
 
 

@@ -14,7 +14,7 @@ from kd_jax.report import metrics
 from kd_jax.tasks import pretrain
 
 ROOT = runs.ROOT
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 WHERE = (ROOT / "docs" / "where.md").read_text()
 EXAMPLES = dict(
   re.findall(

@@ -12,6 +12,7 @@ from kd_jax import resolve
 from kd_jax.build import checks
 from kd_jax.data.views import Views
 from kd_jax.interfaces import Method
+from kd_jax.report.trackers import together
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.experiment import Schedule
 from kd_jax.train.optim import Optim
@@ -36,7 +37,7 @@ def schedule(config: ConfigDict) -> Schedule:
   """How long the run takes, and what it does on the way.
 
   Raises:
-    ValueError: a negative number.
+    ValueError: a negative number, or a tracker that cannot be used.
   """
   checks.counts(
     {
@@ -59,6 +60,7 @@ def schedule(config: ConfigDict) -> Schedule:
     eval_every=config.eval.every,
     save_every=config.checkpoint.every,
     keep=config.checkpoint.keep,
+    trackers=together.check(config.get("trackers", ())),
   )
 
 

@@ -46,6 +46,7 @@ def base() -> ConfigDict:
   config.update(_images())
   config.eval = evaluation()
   config.log_every = 50
+  config.trackers = ()  # of "wandb" and "mlflow"; docs/tracking.md
   config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
   return config
 

@@ -1,7 +1,8 @@
 """The numbers that a run leaves behind.
 
 `Writer` keeps each of them twice: one JSON line per call in `metrics.jsonl`
-(what `report` and scripts read) and TensorBoard event files.
+(what `report` and scripts read) and TensorBoard event files. Others may get
+them as well, see `report.trackers`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Writer:
     *,
     start_step: int = 0,
     active: bool = True,
+    others: Callable[[int, Mapping[str, float]], None] | None = None,
   ):
     """Opens the files; drops what an interrupted run wrote too much.
 
@@ -44,12 +46,13 @@ class Writer:
       start_step: number of finished updates. Lines of later steps are dropped
         (all lines, if it is 0), because they are going to be written again.
       active: false on all processes but the first; then nothing is written.
+      others: also gets the figures of every step.
 
     Raises:
       ValueError: a line of an existing file, but the last, is damaged, or the
         disk is full.
     """
-    self.active = active
+    self.active, self._others = active, others
     if not active:
       return
     self._folder = pathlib.Path(workdir)
@@ -85,6 +88,8 @@ class Writer:
       self._lines.write(text)
       self._lines.flush()
       self._events.write(int(step), scalars)
+    if self._others is not None:
+      self._others(int(step), scalars)
 
   def close(self) -> None:
     """Flushes and closes the files.

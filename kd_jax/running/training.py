@@ -19,6 +19,7 @@ from kd_jax.models.backbone import Backbone
 from kd_jax.report import metrics
 from kd_jax.report.run import summary
 from kd_jax.report.run.progress import Progress
+from kd_jax.report.trackers import together
 from kd_jax.train import checkpoints as checkpoints_lib
 from kd_jax.train import loop, phases
 from kd_jax.train import mesh as mesh_lib
@@ -62,7 +63,10 @@ def fit(
     )
     job = _job(experiment, inputs, artifact)
     state = _start(experiment, job, checkpoints)
-    return _train(job, checkpoints, state, where, brief)
+    names = experiment.schedule.trackers if jax.process_index() == 0 else ()
+    first = int(state.step)
+    with together.Trackers(names, where, start_step=first) as others:
+      return _train(job, checkpoints, state, where, brief, others)
 
 
 def host_variables(experiment: Experiment, state: TrainState) -> Variables:
@@ -194,6 +198,7 @@ def _train(
   state: TrainState,
   where: Path,
   brief: bool,
+  others: together.Trackers,
 ) -> TrainState:
   first, active = int(state.step), jax.process_index() == 0
   progress = Progress(
@@ -203,7 +208,9 @@ def _train(
     active=active,
     brief=brief,
   )
-  with metrics.Writer(where, start_step=first, active=active) as writer:
+  with metrics.Writer(
+    where, start_step=first, active=active, others=others.write
+  ) as writer:
     try:
       return loop.Run(job, checkpoints, writer, progress).fit(state)
     finally:

@@ -56,6 +56,7 @@ class Schedule:
     eval_every: steps between evaluations; 0 evaluates only at the end.
     save_every: steps between checkpoints; 0 saves only at the end.
     keep: newest checkpoints that are kept.
+    trackers: files of `report.trackers`, which get the figures too.
   """
 
   steps: int
@@ -65,6 +66,7 @@ class Schedule:
   eval_every: int
   save_every: int
   keep: int
+  trackers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,8 @@ def test_bare_names_hold_the_same_numbers(tmp_path):
   found = pickles.read(folder / "model.pkl")
   assert found["matching_heuristics"] is True
   assert found["__author__"] == "kd_jax"
+  text = (folder / "README.md").read_text()
+  assert 'DEPTH: "unknown: blocks (1, 1, 1, 1) of widths (4, 4, 4, 4)"' in text
   theirs = convert.to_timm(model, variables)
   pairs = {
     "stem.conv1.weight": "conv1.weight",
@@ -165,9 +167,18 @@ def test_every_family_says_how_it_is_built(layout):
     model = models.create_model(named[family])
     for form in layout.forms:
       text = layout.about(kind.build(model, named[family]), model, form)
-      assert not re.search(r"None,|\{\}|<", text.replace("weights=None", ""))
+      assert not re.search(r"\{\}|<|unknown", text)
       fact = {"resnet": "4", "swin": "96", "vit": "768"}.get(family, "")
       assert fact in text
+
+
+def test_wide_resnets_are_no_resnext_without_groups():
+  layout = resolve.symbol("convert.layouts", "mmdetection", "LAYOUT")
+  build = layout.families["resnet"].build
+  wide = build(models.create_model("wide_resnet50_2"), "wide_resnet50_2")
+  assert 'depth="unknown: base_width=128 without groups"' in wide
+  grouped = build(models.create_model("resnext50_32x4d"), "resnext50_32x4d")
+  assert 'type="ResNeXt", depth=50, groups=32' in grouped
 
 
 def test_mistakes(tmp_path):

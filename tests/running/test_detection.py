@@ -5,6 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 import runs
 from kd_jax import config as config_lib
@@ -14,6 +16,7 @@ from kd_jax.report import metrics
 from kd_jax.running import detect, results
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.transfer.detection import files
+from kd_jax.transfer.plan import Trial
 
 
 def planned(where, *fields):
@@ -148,3 +151,76 @@ def test_files_that_are_missing_or_damaged_are_named(done, tmp_path):
 def test_what_cannot_work_is_named_before_it_runs(tmp_path, fields, match):
   with pytest.raises(ValueError, match=match):
     planned(tmp_path, *fields)
+
+
+def labelled_folder(folder, count):
+  """Photographs of both orientations with COCO's JSON; some have no object."""
+  photo = load_sample_images().images[0]
+  folder.mkdir()
+  found = {"images": [], "annotations": [], "categories": []}
+  for name in ("3", "8"):
+    found["categories"].append(
+      {"id": len(found["categories"]) + 1, "name": name}
+    )
+  for i in range(count):
+    height, width = ((40, 56), (56, 40), (44, 44))[i % 3]
+    cut = photo[5 * i : 5 * i + height, 7 * i : 7 * i + width].copy()
+    left, top = 4 + i % 7, 6 + i % 5
+    cut[top : top + 20, left : left + 16] = (230, 30, 30)
+    Image.fromarray(cut).save(folder / f"{i}.png")
+    sizes = {"height": height, "width": width}
+    found["images"].append({"id": i, "file_name": f"{i}.png", **sizes})
+    if i % 6 == 5:
+      continue
+    found["annotations"].append(
+      {
+        "id": i + 1,
+        "image_id": i,
+        "category_id": 1 + i % 2,
+        "bbox": [left, top, 16, 20],
+        "area": 320,
+        "iscrowd": 0,
+        "segmentation": [
+          [left, top, left + 16, top, left + 16, top + 20, left, top + 20]
+        ],
+      }
+    )
+  path = folder.with_suffix(".json")
+  path.write_text(json.dumps(found))
+  return {
+    "name": "coco",
+    "images": str(folder),
+    "annotations": str(path),
+    "masks": True,
+    "keep_empty": True,
+  }
+
+
+@pytest.mark.slow
+def test_a_program_per_canvas_and_images_without_objects(tmp_path):
+  config = config_lib.load(f"{runs.TRANSFER}:detect")
+  with config.unlocked():
+    config.data = labelled_folder(tmp_path / "train", 36)
+    config.test = labelled_folder(tmp_path / "test", 9)
+    config.transfer.shots, config.steps, config.batch_size = 0, 12, 4
+    config.detector.norm = "train"
+    config.preprocess.update(
+      {"short": (20, 24, 32), "long": 48, "buckets": 2, "test_long": 48}
+    )
+  plan = build.plan(config, tmp_path)
+  views = plan.experiment.inputs.views
+  canvases = {s for c in views.canvases() for s in (c, c[::-1])}
+  assert len(canvases) == 4
+  where = tmp_path / "run"
+  found = detect.conclude(plan, where)
+  with plan.of(Trial(0.02, 0)).inputs.batches() as stream:
+    seen = [next(stream) for _ in range(12)]
+  shapes = {batch.image.shape[1:3] for batch in seen}
+  assert shapes <= canvases and len(shapes) >= 3
+  empty = [(batch.label.classes < 0).all(1).any() for batch in seen]
+  assert any(empty)
+  step = plan.experiment.programs["step from 0"]
+  assert step._cache_size() == len(shapes)
+  # Landscape and portrait.
+  assert plan.judge._answer._cache_size() == 2
+  assert found["test_images"] == 9 and "mask_ap" in found["figures"]

@@ -73,6 +73,7 @@ def exported(capsys, *fields):
   return status, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_detections_in_a_fresh_process(
   network, folder, tmp_path, capsys
 ):

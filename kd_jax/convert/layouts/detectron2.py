@@ -37,7 +37,8 @@ _MATCHING = {
   "vitdet": "Its names are those of ViTDet, `backbone.net.{name}`.",
   "c4": (
     "Its names are those of a C4 detector: `backbone.{name}`, and\n`roi_heads."
-    "res5` for the last stage."
+    "res5` for the last stage. Detectron2's own head there is made of\n"
+    "bottlenecks; a student of basic blocks needs one of basic blocks."
   ),
 }
 _RESNET_YAML = """\

@@ -45,6 +45,10 @@ def _resnet(model: Backbone, name: str) -> str:
   depth = shared.depth(model)
   if model.cardinality == 1 and model.base_width == 64:
     return f'type="ResNet", depth={depth}, style="pytorch"'
+  if model.cardinality == 1:
+    # Its ResNeXt takes no notice of the width where there are no groups.
+    depth = f'"unknown: base_width={model.base_width} without groups"'
+    return f'type="ResNet", depth={depth}, style="pytorch"'
   return (
     f'type="ResNeXt", depth={depth}, groups={model.cardinality},\n    '
     f'base_width={model.base_width}, style="pytorch"'

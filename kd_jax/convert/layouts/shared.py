@@ -54,6 +54,7 @@ VIT = {
 }
 """Fields that a family has in all libraries that have it."""
 
+_CHANNELS = (64, 128, 256, 512)
 _DEPTHS = {
   ("basic", (2, 2, 2, 2)): 18,
   ("basic", (3, 4, 6, 3)): 34,
@@ -78,9 +79,16 @@ def write(tensors: StateDict, folder: Path, form: str) -> None:
   disk.write(folder / FILE, data)
 
 
-def depth(model: Backbone) -> int | None:
-  """What libraries call a ResNet by; None if they have none of its blocks."""
-  return _DEPTHS.get((model.block, tuple(model.layers)))
+def depth(model: Backbone) -> str:
+  """What libraries call a ResNet by, as a config writes it.
+
+  If they have no such one it is a text that says so, which no library takes
+  for a depth; the network is then to be built by hand.
+  """
+  found = _DEPTHS.get((model.block, tuple(model.layers)))
+  if found and tuple(model.channels) == _CHANNELS:
+    return str(found)
+  return f'"unknown: blocks {model.layers} of widths {model.channels}"'
 
 
 def bytes_of(numbers: tuple[float, ...]) -> list[float]:

@@ -23,8 +23,9 @@ weights = {{k.removeprefix("{prefix}"): v for k, v in weights.items()}}
 detector.backbone.body.load_state_dict(weights)  # all of them, or it raises
 ```
 
-Images are RGB in [0, 1]. torchvision has the network where it knows its name;
-build others with `torchvision.models.resnet.ResNet`.
+Images are RGB in [0, 1]. This finds networks that torchvision has under the
+same name; build others with `torchvision.models.resnet.ResNet` or
+`torchvision.models.MobileNetV2(width_mult=...)`.
 """
 
 

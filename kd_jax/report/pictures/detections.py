@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib import colors
 
 from kd_jax.data import examples
+from kd_jax.data.formats.objects import runs
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import palette
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -175,7 +176,7 @@ def _masks(
 ) -> list[Bool[np.ndarray, "h w"]] | None:
   if known.masks is None:
     return None
-  return [rle.decode(known.masks[row], size) for row in rows]
+  return [runs.decode(known.masks[row], size) for row in rows]
 
 
 def _picture(

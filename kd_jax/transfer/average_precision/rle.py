@@ -1,8 +1,7 @@
-"""Masks as run lengths, in COCO's compressed text."""
+"""Masks as run lengths, in COCO's compressed text; `runs` decodes them."""
 
 from __future__ import annotations
 
-import warnings
 from typing import TypedDict
 
 import numpy as np
@@ -28,14 +27,6 @@ def encode(mask: Bool[np.ndarray, "h w"]) -> bytes:
 def encode_all(masks: Bool[np.ndarray, "k h w"]) -> list[bytes]:
   """The same of the masks of an image."""
   return [encode(mask) for mask in masks]
-
-
-def decode(counts: bytes, size: Size) -> Bool[np.ndarray, "h w"]:
-  """The mask of `encode`."""
-  with warnings.catch_warnings():
-    # Its arrays are older than NumPy 2 likes them.
-    warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
-    return coco_mask.decode(with_size(counts, size)).astype(bool)
 
 
 def with_size(counts: bytes, size: Size) -> Rle:

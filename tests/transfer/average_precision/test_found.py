@@ -6,6 +6,7 @@ import ap_case
 import numpy as np
 import pytest
 
+from kd_jax.data.formats.objects import runs
 from kd_jax.transfer.average_precision import (
   detections,
   files,
@@ -61,7 +62,7 @@ def test_detections_lie_image_by_image_with_their_masks():
       said.masks[rows], each.masks, each.boxes, strict=True
     ):
       pasted = paste(mask, box, size)
-      np.testing.assert_array_equal(rle.decode(run, size), pasted)
+      np.testing.assert_array_equal(runs.decode(run, size), pasted)
       assert rle.area(run, size) == pasted.sum()
 
 
@@ -72,7 +73,7 @@ def test_the_truth_is_that_of_the_source():
     np.testing.assert_array_equal(known.boxes[rows], record["boxes"])
     np.testing.assert_array_equal(known.ignored[rows], record["ignored"])
     for run, mask in zip(known.masks[rows], record["masks"], strict=True):
-      np.testing.assert_array_equal(rle.decode(run, record["size"]), mask)
+      np.testing.assert_array_equal(runs.decode(run, record["size"]), mask)
   assert known.image_ids == tuple(source.image_ids.tolist())
   assert known.category_ids == tuple(source.category_ids)
   part = truth.collect(source, 3)

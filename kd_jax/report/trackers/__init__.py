@@ -1,0 +1,1 @@
+"""Services that show figures while a run trains; a file for each."""
