@@ -188,6 +188,7 @@ def learner(form="fpn"):
   return net, variables, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_every_parameter_learns():
   _, variables, run = learner()
   (_, (terms, taps, updated)), grads = run(
@@ -230,6 +231,7 @@ def test_images_without_objects():
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_detections_of_an_exported_program():
   """On the device from images to boxes, within the images."""
   net = tiny("resnet18", "fpn", score=0.0)
