@@ -94,11 +94,12 @@ def prepare(args: argparse.Namespace) -> Work:
   flat = trees.flatten(shapes)
   variables = trees.unflatten({k: _drawn(rng, k, v) for k, v in flat.items()})
   shape = (args.batch, args.size, args.size, 3)
-  label_shape = shape[: 3 if method.reads_masks else 1]
+  masks = args.task == "segment"
+  label_shape = shape[: 3 if masks else 1]
   label = rng.integers(0, model.num_classes, label_shape)
   batch = Batch(
     image=rng.integers(0, 256, shape, np.uint8),
-    label=label.astype(np.int16 if method.reads_masks else np.int32),
+    label=label.astype(np.int16 if masks else np.int32),
     mask=np.ones(args.batch, np.float32),
   )
   return Work(model, method, variables, batch)

@@ -113,4 +113,5 @@ def fit(
     path=_basis(fields["artifact"]) or workdir / "artifact.npz",
     augment=fields["augment"],
     examples=fields["examples"],
+    passes=fields["passes"],
   )

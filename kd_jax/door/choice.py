@@ -50,15 +50,20 @@ class Choice:
   directions: int = 0
 
   @property
-  def fit_examples(self) -> int:
-    """Images that the teacher's directions are fitted on; 0: one pass.
+  def fit_views(self) -> int:
+    """Views that the teacher's directions are fitted on: some per direction."""
+    return self.directions * (2 if self.machine.cpu else 4)
 
-    Some views per direction; of few images more than one each. On a CPU no more
-    than that.
-    """
-    least = self.directions * (2 if self.machine.cpu else 4)
-    few = self.photos.count < least
-    return least if few or (self.machine.cpu and least) else 0
+  @property
+  def fit_examples(self) -> int:
+    """Images for them; 0 takes all. On a CPU no more than that."""
+    many = self.photos.count > self.fit_views
+    return self.fit_views if self.machine.cpu and many else 0
+
+  @property
+  def fit_passes(self) -> int:
+    """Passes over the images: of few, each gives several views."""
+    return max(-(-self.fit_views // self.photos.count), 1)
 
   @property
   def budget(self) -> int:
@@ -100,7 +105,9 @@ class Choice:
       config.preprocess.update({"color_jitter": (0.0,) * 3, "lighting": 0.0})
     if not self.batch_norm:
       config.optim.update(self._adamw())
-    config.fit.examples = self.fit_examples
+    config.fit.update(
+      {"examples": self.fit_examples, "passes": self.fit_passes}
+    )
     limit = 64 if self.machine.cpu else 2048
     config.eval.limit = min(self.photos.count, limit)
     config.eval.batch_size = self.batch_size // self.accum_steps

@@ -99,8 +99,8 @@ def _images() -> ConfigDict:
     {
       "artifact": "",  # '': artifact.npz in the workdir
       "augment": True,  # on training views, as the authors' script does
-      # 0: one pass over the data; more than it has: several views of each.
-      "examples": 0,
+      "examples": 0,  # 0: all images
+      "passes": 1,  # over them, in other training views
     }
   )
   return config

@@ -84,20 +84,20 @@ class Inputs:
 
   @contextlib.contextmanager
   def fit_batches(
-    self, *, augment: bool, examples: int
+    self, *, augment: bool, examples: int, passes: int = 1
   ) -> Iterator[Iterator[Batch]]:
     """The batches that statistics of the teacher are fitted on.
 
     Args:
       augment: training views; otherwise the evaluation views, which are padded
         to whole batches. A bank has training views only.
-      examples: so many images; 0 takes all of them once. There may be more
-        than the images: then they come again, in other training views.
+      examples: so many images; 0 takes all of them.
+      passes: over them, each in other training views; only with these.
     """
     augment = augment or self.bank is not None
-    count = examples or len(self.source)
-    if not augment or self.bank is not None:  # nothing new comes after a pass
-      count = min(count, len(self.source))
+    count = min(examples or len(self.source), len(self.source))
+    if augment and self.bank is None:  # else nothing new comes after a pass
+      count *= passes
     if augment:
       steps = max(count * self.views.num_crops // self.batch_size, 1)
       stream = self.batches()

@@ -33,7 +33,8 @@ class Fit:
     mesh: the devices.
     path: file of the basis; those of several taps lie beside it.
     augment: on training views; False: on evaluation views.
-    examples: images; 0 takes each once.
+    examples: images; 0 takes all.
+    passes: over them, each in other training views.
   """
 
   teaching: Teaching
@@ -42,6 +43,7 @@ class Fit:
   path: Path
   augment: bool
   examples: int
+  passes: int = 1
 
   def basis(self, tap: str) -> basis_lib.Basis:
     """The basis of one tap, from its file or from one pass over the images.
@@ -76,7 +78,8 @@ class Fit:
     Raises:
       ValueError: there are more.
     """
-    examples = self.examples or len(self.inputs.source)
+    total = len(self.inputs.source)
+    examples = min(self.examples or total, total) * self.passes
     for tap in taps:
       positions = math.prod(maps.grid_of(teacher[tap].shape))
       most = _MOST_ROWS // (positions * self.inputs.views.num_crops)
@@ -93,7 +96,7 @@ class Fit:
     """Sums over the rows of the taps, in one pass."""
     teacher = self.teaching.place(self.mesh)
     chosen = self.inputs.fit_batches(
-      augment=self.augment, examples=self.examples
+      augment=self.augment, examples=self.examples, passes=self.passes
     )
     with chosen as batches:
       return statistics.scatter(
@@ -107,12 +110,13 @@ class Fit:
 
   def _identity(self, tap: str) -> str:
     """Of everything that the statistics of a tap depend on."""
+    more = (self.passes,) if self.passes > 1 else ()
     return statistics.identity(
       self.teaching.fingerprint,
       tap,
       self.inputs.source.fingerprint,
       self.inputs.views.fingerprint(),
-      repr((self.augment, self.examples, self.inputs.seed)),
+      repr((self.augment, self.examples, self.inputs.seed, *more)),
     )
 
 
