@@ -136,6 +136,7 @@ def sgd() -> ConfigDict:
       "decay_all": True,  # False: neither vectors nor what timm exempts
       "schedule": "constant",
       "decay_every": 1,
+      "milestones": (),  # steps of the schedule 'milestones'
       "gamma": 0.1,
       "warmup": 0,
       "clip_norm": 0.0,

@@ -261,6 +261,18 @@ def test_more_objects_than_room():
   )
 
 
+def test_boxes_of_a_small_visible_side_are_not_learnt():
+  known = [
+    (batches(Detection(**SMALL, min_side=side), 6), side) for side in (0, 12)
+  ]
+  (every, _), (some, least) = known
+  counts = [sum((b.label.classes >= 0).sum() for b in x) for x in (every, some)]
+  assert 0 < counts[1] < counts[0]
+  for batch in some:
+    sides = batch.label.boxes[..., 2:] - batch.label.boxes[..., :2]
+    assert (sides[batch.label.classes >= 0] >= least).all()
+
+
 @pytest.mark.parametrize(
   "fields, match",
   [

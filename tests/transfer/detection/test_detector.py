@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from detector_nets import NETWORKS, RESNET, tiny, truth
 from flax import linen as nn
 
-from kd_jax import models, trees
+from kd_jax import trees
 from kd_jax.models.blocks import layers
 from kd_jax.transfer.detection import (
   detector,
@@ -20,44 +21,6 @@ from kd_jax.transfer.detection import (
   proposals,
   targets,
 )
-from kd_jax.types import Objects
-
-RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 24], "stem_width": 8}
-VIT = {
-  "img_size": [32, 64],
-  "patch_size": 16,
-  "embed_dim": 16,
-  "depth": 4,
-  "num_heads": 2,
-}
-NETWORKS = {
-  "resnet18": RESNET,
-  "vit_tiny_patch16_224": VIT,
-  "swin_tiny_patch4_window7_224": {"strict_img_size": False},
-}
-SMALL = {
-  "num_classes": 3,
-  "pre_nms": (20, 10),
-  "post_nms": (12, 8),
-  "rpn_batch": 16,
-  "box_batch": 8,
-  "detections": 5,
-  "masks": True,
-  "mask_channels": 4,
-  "mask_convs": 1,
-}
-SIZES = {
-  "fpn": {"sizes": (8, 16, 32, 48, 64), "channels": 8, "widths": (8,)},
-  "simple": {"sizes": (8, 16, 32, 48, 64), "channels": 8, "widths": (8,)},
-  "c4": {"sizes": (8, 16, 32), "pooled": 4},
-}
-
-
-def tiny(student, form, body=None, **fields):
-  body = NETWORKS.get(student, {}) if body is None else body
-  net = models.create_model(student, num_classes=0, **body)
-  return detector.build(net, {"name": form, **SMALL, **SIZES[form], **fields})
-
 
 FORMS = [
   ("resnet18", "fpn"),
@@ -147,20 +110,6 @@ def test_what_is_not_trained_is_known():
     if path.startswith("backbone") and path.endswith(("bias", "scale"))
   }
   assert len(norms) > 10 and not_read(net) == norms
-
-
-def truth(objects=((1, 0), (1, 2)), size=(64, 64)):
-  """Two images with objects of these classes; up to three fit."""
-  rng = np.random.default_rng(2)
-  boxes, classes = np.zeros((2, 3, 4), "f4"), np.full((2, 3), -1, np.int32)
-  for i, own in enumerate(objects):
-    number = len(own)
-    corner = rng.uniform(0, 24, (number, 2))
-    sides = rng.uniform(16, 40, (number, 2))
-    boxes[i, :number] = np.concatenate([corner, corner + sides], -1)
-    classes[i, :number] = own
-  masks = rng.integers(0, 2, (2, 3, 8, 8)).astype(np.uint8)
-  return Objects(boxes, classes, masks, boxes, np.tile(np.int32(size), (2, 1)))
 
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype("f4")
@@ -371,52 +320,3 @@ def test_stages_can_be_run_alone():
   assert set(taps) == {"stem", "stage1", "stage2"}
   with pytest.raises(ValueError, match="begin of a detector is 'stage3'"):
     net.apply(variables, taps["stage2"], begin="stage3")
-
-
-@pytest.mark.parametrize(
-  ("fields", "message"),
-  [
-    ({"norm": "batch"}, r"norm is 'batch'; allowed: \['frozen', 'train'"),
-    ({"sample": "all"}, "detector.sample is 'all'"),
-    ({"nms": 7}, r"detector.nms is 7; it must lie in \[0, 1\]"),
-    ({"rpn_iou": (0.7, 0.3)}, "rpn_iou is .0.7, 0.3.*smaller one first"),
-    ({"box_batch": 2}, "box_batch . detector.box_fraction is 0"),
-    ({"detections": 0}, "detector.detections is 0; it must be at least 1"),
-    ({"sizes": (8, 16)}, r"sizes is \(8, 16\); a pyramid has 5 levels"),
-    ({"ratios": (1, -1)}, "ratios is .1, -1.; it must hold positive"),
-    ({"pre_nms": (100,)}, "pre_nms is .100,.; it must be a tuple of 2"),
-    ({"extra_norm": True}, "'fpn' has no field 'extra_norm'; it has"),
-    ({"masks": 1}, "masks is 1 .int.; it must be of the type bool"),
-    ({"name": "yolo"}, "detector has no 'yolo'; it has.*c4.*fpn.*simple"),
-  ],
-)
-def test_wrong_fields(fields, message):
-  with pytest.raises(ValueError, match=message):
-    tiny("resnet18", "fpn", **fields)
-
-
-def test_wrong_networks():
-  net = models.create_model("resnet18", num_classes=4, **RESNET)
-  with pytest.raises(ValueError, match="classifier of 4 classes.*num_cl"):
-    detector.build(net, {"name": "fpn", **SMALL})
-  dilated = {**RESNET, "output_stride": 16}
-  cases = (
-    ("vit_tiny_patch16_224", "fpn", None, "tokens of one size.*name=simple"),
-    ("vit_tiny_patch16_224", "c4", None, "student has tokens.*name=simple"),
-    ("resnet18", "simple", None, "student has maps.*detector.name=fpn"),
-    ("resnet18", "fpn", dilated, "half the sides.*name=c4"),
-  )
-  for student, form, body, message in cases:
-    net = tiny(student, form, body)
-    shapes = zoo.shapes(net.backbone)[0]
-    with pytest.raises(ValueError, match=message):
-      net.form.inputs(net.backbone, shapes, net.example_size)
-  whole = jax.ShapeDtypeStruct((1, 5, 4, 8), jnp.float32)
-  with pytest.raises(ValueError, match="no one stride.*divisor=32"):
-    net.form.strides([whole], (64, 64))
-
-
-def test_masks_have_to_be_there():
-  found = truth().replace(masks=np.zeros((2, 3, 0, 0), np.uint8))
-  with pytest.raises(ValueError, match="objects have none.*masks=True or"):
-    losses._mask({}, found)
