@@ -67,6 +67,13 @@ def test_a_saved_detector_is_the_one_that_was_judged(done):
   assert model.form == plan.experiment.student.form
   again = plan.judge.figures(variables, plan.test)
   assert {k: [v] for k, v in again.items()} == found["figures"]
+  # Figures of so short a run may all be 0; what it says is not.
+  said = plan.judge.said(variables, plan.test)
+  written = json.loads((trial(where) / "detections.json").read_text())
+  np.testing.assert_array_equal(
+    said.scores, np.float32([each["score"] for each in written])
+  )
+  assert len(said.scores) > 10 and np.ptp(said.scores) > 0
   # The last statistics are re-estimated, not running averages.
   kept = trees.flatten(variables["batch_stats"])
   assert len(kept) > 20 and all(np.isfinite(v).all() for v in kept.values())
