@@ -2,9 +2,7 @@
 
   kd-jax distill --images DIR --teacher dinov2-base --out runs/mine
   kd-jax embed DIR --model runs/mine --out features.npz
-  kd-jax export runs/mine
-  kd-jax models 'resnet*'
-  kd-jax doctor
+  kd-jax evaluate DIR --model runs/mine
 
 Exit status: as of `kd_jax.main`; 1 for a wrong command line, too.
 """
@@ -16,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kd_jax.commands import distill, doctor, embed, export, models
+from kd_jax.commands import distill, doctor, embed, evaluate, export, models
 
 _LESS = "Lower --batch-size or --image-size."
 
@@ -57,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(metavar="COMMAND", required=True)
-  for each in (distill, embed, export, models, doctor):
+  for each in (distill, embed, evaluate, export, models, doctor):
     each.add(commands)
   return parser
