@@ -85,7 +85,12 @@ def _add_distill(commands: _Commands) -> None:
   )
   add("--student", default="resnet18", metavar="NAME", help="see kd-jax models")
   add("--out", default="runs/mine", metavar="DIR", help="default: runs/mine")
-  add("--method", default="kdep", metavar="NAME", help="kdep")
+  add(
+    "--method",
+    default="kdep",
+    metavar="NAME",
+    help="kdep, scalekd or stagewise",
+  )
   for name, text in (
     ("steps", "updates"),
     ("image-size", "pixels"),
