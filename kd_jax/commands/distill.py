@@ -25,7 +25,12 @@ def add(commands: Commands) -> None:
     "--student", default="resnet18", metavar="NAME", help="see kd-jax models"
   )
   option("--out", default="runs/mine", metavar="DIR", help="default: runs/mine")
-  option("--method", default="kdep", metavar="NAME", help="kdep")
+  option(
+    "--method",
+    default="kdep",
+    metavar="NAME",
+    help="kdep, scalekd or stagewise",
+  )
   for name, text in (
     ("steps", "updates"),
     ("image-size", "pixels"),

@@ -39,8 +39,8 @@ def distill(  # noqa: PLR0913
       config.json.
     student: a name that `kd-jax models` lists.
     out: the folder of the run.
-    method: 'kdep'.
-    steps: updates; None: KDEP's 90 passes, on a CPU what takes a minute.
+    method: 'kdep', 'scalekd' or 'stagewise'.
+    steps: updates; None: a full run, on a CPU what takes a minute.
     image_size: side in pixels; None: by the images, the networks, the machine.
     batch_size: None: by the number of images and the memory.
     teacher_weights: a file, a folder or a hub name; 'random' for an untrained

@@ -71,7 +71,10 @@ DISTILL = [
   ),
   ({"student": "resnet81"}, "no student 'resnet81'; near are resnet18"),
   ({"student": ""}, "no student ''; nothing is near it"),
-  ({"method": "kdepp"}, r"method is 'kdepp'; this command has \['kdep'\]"),
+  (
+    {"method": "kdepp"},
+    r"method is 'kdepp'; this command has \['kdep', 'scalekd', 'stagewise'\]",
+  ),
   ({"steps": "0"}, "steps is 0; it must be a whole number of at least 1"),
   ({"steps": "many"}, "argument --steps: invalid int value: 'many'"),
   ({"batch-size": "13"}, "batch_size is 13, and there are 12 images"),
