@@ -18,6 +18,7 @@ _LAZY = {
   "export_timm": ("kd_jax.convert", "to_timm"),
   "distill": ("kd_jax.door.distill", "distill"),
   "embed": ("kd_jax.door.embed", "embed"),
+  "compare": ("kd_jax.door.finished.compare", "compare"),
   "evaluate": ("kd_jax.door.finished.evaluate", "evaluate"),
 }
 

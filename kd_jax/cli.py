@@ -14,7 +14,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kd_jax.commands import distill, doctor, embed, evaluate, export, models
+from kd_jax.commands import (
+  compare,
+  distill,
+  doctor,
+  embed,
+  evaluate,
+  export,
+  models,
+)
 
 _LESS = "Lower --batch-size or --image-size."
 
@@ -55,6 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(metavar="COMMAND", required=True)
-  for each in (distill, embed, evaluate, export, models, doctor):
+  for each in (distill, embed, evaluate, compare, export, models, doctor):
     each.add(commands)
   return parser

@@ -66,3 +66,33 @@ def folder(name: str, out: str) -> Path:
       f"{name} is {out}, and {above} cannot be written; choose another folder"
     )
   return target
+
+
+def file(name: str, out: str, formats: tuple[str, ...]) -> Path:
+  """A file to write, whose folder is made.
+
+  Args:
+    name: of the argument, for errors.
+    out: the file.
+    formats: how it may end.
+
+  Raises:
+    ValueError: another extension, or a place that cannot be written.
+  """
+  path = Path(out).expanduser()
+  if path.suffix not in formats or "://" in out:
+    raise ValueError(
+      f"{name} is {out}; it must be a file of this machine that ends with "
+      f"{' or '.join(formats)}"
+    )
+  if path.is_dir():
+    raise ValueError(f"{name} is {out}, which is a folder; name a file")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f"{path.parent} cannot be made ({error.strerror}); choose another {name}"
+    ) from error
+  if not os.access(path.parent, os.W_OK | os.X_OK):
+    raise ValueError(f"{path.parent} cannot be written; choose another {name}")
+  return path

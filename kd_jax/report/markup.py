@@ -30,10 +30,12 @@ th { color: var(--soft); font-weight: 600; }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
 .plots img { width: 100%; display: block; }
 .plots .wide { grid-column: 1 / -1; }
+.scroll { overflow-x: auto; }
 .note { color: var(--soft); font-size: 13px; }
 .warn { color: var(--warn); font-size: 14px; }
 summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
-@media (max-width: 640px) { .plots { grid-template-columns: 1fr; } }
+@media (max-width: 640px) { .plots { grid-template-columns: 1fr; }
+  .scroll td, .scroll th { min-width: 72px; } }
 """
 """Of the whole page; light or dark as the reader likes."""
 

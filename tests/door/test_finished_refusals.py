@@ -6,6 +6,7 @@ import pytest
 from door_case import photographs, refused
 
 import kd_jax
+from kd_jax import lock
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,12 @@ def place(tmp_path_factory, teacher):
   (root / "empty").mkdir()
   (root / "file.txt").write_text("text")
   shutil.copytree(teacher, root / "checkpoint")
+  for name in ("a", "b", "damaged", "busy", "fresh"):
+    (root / name).mkdir()
+    (root / name / "config.json").write_text('{"steps": 2, "batch_size": 4}')
+    (root / name / "metrics.jsonl").write_text('{"step": 2, "loss/total": 1}\n')
+  (root / "damaged" / "summary.json").write_text("{")
+  (root / "fresh" / "metrics.jsonl").unlink()
   (root / "started").mkdir()
   (root / "started" / "summary.json").write_text("{}")
   return root
@@ -92,3 +99,38 @@ def test_the_call_to_evaluate(fields, message, place):
   good = {"images": place / "pair", "model": place / "checkpoint"}
   with pytest.raises(ValueError, match=message):
     kd_jax.evaluate(**{**good, **fields})
+
+
+COMPARE = [
+  ("", "required: RUN"),
+  ("a", "1 run is named, and a comparison needs two at least"),
+  ("a a", "a and a are the same folder; name every run once"),
+  ("a b ./a", r"\./a and a are the same folder"),
+  ("a nowhere", "nowhere does not exist; name the folder of a run"),
+  ("a file.txt", "file.txt is a file; name the folder of a run"),
+  ("a empty", "empty is not the folder of a run: there is no config.json"),
+  ("a gs://bucket/b", "gs://bucket/b is a URL"),
+  ("a fresh", "fresh has no curves: its run wrote no metrics.jsonl"),
+  ("a damaged", "damaged/summary.json cannot be read"),
+  ("a busy", "busy is still written to by a run"),
+  (
+    "a b --out page.pdf",
+    "it must be a file of this machine that ends with .ht",
+  ),
+  ("a b --out file.txt/page.html", "file.txt cannot be made|file.txt"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), COMPARE)
+def test_compare(line, message, place, monkeypatch):
+  monkeypatch.chdir(place)
+  with lock.held(place / "busy"):
+    refused(["compare", *line.split()], message)
+  assert not [*place.rglob("*.html")]
+
+
+def test_the_call_to_compare(place):
+  with pytest.raises(ValueError, match="it must be a list of folders"):
+    kd_jax.compare(place / "a")
+  with pytest.raises(ValueError, match=r"a run is 3 \(int\)"):
+    kd_jax.compare([place / "a", 3])
