@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def text(name: str, value: str | os.PathLike[str]) -> str:
@@ -35,3 +36,33 @@ def count(name: str, value: int) -> int:
       f"{name} is {value!r}; it must be a whole number of at least 1"
     )
   return value
+
+
+def folder(name: str, out: str) -> Path:
+  """A folder to write to, which may not exist yet.
+
+  Args:
+    name: of the argument, for errors.
+    out: the folder.
+
+  Raises:
+    ValueError: it cannot be one.
+  """
+  if not out:
+    raise ValueError(f"{name} is empty; it must be a folder to write to")
+  if "://" in out:
+    raise ValueError(
+      f"{name} is {out}; this command writes to folders of this machine. Runs "
+      "in buckets are for 'python -m kd_jax.main': docs/storage.md"
+    )
+  target = Path(out).expanduser()
+  above = target
+  while not above.exists() and above != above.parent:
+    above = above.parent
+  if not above.is_dir():
+    raise ValueError(f"{name} is {out}, and {above} is a file; choose a folder")
+  if not os.access(above, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"{name} is {out}, and {above} cannot be written; choose another folder"
+    )
+  return target

@@ -132,7 +132,7 @@ class Choice:
       "weight_decay": 0.05,
       "decay_all": False,
       "schedule": "cosine",
-      "warmup": self.steps // 20,
+      "warmup_frac": 0.05,
     }
 
   def lines(self) -> list[str]:

@@ -99,10 +99,8 @@ def load(
     ValueError: there is no such network.
   """
   run = Path(place).expanduser()
-  summary_file = run / "summary.json"
-  known = place in teachers.ALIASES or place in models.list_models()
-  is_run = not known and summary_file.is_file()
-  if is_run and not (run / "student").is_dir():
+  summary_file, known = run / "summary.json", is_run(place)
+  if known and not (run / "student").is_dir():
     raise ValueError(
       f"the run {place} has no student yet; it is there when the run is "
       "finished. The same 'distill' command goes on with it"
@@ -116,8 +114,14 @@ def load(
   network, variables = convert.load_pretrained(
     chosen.name, chosen.weights, num_classes=0
   )
-  seen = _read(summary_file) if is_run else {}
+  seen = _read(summary_file) if known else {}
   return network, variables, _view(network, seen)
+
+
+def is_run(place: str) -> bool:
+  """Whether this is the folder of a run, and no name of a network."""
+  known = place in teachers.ALIASES or place in models.list_models()
+  return not known and (Path(place).expanduser() / "summary.json").is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:

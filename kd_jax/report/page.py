@@ -72,12 +72,7 @@ def write_report(
   for name, folder in (sections or {}).items():
     part = _run(pathlib.Path(folder), 3)
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
-  page = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>{html.escape(title)}</title><style>{markup.STYLE}</style></head>"
-    f"<body><main>{''.join(body)}</main></body></html>\n"
-  )
+  page = markup.page(title, "".join(body))
   path = root / "report.html"
   disk.write(path, page.encode())
   return path

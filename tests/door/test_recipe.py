@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -100,7 +101,7 @@ def test_few_images_are_seen_more_than_once_for_the_directions():
 
 def test_transformers_are_trained_with_adamw():
   optim = chosen(batch_norm=False, batch_size=512).config().optim
-  assert (optim.name, optim.lr, optim.warmup) == ("adamw", 1e-3, 5)
+  assert (optim.name, optim.lr, optim.warmup_frac) == ("adamw", 1e-3, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +143,17 @@ def test_stagewise_has_no_phase_for_a_classifier():
   assert config.losses.ce == 0 and config.losses.stage4 == 1
   assert config.optim.schedule == "cosine" and config.optim.nesterov
   assert (config.fit.examples, config.fit.passes) == (0, 1)
-  with_settings = dataclasses.replace(PHOTOS, count=50_000)
-  assert chosen(with_settings, settings=found).budget == 100 * 50_000 // 16
+  more = dataclasses.replace(PHOTOS, count=50_000)
+  assert chosen(more, settings=found).budget == 100 * 50_000 // 16
+  # 2 x 512 channels of stage 4, which has 2 x 2 positions in 300 images.
+  specs = taps(models.create_model("resnet10t"), 64)
+  assert settings(method="stagewise", teacher=specs).sections["fit"] == {
+    "examples": 0,
+    "passes": 1,
+  }
+  specs["stage4"] = jax.ShapeDtypeStruct((1, 1, 1, 512), np.float32)
+  fit = settings(method="stagewise", teacher=specs).sections["fit"]
+  assert fit["passes"] == 4
 
 
 @pytest.mark.parametrize(

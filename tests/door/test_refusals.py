@@ -1,13 +1,12 @@
 """What a newcomer gets wrong ends in one line, before anything is written."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 import pytest
-from door_case import STUDENT, command, photographs
+from door_case import STUDENT, command, photographs, refused
 
 import kd_jax
 import runs
@@ -110,14 +109,6 @@ OTHERS = [
 ]
 
 
-def refused(argv, message):
-  status, said = command(*argv)
-  assert status == 1 and "Traceback" not in said
-  (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
-  assert said.rstrip().endswith(line)
-  assert re.search(message, line), line
-
-
 @pytest.mark.parametrize(("changed", "message"), DISTILL)
 def test_distill(changed, message, place, monkeypatch):
   monkeypatch.chdir(place)
@@ -201,7 +192,7 @@ def test_the_doctor_says_one_line_each_and_never_raises(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-  "name", ["", "distill", "embed", "export", "models", "doctor"]
+  "name", ["", "distill", "embed", "evaluate", "export", "models", "doctor"]
 )
 def test_help_fits_a_screen(name, capsys):
   with pytest.raises(SystemExit) as done:

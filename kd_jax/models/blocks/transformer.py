@@ -30,6 +30,9 @@ Rotate = Callable[[Array], Array]
 INIT = initializers.normal(0.02)
 """Of linear layers."""
 
+ATTENTION = "attention"
+"""Name of the weights of a softmax attention among 'intermediates'."""
+
 PARTITION = (
   ("*/attn/proj/kernel", -2),
   ("*/fc2/kernel", -2),
@@ -129,7 +132,7 @@ class Attention(nn.Module):
       k = layers.layer_norm(self.eps, self.dtype, "k_norm")(k)
     if rotate is not None:
       q, k = rotate(q), rotate(k)
-    y = attend(q, k, v, bias=bias).reshape(x.shape)
+    y = attend(q, k, v, bias=bias, module=self).reshape(x.shape)
     return self._dense(width, "proj", True, self.out_init)(y)
 
   def _dense(
@@ -153,6 +156,7 @@ def attend(
   *,
   bias: Float[Array, "#n #heads q k"] | None = None,
   scale: float | None = None,
+  module: nn.Module | None = None,
 ) -> Float[Array, "n q heads d"]:
   """Softmax attention per head (arXiv:1706.03762, eq. 1).
 
@@ -162,6 +166,8 @@ def attend(
     v: values.
     bias: added to the scaled products.
     scale: of the products; None is 1 / sqrt(d).
+    module: notes the weights (n, heads, q, k) as `ATTENTION` for who asks for
+      it with mutable=['intermediates']; else nothing is kept.
 
   Returns:
     The values, weighted; products and softmax are in float32 at least.
@@ -175,6 +181,8 @@ def attend(
   if bias is not None:
     logits = logits + bias.astype(exact)
   weights = nn.softmax(logits).astype(v.dtype)
+  if module is not None:
+    module.sow("intermediates", ATTENTION, weights)
   return jnp.einsum("nhqk,nkhd->nqhd", weights, v)
 
 

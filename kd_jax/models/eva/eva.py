@@ -83,7 +83,7 @@ class Attention(nn.Module):
     if self.rotary is not None:
       rotate = rotary.Rotary(**self.rotary)
       query, key = rotate(query), rotate(key)
-    y = transformer.attend(query, key, value).reshape(x.shape)
+    y = transformer.attend(query, key, value, module=self).reshape(x.shape)
     if self.inner_norm:
       y = layers.layer_norm(base.EPS, self.dtype, "norm")(y)
     return self._dense(width, "proj", True, self.out_init)(y)

@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers
+from kd_jax.models.blocks import layers, transformer
 from kd_jax.models.resnet import clip_base
 
 _HEAD_DIM = 64
@@ -80,6 +80,7 @@ class AttentionPool(nn.Module):
     wide = jnp.promote_types(x.dtype, jnp.float32)
     logits = jnp.einsum("nhd,nthd->nht", q, k, preferred_element_type=wide)
     weights = nn.softmax(logits).astype(x.dtype)
+    self.sow("intermediates", transformer.ATTENTION, weights[:, :, None])
     return jnp.einsum("nht,nthd->nhd", weights, v).reshape(n, d)
 
   def _heads(self, x: Array, name: str) -> Array:

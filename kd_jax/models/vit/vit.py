@@ -104,7 +104,8 @@ class AttentionPool(nn.Module):
       q.reshape(1, 1, *self._heads(d)), (n, 1, *self._heads(d))
     )
     kv = self._dense(2 * d, "kv")(x).reshape(n, t, 2, *self._heads(d))
-    y = transformer.attend(q, kv[:, :, 0], kv[:, :, 1]).reshape(n, d)
+    k, v = kv[:, :, 0], kv[:, :, 1]
+    y = transformer.attend(q, k, v, module=self).reshape(n, d)
     y = self._dense(d, "proj")(y)
     z = layers.layer_norm(self.eps, self.dtype, "norm")(y)
     mlp = transformer.Mlp(**self.mlp, dtype=self.dtype, name="mlp")

@@ -11,7 +11,7 @@ import sheets
 from kd_jax import create_model
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources import digits, folder
-from kd_jax.report.pictures import neighbours
+from kd_jax.report.pictures import look, neighbours
 from kd_jax.report.plots import COLORS
 from kd_jax.teachers import random
 
@@ -26,8 +26,13 @@ NET = {
 }
 
 
-def pixels_as_feature(image):
-  return image.reshape(len(image), -1).astype(np.float32)
+def pixels_as_feature(image, whole):
+  del whole
+  return look.Seen(image.reshape(len(image), -1).astype(np.float32))
+
+
+def draw(*args, **options):
+  return neighbours.draw(look.collect(*args, **options))
 
 
 def test_cosine_ignores_length_and_sorts():
@@ -51,16 +56,16 @@ def found(monkeypatch):
 
 
 def test_the_teacher_finds_an_image_that_is_in_the_gallery(found):
-  teacher = neighbours.of_teacher(*random.load("resnet18", "", NET))
+  teacher = look.of_teacher(*random.load("resnet18", "", NET))
   model = create_model("resnet18", **{**NET, "channels": (4, 8, 8, 12)})
   image = np.zeros((1, 8, 8, 3), np.float32)
   variables = model.init(jax.random.key(0), image)
   networks = {
     "teacher": teacher,
-    "student": neighbours.of_student(model, variables),
+    "student": look.of_network(model, variables, "pooled"),
   }
   queries, gallery = digits.Source("test[:20]"), digits.Source("test[:90]")
-  png = neighbours.draw(queries, gallery, VIEW, networks, count=5)
+  png = draw(queries, gallery, VIEW, networks, count=5)
   ((few, many, nearest),) = found
   assert few.image.shape == (5, 8, 8, 3) and many.image.shape == (90, 8, 8, 3)
   assert list(nearest) == ["teacher", "student"]
@@ -72,8 +77,9 @@ def test_the_teacher_finds_an_image_that_is_in_the_gallery(found):
     assert (np.diff(cosine, axis=1) <= 0).all()
   assert (nearest["teacher"].index != nearest["student"].index).any()
   # Each feature is that of the network on this very view.
-  own = teacher(few.image)[0]
-  others = teacher(many.image[nearest["teacher"].index[0]])
+  own = teacher(few.image, False).feature[0]
+  nearby = many.image[nearest["teacher"].index[0]]
+  others = teacher(nearby, False).feature
   lengths = np.linalg.norm(own) * np.linalg.norm(others, axis=1)
   np.testing.assert_allclose(
     others @ own / lengths, nearest["teacher"].cosine[0], atol=1e-5
@@ -85,7 +91,7 @@ def test_queries_of_the_same_source_are_not_in_the_gallery(found, tmp_path):
   source = folder.Source(str(photographs.save(tmp_path / "all")))
   view = Preprocess(16, crop_pct=1.0)
   networks = {"student": pixels_as_feature}
-  png = neighbours.draw(source, source, view, networks, count=4)
+  png = draw(source, source, view, networks, count=4)
   ((few, many, nearest),) = found
   assert len(few.label) == 4 and len(many.label) == 12
   assert nearest["student"].index.shape == (4, 8)
@@ -108,11 +114,11 @@ def test_queries_of_the_same_source_are_not_in_the_gallery(found, tmp_path):
 def test_time_bounds_the_gallery(found):
   source = digits.Source("train")
   networks = {"student": pixels_as_feature}
-  neighbours.draw(source, source, VIEW, networks, count=3, seconds=0)
-  neighbours.draw(source, source, VIEW, networks, count=99, most=40)
+  draw(source, source, VIEW, networks, count=3, seconds=0)
+  draw(source, source, VIEW, networks, count=99, most=40)
   (_, hurried, _), (few, many, _) = found
-  assert len(hurried.label) == neighbours.CHUNK
-  assert len(few.label) == neighbours.CHUNK and len(many.label) == 40
+  assert len(hurried.label) == look.CHUNK
+  assert len(few.label) == look.CHUNK and len(many.label) == 40
   assert len(set(many.label)) > 5  # drawn from all over the source
 
 
@@ -129,7 +135,7 @@ def test_labels_of_other_classes_are_not_compared(found, monkeypatch):
   high = digits.Source("test", classes=(5, 6))
   for queries in (high, low):
     networks = {"student": pixels_as_feature}
-    neighbours.draw(queries, low, VIEW, networks, count=2)
+    draw(queries, low, VIEW, networks, count=2)
   headings = [words for words in written if words.startswith("student")]
   assert headings == ["student", "student: 16 of 16 of the same class"]
   assert {few.name(0) for few, _, _ in found} <= {"0", "1", "5", "6"}
