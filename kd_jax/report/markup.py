@@ -28,7 +28,9 @@ th, td { text-align: left; padding: 4px 22px 4px 0; vertical-align: top;
 th { color: var(--soft); font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
-.plots img { width: 100%; display: block; }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
 .plots .wide { grid-column: 1 / -1; }
 .note { color: var(--soft); font-size: 13px; }
 .warn { color: var(--warn); font-size: 14px; }
@@ -78,15 +80,27 @@ def table(given: tables.Table) -> str:
 
 
 def gallery(
-  images: Mapping[str, bytes | None], wide: Collection[str] = ()
+  images: Mapping[str, bytes | None],
+  wide: Collection[str] = (),
+  words: Mapping[str, str] | None = None,
 ) -> str:
-  """PNGs two to a row, those named in `wide` alone; None is left out."""
+  """PNGs two to a row, those named in `wide` alone; None is left out.
 
-  def figure(name: str, png: bytes) -> str:
+  Args:
+    images: name -> PNG.
+    wide: names.
+    words: name -> what is written below the picture.
+  """
+  said = words or {}
+
+  def drawn(name: str, png: bytes) -> str:
     data = base64.b64encode(png).decode()
     alone = " class=wide" if name in wide else ""
     alt = html.escape(name.replace("_", " "))
-    return f'<img{alone} alt="{alt}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    below = html.escape(said.get(name, ""))
+    below = below and f"<figcaption>{below}</figcaption>"
+    return f"<figure{alone}>{image}{below}</figure>"
 
-  shown = (figure(name, png) for name, png in images.items() if png)
+  shown = (drawn(name, png) for name, png in images.items() if png)
   return f"<div class=plots>{''.join(shown)}</div>"
