@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kd_jax.report.pictures import sheet as sheet_lib
 
-_GAP, _BETWEEN, _HEAD, _MOST = 8, 24, 26, 200
+_GAP, _BETWEEN, _HEAD, _MOST = 8, 24, 26, 215
 
 
 def draw(columns: Mapping[str, Sequence[sheet_lib.Pixels]]) -> bytes:

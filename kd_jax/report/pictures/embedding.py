@@ -67,12 +67,12 @@ def _sheet(images: look.Images, where: Float[np.ndarray, "n 2"]) -> bytes:
   page = sheet_lib.Sheet(sheet_lib.WIDTH)
   frames = _frames(images)
   room = sheet_lib.WIDTH - _SIDE - 2 * _EDGE
-  for row, (across, down) in enumerate(where.tolist()):
-    left, top = _EDGE + across * room, _EDGE + down * room
-    page.image(images.image[row], left, top, _SIDE)
+  for row, (across, down) in enumerate((room * where).tolist()):
     color = frames.get(int(images.label[row]))
-    if color:
-      page.box(left, top, _SIDE, _SIDE, color, _EDGE)
+    if color:  # below its image, above those before
+      ground = np.array(colors.to_rgb(color)).reshape(1, 1, 3)
+      page.image(ground, across, down, _SIDE + 2 * _EDGE)
+    page.image(images.image[row], across + _EDGE, down + _EDGE, _SIDE)
   return page.png()
 
 
