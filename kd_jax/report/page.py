@@ -77,6 +77,8 @@ def write_report(
   for name, folder in (sections or {}).items():
     part = _run(pathlib.Path(folder), 3)
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
+  if any("<figure" in part for part in body):
+    body.insert(1, markup.TAP)
   page = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
