@@ -23,18 +23,31 @@ h2 { font-size: 19px; margin: 36px 0 10px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }
 section { border-top: 1px solid var(--line); margin-top: 40px; }
 section > h2 { margin-top: 24px; }
-.scroll { overflow-x: auto; }
+/* Shadows at the edges behind which there is more of a table. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--page) 40%, transparent) left / 36px 100%
+    no-repeat local,
+  linear-gradient(to left, var(--page) 40%, transparent) right / 36px 100%
+    no-repeat local,
+  linear-gradient(to right, var(--line), transparent) left / 12px 100%
+    no-repeat scroll,
+  linear-gradient(to left, var(--line), transparent) right / 12px 100%
+    no-repeat scroll; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: 4px 22px 4px 0; vertical-align: top;
   border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; }
-.pairs td { overflow-wrap: anywhere; }
+.pairs td { overflow-wrap: anywhere; min-width: 7em; }
 .number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
+td.whole { white-space: nowrap; }
 .plots { display: grid; gap: 18px;
   grid-template-columns: repeat(2, minmax(0, 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; }
+figure span { display: block; }
+figure input { position: absolute; opacity: 0; pointer-events: none; }
+.tap { display: none; }
 figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
 .plots .wide { grid-column: 1 / -1; }
 .note { color: var(--soft); font-size: 13px; }
@@ -45,9 +58,16 @@ summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
   th, td { padding-right: 14px; }
   .plots { grid-template-columns: minmax(0, 1fr); }
   .scroll td, .scroll th { min-width: 72px; }
+  .tap { display: block; }
+  figure input:checked + span { overflow-x: auto; }
+  figure input:checked + span img { width: 860px; }
+  figure input:focus-visible + span { outline: 2px solid; }
 }
 """
 """Of the whole page; light or dark as the reader likes."""
+
+TAP = '<p class="note tap">A tap on a picture enlarges it.</p>'
+"""Shown where the page is narrow."""
 
 
 def page(title: str, body: str) -> str:
@@ -87,22 +107,27 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 def table(given: tables.Table) -> str:
   """A table without its title; columns of numbers are aligned to the right."""
-  numeric = [
-    all(isinstance(row[i], int | float) for row in given.rows)
-    for i in range(len(given.header))
-  ]
+  columns = zip(*given.rows, strict=True)
+  kinds = [_kind(column) for column in columns] or [""] * len(given.header)
 
   def cells(tag: str, row: Sequence[Any]) -> str:
     found = "".join(
-      f"<{tag}{' class=number' if number else ''}>"
-      f"{html.escape(tables.cell(value))}</{tag}>"
-      for value, number in zip(row, numeric, strict=True)
+      f"<{tag}{kind}>{html.escape(tables.cell(value))}</{tag}>"
+      for value, kind in zip(row, kinds, strict=True)
     )
     return f"<tr>{found}</tr>"
 
   body = "".join(cells("td", row) for row in given.rows)
   head = cells("th", given.header)
   return f"<div class=scroll><table>{head}{body}</table></div>"
+
+
+def _kind(column: Sequence[Any]) -> str:
+  """The class of a column of a table."""
+  if all(isinstance(value, int | float) for value in column):
+    return " class=number"
+  errors = any(isinstance(value, str) and "±" in value for value in column)
+  return " class=whole" if errors else ""
 
 
 def gallery(
@@ -126,7 +151,9 @@ def gallery(
     image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
     below = html.escape(said.get(name, ""))
     below = below and f"<figcaption>{below}</figcaption>"
-    return f"<figure{alone}>{image}{below}</figure>"
+    # A tap enlarges it where the page is narrow, without a script.
+    shown = f"<label><input type=checkbox><span>{image}</span></label>"
+    return f"<figure{alone}>{shown}{below}</figure>"
 
   shown = (drawn(name, png) for name, png in images.items() if png)
   return f"<div class=plots>{''.join(shown)}</div>"

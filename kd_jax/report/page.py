@@ -77,6 +77,8 @@ def write_report(
   for name, folder in (sections or {}).items():
     part = _run(pathlib.Path(folder), 3)
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
+  if any("<figure" in part for part in body):
+    body.insert(1, markup.TAP)
   page = markup.page(title, "".join(body))
   path = root / "report.html"
   disk.write(path, page.encode())

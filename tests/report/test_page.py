@@ -35,7 +35,7 @@ class Page(html.parser.HTMLParser):
     self.tags.append(tag)
     if tag == "img":
       self.images.append(dict(attrs)["src"])
-    if tag not in ("img", "meta"):
+    if tag not in ("img", "input", "meta"):
       self._open.append(tag)
 
   def handle_endtag(self, tag):
