@@ -6,6 +6,7 @@ import re
 import pytest
 
 import runs
+from kd_jax.report import metrics
 
 nbformat = pytest.importorskip(
   "nbformat", reason="pip install -r requirements-dev.txt"
@@ -32,7 +33,7 @@ def printed(book):
 
 
 def test_every_notebook_has_a_source():
-  assert NAMES == sorted(x.stem for x in FOLDER.glob("*.ipynb"))
+  assert sorted(x.stem for x in FOLDER.glob("*.ipynb")) == NAMES
   assert "quickstart" in NAMES
 
 
@@ -82,3 +83,28 @@ def test_quickstart_runs(tmp_path):
   assert found["student"] > found["untrained student"]
   assert (tmp_path / "student.zip").stat().st_size > 100_000
   assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_own_method_runs(tmp_path):
+  found = results("own_method", tmp_path)
+  assert found["teacher"] > found["neighbours"] > 2 * found["chance"]
+  assert found["neighbours"] > found["untrained"] + 0.1
+  text = (tmp_path / "methods" / "neighbours.py").read_text()
+  assert "class Method" in text and "temperature" in text
+
+
+@pytest.mark.slow
+def test_bank_runs(tmp_path):
+  found = results("bank", tmp_path)
+  assert found["crops stored"] == 14_000
+  assert found["bytes per crop"] < found["float32 features"] / 3
+  for name in ("from_the_bank", "narrow_one_from_the_bank"):
+    losses = [x["loss/feature"] for x in figures(tmp_path / "runs" / name)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert (tmp_path / "runs" / name / "student").is_dir()
+
+
+def figures(run):
+  """The steps of a run that have a loss."""
+  return [x for x in metrics.read(run) if "loss/feature" in x]
