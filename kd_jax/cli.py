@@ -22,6 +22,7 @@ from kd_jax.commands import (
   evaluate,
   export,
   models,
+  push,
 )
 
 _LESS = "Lower --batch-size or --image-size."
@@ -63,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(metavar="COMMAND", required=True)
-  for each in (distill, embed, evaluate, compare, export, models, doctor):
+  for each in (distill, embed, evaluate, compare, export, push, models, doctor):
     each.add(commands)
   return parser
