@@ -14,6 +14,7 @@ STYLE = """
   --line: #8884; --page: #fff; --warn: #b3460f; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb;
   --soft: #9aa2ab; --page: #16181b; --warn: #ec8f56; } }
+h1, h2, h3, p, summary, figcaption { overflow-wrap: anywhere; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
 main { max-width: 900px; margin: 0 auto; padding: 28px 20px 60px; }
@@ -22,20 +23,29 @@ h2 { font-size: 19px; margin: 36px 0 10px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }
 section { border-top: 1px solid var(--line); margin-top: 40px; }
 section > h2 { margin-top: 24px; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: 4px 22px 4px 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.plots { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; }
-.plots img { width: 100%; display: block; }
+.pairs td { overflow-wrap: anywhere; }
+.number { text-align: right; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
+.plots { display: grid; gap: 18px;
+  grid-template-columns: repeat(2, minmax(0, 1fr)); }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
 .plots .wide { grid-column: 1 / -1; }
-.scroll { overflow-x: auto; }
 .note { color: var(--soft); font-size: 13px; }
 .warn { color: var(--warn); font-size: 14px; }
 summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
-@media (max-width: 640px) { .plots { grid-template-columns: 1fr; }
-  .scroll td, .scroll th { min-width: 72px; } }
+@media (max-width: 640px) {
+  main { padding: 20px 16px 48px; }
+  th, td { padding-right: 14px; }
+  .plots { grid-template-columns: minmax(0, 1fr); }
+  .scroll td, .scroll th { min-width: 72px; }
+}
 """
 """Of the whole page; light or dark as the reader likes."""
 
@@ -72,7 +82,7 @@ def pairs(values: Mapping[str, Any]) -> str:
     f"<td>{html.escape(tables.show(value))}</td></tr>"
     for label, value in values.items()
   )
-  return f"<table>{rows}</table>"
+  return f"<div class=scroll><table class=pairs>{rows}</table></div>"
 
 
 def table(given: tables.Table) -> str:
@@ -91,19 +101,32 @@ def table(given: tables.Table) -> str:
     return f"<tr>{found}</tr>"
 
   body = "".join(cells("td", row) for row in given.rows)
-  return f"<table>{cells('th', given.header)}{body}</table>"
+  head = cells("th", given.header)
+  return f"<div class=scroll><table>{head}{body}</table></div>"
 
 
 def gallery(
-  images: Mapping[str, bytes | None], wide: Collection[str] = ()
+  images: Mapping[str, bytes | None],
+  wide: Collection[str] = (),
+  words: Mapping[str, str] | None = None,
 ) -> str:
-  """PNGs two to a row, those named in `wide` alone; None is left out."""
+  """PNGs two to a row, those named in `wide` alone; None is left out.
 
-  def figure(name: str, png: bytes) -> str:
+  Args:
+    images: name -> PNG.
+    wide: names.
+    words: name -> what is written below the picture.
+  """
+  said = words or {}
+
+  def drawn(name: str, png: bytes) -> str:
     data = base64.b64encode(png).decode()
     alone = " class=wide" if name in wide else ""
     alt = html.escape(name.replace("_", " "))
-    return f'<img{alone} alt="{alt}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    below = html.escape(said.get(name, ""))
+    below = below and f"<figcaption>{below}</figcaption>"
+    return f"<figure{alone}>{image}{below}</figure>"
 
-  shown = (figure(name, png) for name, png in images.items() if png)
+  shown = (drawn(name, png) for name, png in images.items() if png)
   return f"<div class=plots>{''.join(shown)}</div>"

@@ -29,7 +29,12 @@ from kd_jax.report import markup, metrics, plots
 from kd_jax.report import tables as tables_lib
 from kd_jax.report.pictures import sheet as sheet_lib
 
-_FIRST = ("views", "neighbours")  # Of the pictures; others follow by name.
+# Of the pictures; others follow by name.
+_FIRST = (
+  *("views", "neighbours", "patch_colours", "attention"),
+  *("map_of_teacher", "map_of_student"),
+)
+_HALF = ("map_of_teacher", "map_of_student")  # Beside each other.
 _WIDE = ("spectrum", "comparison")
 _LONG = 30  # Tables of more rows are folded.
 
@@ -80,9 +85,8 @@ def write_report(
 
 def _left(root: pathlib.Path, level: int) -> str:
   """The pictures and tables that lie in a folder."""
-  seen = _pictures(root)
   parts = [_kept_table(x, level) for x in tables_lib.read(root).values()]
-  return "".join([_gallery("Pictures", level, seen, seen), *parts])
+  return "".join([_pictures(root, level), *parts])
 
 
 def _run(root: pathlib.Path, level: int) -> str:
@@ -164,12 +168,19 @@ def _images(
   return images
 
 
-def _pictures(root: pathlib.Path) -> dict[str, bytes]:
+def _pictures(root: pathlib.Path, level: int) -> str:
   """What the run drew while it had images and networks at hand."""
-  paths = {x.stem: x for x in (root / sheet_lib.FOLDER).glob("*.png")}
-  first = [name for name in _FIRST if name in paths]
-  names = dict.fromkeys([*first, *sorted(paths)])
-  return {name: paths[name].read_bytes() for name in names}
+  found = sheet_lib.kept(root)
+  first = [name for name in _FIRST if name in found]
+  names = [*dict.fromkeys([*first, *found])]
+  images = {name: found[name].png for name in names}
+  words = {name: found[name].words for name in names}
+  wide = [name for name in names if name not in _HALF]
+  left_out = [words[name] for name in names if images[name] is None]
+  notes = [f"<p class=note>{html.escape(line)}</p>" for line in left_out]
+  shown = markup.gallery(images, wide, words) if any(images.values()) else ""
+  body = "".join([shown, *notes])
+  return markup.headed("Pictures", level, body) if body else ""
 
 
 def _gallery(

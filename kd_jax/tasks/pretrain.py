@@ -22,12 +22,12 @@ from kd_jax.build import abstract
 from kd_jax.build.experiment import experiment as build_experiment
 from kd_jax.preflight import study, topologies
 from kd_jax.report import page
-from kd_jax.report.pictures import look, neighbours, training_views
 from kd_jax.report.pictures import sheet as sheet_lib
+from kd_jax.report.pictures import training_views
 from kd_jax.report.run import summary, throughput
-from kd_jax.running import training
+from kd_jax.running import pictures, training
 from kd_jax.train.experiment import Experiment
-from kd_jax.types import TrainState, Variables
+from kd_jax.types import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,30 +113,8 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     images=experiment.inputs.images,
     bank=experiment.teaching.bank,
   )
-  sheet_lib.keep(where, "views", training_views.draw(shown))
-
-
-def _draw_seen(
-  experiment: Experiment, variables: Variables, where: Path
-) -> None:
-  """Shows what student and teacher, if one runs, see in images."""
-  shown, teaching = experiment.pictures, experiment.teaching
-  if not shown.count:
-    return
-  student = look.of_network(experiment.student, variables, "pooled")
-  networks = {"student": student}
-  asked = teaching.bank is None and "feature" in experiment.specs[1]
-  if asked and not teaching.spread:  # this process may not have all of it
-    teacher = look.of_teacher(teaching.source, teaching.variables)
-    networks = {"teacher": teacher, **networks}
-  looked = look.collect(
-    shown.queries,
-    shown.gallery,
-    experiment.inputs.views,
-    networks,
-    count=shown.count,
-  )
-  sheet_lib.keep(where, "neighbours", neighbours.draw(looked))
+  words = "The first images of the run, and what the networks get of each."
+  sheet_lib.keep(where, "views", training_views.draw(shown), words)
 
 
 def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
@@ -145,7 +123,7 @@ def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
   last: Mapping[str, float] = {}
   if jax.process_index() == 0:
     training.export(experiment, variables, where)
-    _draw_seen(experiment, variables, where)
+    pictures.keep(experiment, variables, where)
     page.write_report(where)
     last = training.last_figures(where)
   return Result(experiment.student, variables, last, where)

@@ -210,3 +210,11 @@ def test_the_package_and_its_help_need_no_jax():
     "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}\n"
   )
   subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
+
+
+def test_a_known_teacher_that_pytorch_runs_is_not_called_unknown(monkeypatch):
+  monkeypatch.setattr(teachers.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match="'dinov3-base' runs in PyTorch, and"):
+    teachers.choose("dinov3-base")
+  with pytest.raises(ValueError, match="no teacher 'dinov3-bas'; near are"):
+    teachers.choose("dinov3-bas")

@@ -299,6 +299,21 @@ def test_pictures_of_a_run_are_in_its_page(tmp_path):
   assert "Pictures" in page.text and "Curves" not in page.text
 
 
+def test_pictures_have_sentences_and_reasons(tmp_path):
+  png = sheet_lib.Sheet(20).png()
+  for name in ("map_of_student", "map_of_teacher", "patch_colours"):
+    sheet_lib.keep(tmp_path, name, png, f"What {name} shows & <more>.")
+  sheet_lib.keep(tmp_path, "attention", None, "There is no attention.")
+  path = page_lib.write_report(tmp_path)
+  page = Page(path.read_text())
+  assert len(page.images) == page.tags.count("figcaption") == 3
+  text = "|".join(page.text)
+  names = ("patch_colours", "map_of_teacher", "map_of_student")
+  said = "|".join(f"What {name} shows & <more>." for name in names)
+  assert f"Pictures|{said}|There is no attention.|" in text
+  assert path.read_text().count("<figure class=wide>") == 1
+
+
 def test_whatever_pictures_and_tables_lie_in_the_folder_are_shown(tmp_path):
   for height, name in ((20, "masks"), (30, "views"), (40, "confusion")):
     sheet_lib.keep(tmp_path, name, sheet_lib.Sheet(height).png())

@@ -85,12 +85,14 @@ class Looked:
     gallery: many.
     seen: network -> what it makes of the queries.
     features: network -> its features of the gallery.
+    absent: network -> why it was not asked, as a clause: 'which ...'.
   """
 
   queries: Images
   gallery: Images
   seen: Mapping[str, Seen]
   features: Mapping[str, Float[np.ndarray, "n d"]]
+  absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def collect(
@@ -102,6 +104,7 @@ def collect(
   count: int,
   most: int = 256,
   seconds: float = 6.0,
+  absent: Mapping[str, str] | None = None,
 ) -> Looked:
   """Shows images to networks.
 
@@ -114,6 +117,7 @@ def collect(
     count: of queries, at most `CHUNK`.
     most: of gallery images.
     seconds: after which no more gallery images are looked at.
+    absent: see `Looked`.
 
   Raises:
     ValueError: an image cannot be decoded.
@@ -135,7 +139,7 @@ def collect(
     if time.monotonic() > end:
       break
   many = {name: np.concatenate(parts) for name, parts in features.items()}
-  return Looked(few, _joined(chunks), seen, many)
+  return Looked(few, _joined(chunks), seen, many, absent or {})
 
 
 def of_network(network: nn.Module, variables: Variables, tap: str) -> Look:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from kd_jax.report.pictures import look
+from kd_jax.report.pictures import columns, look
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.plots import COLORS, INK
 
@@ -41,14 +41,20 @@ def nearest(
   return Nearest(index, np.take_along_axis(cosine, index, 1))
 
 
-def draw(looked: look.Looked) -> bytes:
-  """A PNG: a row per query, with its neighbours in every network's eyes."""
+def draw(looked: look.Looked) -> sheet_lib.Picture:
+  """A row per query, with its neighbours in every network's eyes."""
   k = 4 if len(looked.seen) > 1 else 8
   found = {
     name: nearest(seen.feature, looked.features[name], k)
     for name, seen in looked.seen.items()
   }
-  return sheet(looked.queries, looked.gallery, found)
+  png = sheet(looked.queries, looked.gallery, found)
+  words = (
+    f"Queries on the left; beside each those of {len(looked.gallery.label)} "
+    "images whose features are nearest, with the cosine. "
+  )
+  left_out = columns.missing(looked.absent)
+  return sheet_lib.Picture(png, (words + left_out).strip())
 
 
 def sheet(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -139,12 +140,55 @@ class Sheet:
     return buffer.getvalue()
 
 
-def keep(workdir: pathlib.Path, name: str, png: bytes) -> pathlib.Path:
-  """Writes `workdir/pictures/<name>.png`, whole or not at all."""
+class Picture(NamedTuple):
+  """What a page shows of a run.
+
+  Attributes:
+    png: None if it cannot be drawn.
+    words: a sentence that says what it shows, or why it was left out.
+  """
+
+  png: bytes | None
+  words: str = ""
+
+
+def keep(
+  workdir: pathlib.Path, name: str, png: bytes | None, words: str = ""
+) -> pathlib.Path:
+  """Writes `workdir/pictures/<name>.png`, whole or not at all.
+
+  Args:
+    workdir: folder of the run.
+    name: of the picture.
+    png: see `Picture`; where it is None an older picture goes away.
+    words: see `Picture`, kept beside it as `<name>.txt`.
+  """
   path = workdir / FOLDER / f"{name}.png"
   path.parent.mkdir(parents=True, exist_ok=True)
-  disk.write(path, png)
+  if png is None:
+    path.unlink(missing_ok=True)
+  else:
+    disk.write(path, png)
+  below = path.with_suffix(".txt")
+  if words:
+    disk.write(below, words.encode())
+  else:
+    below.unlink(missing_ok=True)
   return path
+
+
+def kept(workdir: pathlib.Path) -> dict[str, Picture]:
+  """What lies in `workdir/pictures`, by name."""
+  paths = (workdir / FOLDER).glob("*")
+  names = sorted({x.stem for x in paths if x.suffix in (".png", ".txt")})
+  found = {}
+  for name in names:
+    png, words = (workdir / FOLDER / f"{name}{x}" for x in (".png", ".txt"))
+    found[name] = Picture(
+      png.read_bytes() if png.exists() else None,
+      words.read_text("utf-8") if words.exists() else "",
+    )
+  return found
 
 
 def class_name(label: int, names: tuple[str, ...], most: int = 14) -> str:

@@ -32,7 +32,7 @@ def pixels_as_feature(image, whole):
 
 
 def draw(*args, **options):
-  return neighbours.draw(look.collect(*args, **options))
+  return neighbours.draw(look.collect(*args, **options)).png
 
 
 def test_cosine_ignores_length_and_sorts():

@@ -64,3 +64,16 @@ def test_files_are_whole_or_not_there(tmp_path):
   sheet_lib.keep(tmp_path, "views", b"again")
   assert path.read_bytes() == b"again"
   assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_picture_has_a_sentence_or_a_reason_why_there_is_none(tmp_path):
+  keep = sheet_lib.keep
+  keep(tmp_path, "old", b"png", "What it shows, é.")
+  keep(tmp_path, "plain", b"png", "gone")
+  keep(tmp_path, "plain", b"png")
+  assert sheet_lib.kept(tmp_path) == {
+    "old": (b"png", "What it shows, é."),
+    "plain": (b"png", ""),
+  }
+  keep(tmp_path, "old", None, "It is too small.")
+  assert sheet_lib.kept(tmp_path)["old"] == (None, "It is too small.")
