@@ -76,7 +76,10 @@ EVALUATE = [
   ("pair --model checkpoint --batch-size 0", "batch_size is 0"),
   ("pair --model checkpoint --seed=-2", "seed is -2; it must be at least 0"),
   ("pair --model checkpoint --out file.txt", "file.txt is a file; choose a"),
-  ("pair --model checkpoint --teacher", "names no network that could be one"),
+  (
+    "pair --model checkpoint --teacher-also",
+    "names no network that could be one",
+  ),
 ]
 
 
