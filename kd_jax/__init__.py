@@ -1,8 +1,8 @@
 """Distils vision backbones from strong frozen teachers, without labels.
 
-`distill` and `embed` are what the command `kd-jax` runs; `create_model`,
-`load_pretrained` and `export_timm` are the interface for use without the
-training program. They are imported when first asked for.
+`distill`, `embed` and the like are what the command `kd-jax` runs;
+`create_model`, `load_pretrained` and `export_timm` are the interface for use
+without the training program. They are imported when first asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _LAZY = {
   "export_timm": ("kd_jax.convert", "to_timm"),
   "distill": ("kd_jax.door.distill", "distill"),
   "embed": ("kd_jax.door.embed", "embed"),
+  "compare": ("kd_jax.door.finished.compare", "compare"),
+  "evaluate": ("kd_jax.door.finished.evaluate", "evaluate"),
 }
 
 __all__ = ["__version__", *_LAZY]

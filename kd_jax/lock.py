@@ -83,6 +83,23 @@ def held(workdir: Path) -> Iterator[None]:
     yield
 
 
+def taken(workdir: Path) -> bool:
+  """Whether a command owns a folder of this machine right now."""
+  path = workdir.resolve() / FILE
+  if not path.exists():
+    return False
+  lock = filelock.FileLock(
+    path, timeout=0, fallback_to_soft=False, thread_local=False
+  )
+  try:
+    with lock:
+      return False
+  except filelock.Timeout:
+    return True
+  except OSError:  # A folder that cannot be written to, or knows no locks.
+    return False
+
+
 @contextlib.contextmanager
 def _leased(url: str) -> Iterator[None]:
   """As `held`, in a bucket."""

@@ -25,6 +25,7 @@ FLOORS = (
   ("tasks",),
   ("door",),
   ("main",),
+  ("commands",),
   ("cli",),
   ("__main__",),
 )

@@ -169,8 +169,8 @@ def finish(state: ScatterState, fingerprint: str = "") -> Basis:
   before the eigenvectors need theirs.
 
   Raises:
-    ValueError: fewer than two rows, features that are not finite, or a state
-      that was finished before.
+    ValueError: fewer than two rows, features that are not finite or all the
+      same, or a state that was finished before.
   """
   if state.count.is_deleted():
     raise ValueError("this state was finished before; start from init(width)")
@@ -186,6 +186,12 @@ def finish(state: ScatterState, fingerprint: str = "") -> Basis:
       "float32 when squared); check the teacher's weights and its input range"
     )
   variance = np.diag(scatter).copy() / (count - 1)
+  if not variance.any():
+    raise ValueError(
+      f"the teacher's feature is the same in all {count} rows, so there is "
+      "nothing to learn from it; give the teacher trained weights, or take "
+      "another one"
+    )
   values, vectors = scipy.linalg.eigh(
     scatter.T,
     lower=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def text(name: str, value: str | os.PathLike[str]) -> str:
@@ -35,3 +36,63 @@ def count(name: str, value: int) -> int:
       f"{name} is {value!r}; it must be a whole number of at least 1"
     )
   return value
+
+
+def folder(name: str, out: str) -> Path:
+  """A folder to write to, which may not exist yet.
+
+  Args:
+    name: of the argument, for errors.
+    out: the folder.
+
+  Raises:
+    ValueError: it cannot be one.
+  """
+  if not out:
+    raise ValueError(f"{name} is empty; it must be a folder to write to")
+  if "://" in out:
+    raise ValueError(
+      f"{name} is {out}; this command writes to folders of this machine. Runs "
+      "in buckets are for 'python -m kd_jax.main': docs/storage.md"
+    )
+  target = Path(out).expanduser()
+  above = target
+  while not above.exists() and above != above.parent:
+    above = above.parent
+  if not above.is_dir():
+    raise ValueError(f"{name} is {out}, and {above} is a file; choose a folder")
+  if not os.access(above, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"{name} is {out}, and {above} cannot be written; choose another folder"
+    )
+  return target
+
+
+def file(name: str, out: str, formats: tuple[str, ...]) -> Path:
+  """A file to write, whose folder is made.
+
+  Args:
+    name: of the argument, for errors.
+    out: the file.
+    formats: how it may end.
+
+  Raises:
+    ValueError: another extension, or a place that cannot be written.
+  """
+  path = Path(out).expanduser()
+  if path.suffix not in formats or "://" in out:
+    raise ValueError(
+      f"{name} is {out}; it must be a file of this machine that ends with "
+      f"{' or '.join(formats)}"
+    )
+  if path.is_dir():
+    raise ValueError(f"{name} is {out}, which is a folder; name a file")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f"{path.parent} cannot be made ({error.strerror}); choose another {name}"
+    ) from error
+  if not os.access(path.parent, os.W_OK | os.X_OK):
+    raise ValueError(f"{path.parent} cannot be written; choose another {name}")
+  return path

@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 
 from kd_jax.door import fields
 from kd_jax.door.machine import Machine
+from kd_jax.door.pair import BATCH, Settings
 from kd_jax.door.photos import Photos
 from kd_jax.door.teachers import Chosen
 
-KDEP_BATCH = 512  # of the authors, for which their rates are
-KDEP_VIEWS = 90 * 128_000  # images that a student of theirs sees, 10 % budget
+_MOST = 128_000  # images, KDEP's tenth of ImageNet: more need fewer passes
+_REPLACED = ("method", "losses")  # sections that a method writes as a whole
 _SMALL = 96  # px; of smaller images a crop of 8 % shows nothing
 
 
@@ -26,6 +27,8 @@ class Choice:
     machine: where it runs.
     teacher: who teaches.
     student: a name of `kd_jax.models`.
+    method: a file of `kd_jax.door.recipes`.
+    settings: what it wants.
     overrides: fields of the student.
     batch_norm: whether the student has BatchNorm.
     image_size: side, pixels.
@@ -40,6 +43,8 @@ class Choice:
   machine: Machine
   teacher: Chosen
   student: str
+  method: str
+  settings: Settings
   overrides: Mapping[str, int]
   batch_norm: bool
   image_size: int
@@ -67,8 +72,8 @@ class Choice:
 
   @property
   def budget(self) -> int:
-    """Steps of KDEP's schedule: 90 passes, and no more views than theirs."""
-    views = min(90 * self.photos.count, KDEP_VIEWS)
+    """Steps of a full run: the method's passes over `_MOST` images at most."""
+    views = self.settings.passes * min(self.photos.count, _MOST)
     return max(views // self.batch_size, 100)
 
   @property
@@ -79,10 +84,8 @@ class Choice:
   @property
   def lr(self) -> float:
     """The first learning rate, proportional to the batch."""
-    if not self.batch_norm:
-      return float(f"{1e-3 * self.batch_size / KDEP_BATCH:.3g}")
-    usual = 0.3 if self.student.startswith("resnet") else 0.1
-    return float(f"{usual * self.batch_size / KDEP_BATCH:.3g}")
+    usual = self.settings.rate if self.batch_norm else 1e-3
+    return float(f"{usual * self.batch_size / BATCH:.3g}")
 
   def config(self) -> ConfigDict:
     """Of the task 'pretrain', locked."""
@@ -103,11 +106,17 @@ class Choice:
       config.preprocess.scale = (0.25, 1.0)
     if self.photos.grey:
       config.preprocess.update({"color_jitter": (0.0,) * 3, "lighting": 0.0})
+    if self.settings.spectrum:
+      config.fit.update(
+        {"examples": self.fit_examples, "passes": self.fit_passes}
+      )
+    sections = [*self.settings.sections.items()]
     if not self.batch_norm:
-      config.optim.update(self._adamw())
-    config.fit.update(
-      {"examples": self.fit_examples, "passes": self.fit_passes}
-    )
+      sections.append(("optim", self._adamw()))
+    for name, section in sections:
+      if name in _REPLACED:
+        config[name] = ConfigDict()
+      config[name].update(section)
     limit = 64 if self.machine.cpu else 2048
     config.eval.limit = min(self.photos.count, limit)
     config.eval.batch_size = self.batch_size // self.accum_steps
@@ -123,7 +132,7 @@ class Choice:
       "weight_decay": 0.05,
       "decay_all": False,
       "schedule": "cosine",
-      "warmup": self.steps // 20,
+      "warmup_frac": 0.05,
     }
 
   def lines(self) -> list[str]:
@@ -135,6 +144,7 @@ class Choice:
       f"images: {self.photos} ({self.photos.dir})",
       f"machine: {self.machine}",
       f"teacher: {self.teacher.name} ({self.teacher.why})",
+      f"method: {self.method}, student: {self.student}",
       f"views: {self.image_size} px, crops of {share:g} % or more, {colours}",
       f"optimizer: {optim}; rate {self.lr:g} for this batch",
     ]

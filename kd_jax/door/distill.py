@@ -39,8 +39,8 @@ def distill(  # noqa: PLR0913
       config.json.
     student: a name that `kd-jax models` lists.
     out: the folder of the run.
-    method: 'kdep'.
-    steps: updates; None: KDEP's 90 passes, on a CPU what takes a minute.
+    method: 'kdep', 'scalekd' or 'stagewise'.
+    steps: updates; None: a full run, on a CPU what takes a minute.
     image_size: side in pixels; None: by the images, the networks, the machine.
     batch_size: None: by the number of images and the memory.
     teacher_weights: a file, a folder or a hub name; 'random' for an untrained
@@ -64,7 +64,7 @@ def distill(  # noqa: PLR0913
     "seed": seed,
     **{k: arguments.count(k, v) for k, v in counts.items() if v is not None},
   }
-  target = _target(arguments.text("out", out))
+  target = arguments.folder("out", arguments.text("out", out))
   plan = recipe.plan(resolve.construct(recipe.Wishes, wishes, "distill"))
   config = plan.choice.config()
   if jax.process_index() == 0:
@@ -97,29 +97,3 @@ def export_run(
   export.run(
     ConfigDict({**fields, "format": format, "form": "", "canvas": ()}), ""
   )
-
-
-def _target(out: str) -> Path:
-  """The folder of the run, which may not exist yet.
-
-  Raises:
-    ValueError: it cannot be one.
-  """
-  if not out:
-    raise ValueError("out is empty; it must be the folder of the run")
-  if "://" in out:
-    raise ValueError(
-      f"out is {out}; this command writes to folders of this machine. Runs in "
-      "buckets are for 'python -m kd_jax.main': docs/storage.md"
-    )
-  target = Path(out).expanduser()
-  above = target
-  while not above.exists() and above != above.parent:
-    above = above.parent
-  if not above.is_dir():
-    raise ValueError(f"out is {out}, and {above} is a file; choose a folder")
-  if not os.access(above, os.W_OK | os.X_OK):
-    raise ValueError(
-      f"out is {out}, and {above} cannot be written; choose another folder"
-    )
-  return target

@@ -66,7 +66,8 @@ def embed(
       cannot be written.
   """
   arguments.count("batch_size", batch_size)
-  target = _target(arguments.text("out", out))
+  place = arguments.text("out", out)
+  target = arguments.file("out", place, _FORMATS) if place else None
   place = photos.opened(arguments.text("images", images)).dir
   source = Source(place, labels=False)
   name = arguments.text("model", model)
@@ -99,10 +100,8 @@ def load(
     ValueError: there is no such network.
   """
   run = Path(place).expanduser()
-  summary_file = run / "summary.json"
-  known = place in teachers.ALIASES or place in models.list_models()
-  is_run = not known and summary_file.is_file()
-  if is_run and not (run / "student").is_dir():
+  summary_file, known = run / "summary.json", is_run(place)
+  if known and not (run / "student").is_dir():
     raise ValueError(
       f"the run {place} has no student yet; it is there when the run is "
       "finished. The same 'distill' command goes on with it"
@@ -116,8 +115,14 @@ def load(
   network, variables = convert.load_pretrained(
     chosen.name, chosen.weights, num_classes=0
   )
-  seen = _read(summary_file) if is_run else {}
+  seen = _read(summary_file) if known else {}
   return network, variables, _view(network, seen)
+
+
+def is_run(place: str) -> bool:
+  """Whether this is the folder of a run, and no name of a network."""
+  known = place in teachers.ALIASES or place in models.list_models()
+  return not known and (Path(place).expanduser() / "summary.json").is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,33 +140,6 @@ def _view(network: Backbone, seen: Mapping[str, Any]) -> Preprocess:
     crop_pct=seen.get("crop_pct", network.crop_pct),
     crop_mode=seen.get("crop_mode", network.crop_mode),
   )
-
-
-def _target(out: str) -> Path | None:
-  """The file, None for none.
-
-  Raises:
-    ValueError: another extension, or a place that cannot be written.
-  """
-  if not out:
-    return None
-  path = Path(out).expanduser()
-  if path.suffix not in _FORMATS or "://" in out:
-    raise ValueError(
-      f"out is {out}; it must be a file of this machine that ends with "
-      f"{' or '.join(_FORMATS)}"
-    )
-  if path.is_dir():
-    raise ValueError(f"out is {out}, which is a folder; name a file")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise ValueError(
-      f"{path.parent} cannot be made ({error.strerror}); choose another out"
-    ) from error
-  if not os.access(path.parent, os.W_OK | os.X_OK):
-    raise ValueError(f"{path.parent} cannot be written; choose another out")
-  return path
 
 
 def _write(path: Path, found: Embedded) -> None:

@@ -62,7 +62,7 @@ def look(images: str) -> Photos:
     raise ValueError(
       f"{images} holds {len(source)} images; a student needs {LEAST} at least"
     )
-  place = str(Path(images).expanduser().resolve())
+  place = resolved(images)
   rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(int))
   found = [_header(source, int(row)) for row in rows]
   good = [each for each in found if each is not None]
@@ -81,8 +81,17 @@ def look(images: str) -> Photos:
   )
 
 
-def opened(images: str) -> folder.Source:
+def resolved(images: str) -> str:
+  """The folder as an absolute path."""
+  return str(Path(images).expanduser().resolve())
+
+
+def opened(images: str, name: str = "images") -> folder.Source:
   """The images below a folder, without labels.
+
+  Args:
+    images: the folder.
+    name: of the argument, for errors.
 
   Raises:
     ValueError: it is a URL, no folder, or one without images.
@@ -91,14 +100,14 @@ def opened(images: str) -> folder.Source:
     raise ValueError("no folder of images is named")
   if "://" in images:
     raise ValueError(
-      f"images is {images}; this command reads folders of this machine, and "
+      f"{name} is {images}; this command reads folders of this machine, and "
       "a config reads buckets: docs/data.md"
     )
   place = Path(images).expanduser()
   if not place.is_dir():
     what = "is a file" if place.exists() else "does not exist"
-    raise ValueError(f"images must be a folder, and {images} {what}")
-  return folder.Source(str(place.resolve()), labels=False, skip_corrupt=True)
+    raise ValueError(f"{name} must be a folder, and {images} {what}")
+  return folder.Source(resolved(images), labels=False, skip_corrupt=True)
 
 
 def _header(source: folder.Source, row: int) -> tuple[int, bool] | None:

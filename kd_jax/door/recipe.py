@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from kd_jax import models
+from kd_jax import models, resolve
 from kd_jax.build import experiment as experiment_lib
 from kd_jax.door import machine as machine_lib
 from kd_jax.door import names, photos, teachers
-from kd_jax.door.choice import KDEP_BATCH, Choice
+from kd_jax.door.choice import Choice
+from kd_jax.door.pair import BATCH, Pair, Settings, taps
 from kd_jax.models.backbone import Backbone, variable_shapes
 from kd_jax.report.run import memory, summary
 from kd_jax.train.experiment import Experiment
 
-METHODS = ("kdep",)
+RECIPES = "door.recipes"  # a file for each method, which defines this:
+SETTINGS = "settings"
 
 _CPU_BATCH = 16
 _CPU_SIZE = 112  # px; a quarter of the work of 224
@@ -35,7 +35,7 @@ class Wishes:
     images: the folder.
     teacher: see `teachers.choose`.
     student: a name of `kd_jax.models`.
-    method: one of `METHODS`.
+    method: a file of `kd_jax.door.recipes`.
     steps: updates.
     image_size: side, pixels.
     batch_size: global.
@@ -73,20 +73,24 @@ def plan(wishes: Wishes) -> Plan:
   Raises:
     ValueError: something does not exist, cannot be read or does not fit.
   """
-  if wishes.method not in METHODS:
+  known = resolve.names(RECIPES, SETTINGS)
+  if wishes.method not in known:
     raise ValueError(
-      f"method is {wishes.method!r}; this command has {list(METHODS)}, and "
-      "configs have the others: docs/where.md"
+      f"method is {wishes.method!r}; this command has {known}, and configs "
+      "have the others: docs/where.md"
     )
   student = _network(wishes.student)
   found, machine = photos.look(wishes.images), machine_lib.look()
   teacher = teachers.choose(wishes.teacher, wishes.teacher_weights)
-  size = wishes.image_size or _size(found, machine, student, _of(teacher))
+  network = _of(teacher)
+  size = wishes.image_size or _size(found, machine, student, network)
   choice = Choice(
     photos=found,
     machine=machine,
     teacher=teacher,
     student=wishes.student,
+    method=wishes.method,
+    settings=_settings(wishes, (student, network), size, found.count),
     overrides=_changes(student, size),
     batch_norm="batch_stats" in variable_shapes(student),
     image_size=size,
@@ -97,11 +101,39 @@ def plan(wishes: Wishes) -> Plan:
   )
   with tempfile.TemporaryDirectory() as nowhere:
     experiment = experiment_lib.experiment(choice.config(), Path(nowhere))
-  widths = [taps["feature"].shape[-1] for taps in experiment.specs]
+  widths = [specs["feature"].shape[-1] for specs in experiment.specs]
   choice = dataclasses.replace(choice, directions=min(widths))
   choice, batch = _accumulated(choice, experiment)
   choice, steps = _steps(choice, experiment, wishes.steps)
   return Plan(choice, (*choice.lines(), batch, steps))
+
+
+def _settings(
+  wishes: Wishes,
+  networks: tuple[Backbone, Backbone | None],
+  size: int,
+  images: int,
+) -> Settings:
+  """What the method makes of student and teacher.
+
+  Raises:
+    ValueError: it cannot do with them, or they take no such images.
+  """
+  student, teacher = networks
+  student = _fitted(student, size)
+  for name, network in ((wishes.student, student), (wishes.teacher, teacher)):
+    if network and not _takes(network, size):
+      own = network.input_size[-1]
+      raise ValueError(
+        f"image_size is {size}; {name} does not take such images, but {own} px"
+      )
+  pair = Pair(
+    name=wishes.student,
+    student=taps(student, size),
+    teacher=taps(teacher, size) if teacher else None,
+    images=images,
+  )
+  return resolve.symbol(RECIPES, wishes.method, SETTINGS)(pair)
 
 
 def _network(name: str) -> Backbone:
@@ -170,10 +202,8 @@ def _changes(student: Backbone, size: int) -> dict[str, int]:
 
 
 def _takes(network: Backbone, size: int) -> bool:
-  image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-  run = functools.partial(network.apply, train=False)
   try:  # Networks refuse sizes with ValueError.
-    jax.eval_shape(run, variable_shapes(network), image)
+    taps(network, size)
   except ValueError:
     return False
   return True
@@ -192,7 +222,7 @@ def _batch(
       f"batch_size is {wanted}, and there are {found.count} images; it may be "
       "that at most"
     )
-  most = _CPU_BATCH if machine.cpu else KDEP_BATCH
+  most = _CPU_BATCH if machine.cpu else BATCH
   fair = 2 ** int(np.log2(min(most, max(found.count // 4, 4))))
   return wanted or max(fair // machine.devices, 1) * machine.devices
 
@@ -226,15 +256,15 @@ def _steps(
 ) -> tuple[Choice, str]:
   """How long to train, and the line that says why."""
   budget = choice.budget
-  steps, why = wanted, f"as asked for; KDEP's budget is {budget:,}"
+  steps, why = wanted, f"as asked for; a full run takes {budget:,}"
   if not wanted:
-    steps, why = budget, "KDEP's budget for so many images"
+    steps, why = budget, "a full run for so many images"
   if not wanted and choice.machine.cpu:
     seconds = _gflops(choice, experiment) / choice.machine.gflops
     affordable = max(int(_CPU_SECONDS / seconds), _FEWEST)
     if affordable < budget:
       steps = affordable
-      why = f"a first try on a CPU; KDEP's budget is steps={budget}"
+      why = f"a first try on a CPU; a full run takes steps={budget}"
   passes = steps * choice.batch_size / choice.photos.count
   line = f"steps: {steps:,}, {passes:.3g} passes over the images ({why})"
   return dataclasses.replace(choice, steps=steps), line

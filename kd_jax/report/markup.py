@@ -69,6 +69,21 @@ TAP = '<p class="note tap">A tap on a picture enlarges it.</p>'
 """Shown where the page is narrow."""
 
 
+def page(title: str, body: str) -> str:
+  """A whole page, which needs neither network nor scripts.
+
+  Args:
+    title: of the window.
+    body: HTML.
+  """
+  return (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
+    f"<body><main>{body}</main></body></html>\n"
+  )
+
+
 def headed(title: str, level: int, body: str) -> str:
   """A heading, <h1> to <h6>, and what is below it (HTML)."""
   return f"<h{level}>{html.escape(title)}</h{level}>{body}"

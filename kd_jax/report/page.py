@@ -79,12 +79,7 @@ def write_report(
     body.append(f"<section><h2>{html.escape(name)}</h2>{part}</section>")
   if any("<figure" in part for part in body):
     body.insert(1, markup.TAP)
-  page = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f"<title>{html.escape(title)}</title><style>{markup.STYLE}</style></head>"
-    f"<body><main>{''.join(body)}</main></body></html>\n"
-  )
+  page = markup.page(title, "".join(body))
   path = root / "report.html"
   disk.write(path, page.encode())
   return path

@@ -93,6 +93,20 @@ def throughput(lines: Lines) -> bytes | None:
   return _curves(found, "Throughput", "images/s", bottom=0.0)
 
 
+def overlaid(
+  found: Series, name: str, *, log_from: float = math.inf
+) -> bytes | None:
+  """One metric of several runs.
+
+  Args:
+    found: run -> steps and values.
+    name: of the metric.
+    log_from: ratio of the largest to the smallest from which on the scale is
+      logarithmic, if all are positive.
+  """
+  return _curves(found, name, name.rpartition("/")[2], log_from=log_from)
+
+
 def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
   """Singular values and explained share of the teacher's features.
 

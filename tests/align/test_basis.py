@@ -208,6 +208,12 @@ def test_features_that_are_not_finite():
     fit(bad)
 
 
+def test_a_feature_that_never_varies():
+  rows = np.full((9, 4), 0.5, np.float32)
+  with pytest.raises(ValueError, match="the same in all 9 rows"):
+    fit(rows)
+
+
 def test_width_and_reuse_errors():
   with pytest.raises(ValueError, match=r"\(rows, 64\) here; got \(4, 32\)"):
     basis.update(basis.init(64), np.zeros((4, 32)), np.ones(4))

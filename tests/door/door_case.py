@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -47,3 +48,12 @@ def command(*argv):
 def distil(images, teacher, out, *more):
   named = ("--images", images, "--teacher", teacher, "--out", out)
   return command("distill", *named, "--student", STUDENT, *SMALL, *more)
+
+
+def refused(argv, message):
+  """Whether the command ends in one line that says so."""
+  status, said = command(*argv)
+  assert status == 1 and "Traceback" not in said
+  (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
+  assert said.rstrip().endswith(line)
+  assert re.search(message, line), line

@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from door_case import STUDENT, distil
@@ -35,7 +36,7 @@ def test_every_choice_is_said_with_its_reason(finished):
     r"views: 32 px, crops of 25 % or more",
     r"optimizer: SGD, for BatchNorm; rate 0.00234",
     r"batch: 4; by estimate it needs [\d.]+ GB",
-    r"steps: 3, 0.3 passes .*as asked for; KDEP's budget is 900",
+    r"steps: 3, 0.3 passes .*as asked for; a full run takes 900",
     rf"config: {out}/config.py",
     rf"kd-jax embed .* --model {out}",
   ):
@@ -71,3 +72,24 @@ def test_the_same_command_goes_on_and_another_is_refused(
   assert (out / "config.py").read_text() == before
   status, said = distil(images, teacher, out)
   assert status == 0 and "continuing after step 3" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("method", "teacher"),
+  [
+    ("stagewise", "resnet10t"),
+    ("scalekd", "convnext_atto"),
+    ("scalekd", "vit_tiny_patch16_224"),
+  ],
+)
+def test_other_methods_end_with_a_student(method, teacher, images, tmp_path):
+  untrained = ("--teacher-weights", "random", "--steps", "12")
+  size = ("--image-size", "64")
+  status, said = distil(
+    images, teacher, tmp_path / "run", *untrained, *size, "--method", method
+  )
+  assert status == 0 and f"method: {method}, student: {STUDENT}" in said
+  _, learnt = kd_jax.load_pretrained(STUDENT, tmp_path / "run/student")
+  _, exported = kd_jax.load_pretrained(STUDENT, tmp_path / "run/export/timm")
+  jax.tree.map(np.testing.assert_array_equal, learnt, exported)

@@ -3,15 +3,17 @@
 import dataclasses
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from kd_jax import config as config_lib
-from kd_jax import models
+from kd_jax import models, resolve
 from kd_jax.door import photos, recipe, teachers, written
 from kd_jax.door.choice import Choice
 from kd_jax.door.machine import Machine
+from kd_jax.door.pair import Pair, taps
 from kd_jax.door.photos import Photos
 
 CPU = Machine("cpu", devices=1, cores=2, memory=8 * 10**9, cpu=True)
@@ -19,10 +21,17 @@ GPUS = Machine("H100", devices=4, cores=64, memory=80 * 10**9, cpu=False)
 PHOTOS = Photos("/photos", 10_000, side=300, grey=False, unreadable=0, of=64)
 
 
+def settings(student="resnet18", method="kdep", student_taps=(), teacher=None):
+  pair = Pair(student, dict(student_taps), teacher, images=300)
+  return resolve.symbol(recipe.RECIPES, method, recipe.SETTINGS)(pair)
+
+
 def chosen(found=PHOTOS, machine=CPU, **changes):
   fields = {
     "teacher": teachers.Chosen("online", "resnet50", "/w", ""),
     "student": "resnet18",
+    "method": "kdep",
+    "settings": settings(changes.get("student", "resnet18")),
     "overrides": {},
     "batch_norm": True,
     "image_size": 112,
@@ -92,7 +101,59 @@ def test_few_images_are_seen_more_than_once_for_the_directions():
 
 def test_transformers_are_trained_with_adamw():
   optim = chosen(batch_norm=False, batch_size=512).config().optim
-  assert (optim.name, optim.lr, optim.warmup) == ("adamw", 1e-3, 5)
+  assert (optim.name, optim.lr, optim.warmup_frac) == ("adamw", 1e-3, 0.05)
+
+
+@pytest.mark.parametrize(
+  ("teacher", "fields", "resume", "heads", "sharpness"),
+  [
+    ("swin_large_patch4_window7_224", {}, "stage4", (12, 24), 5.0),
+    ("eva_large_patch14_196", {"img_size": 196}, "block22", (16, 16), 0.2),
+    ("convnext_atto", {}, "stage4", (2, 5), 5.0),
+  ],
+)
+def test_scalekd_takes_the_last_blocks(
+  teacher, fields, resume, heads, sharpness
+):
+  network = models.create_model(teacher, **fields)
+  specs = taps(network, network.input_size[-1])
+  found = settings(method="scalekd", teacher=specs)
+  assert found.sections["method"]["resume"] == resume
+  assert found.sections["method"]["heads"] == heads
+  assert found.sections["method"]["sharpness"] == sharpness
+  if teacher.startswith("swin_large"):  # the pair of the authors
+    weights = {"proxy": 0.08, "final": 0.08, "proxy_alt": 0.06}
+    assert found.sections["losses"] == {**weights, "final_alt": 0.06}
+  config = chosen(settings=found, method="scalekd").config()
+  assert config.method.name == "scalekd" and "feature" not in config.losses
+  assert config.optim.lr == pytest.approx(0.2 * 16 / 512)
+
+
+def test_scalekd_refuses_what_has_no_such_blocks():
+  with pytest.raises(ValueError, match="a teacher in PyTorch does not offer"):
+    settings(method="scalekd")
+  specs = taps(models.create_model("resnet10t"), 64)
+  with pytest.raises(ValueError, match="takes transformers and ConvNeXts"):
+    settings(method="scalekd", teacher=specs)
+
+
+def test_stagewise_has_no_phase_for_a_classifier():
+  found = settings(method="stagewise")
+  config = chosen(settings=found, method="stagewise").config()
+  assert config.losses.ce == 0 and config.losses.stage4 == 1
+  assert config.optim.schedule == "cosine" and config.optim.nesterov
+  assert (config.fit.examples, config.fit.passes) == (0, 1)
+  more = dataclasses.replace(PHOTOS, count=50_000)
+  assert chosen(more, settings=found).budget == 100 * 50_000 // 16
+  # 2 x 512 channels of stage 4, which has 2 x 2 positions in 300 images.
+  specs = taps(models.create_model("resnet10t"), 64)
+  assert settings(method="stagewise", teacher=specs).sections["fit"] == {
+    "examples": 0,
+    "passes": 1,
+  }
+  specs["stage4"] = jax.ShapeDtypeStruct((1, 1, 1, 512), np.float32)
+  fit = settings(method="stagewise", teacher=specs).sections["fit"]
+  assert fit["passes"] == 4
 
 
 @pytest.mark.parametrize(

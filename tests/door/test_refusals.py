@@ -1,13 +1,12 @@
 """What a newcomer gets wrong ends in one line, before anything is written."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 import pytest
-from door_case import STUDENT, command, photographs
+from door_case import STUDENT, command, photographs, refused
 
 import kd_jax
 import runs
@@ -72,7 +71,10 @@ DISTILL = [
   ),
   ({"student": "resnet81"}, "no student 'resnet81'; near are resnet18"),
   ({"student": ""}, "no student ''; nothing is near it"),
-  ({"method": "kdepp"}, r"method is 'kdepp'; this command has \['kdep'\]"),
+  (
+    {"method": "kdepp"},
+    r"method is 'kdepp'; this command has \['kdep', 'scalekd', 'stagewise'\]",
+  ),
   ({"steps": "0"}, "steps is 0; it must be a whole number of at least 1"),
   ({"steps": "many"}, "argument --steps: invalid int value: 'many'"),
   ({"batch-size": "13"}, "batch_size is 13, and there are 12 images"),
@@ -105,14 +107,6 @@ OTHERS = [
   (("export", "empty"), "empty is not the folder of a run"),
   (("models", "zzz"), "no network has 'zzz' in its name"),
 ]
-
-
-def refused(argv, message):
-  status, said = command(*argv)
-  assert status == 1 and "Traceback" not in said
-  (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
-  assert said.rstrip().endswith(line)
-  assert re.search(message, line), line
 
 
 @pytest.mark.parametrize(("changed", "message"), DISTILL)
@@ -197,9 +191,10 @@ def test_the_doctor_says_one_line_each_and_never_raises(monkeypatch, capsys):
   )
 
 
-@pytest.mark.parametrize(
-  "name", ["", "distill", "embed", "export", "models", "doctor"]
-)
+HELPED = "distill embed evaluate compare export models doctor"
+
+
+@pytest.mark.parametrize("name", ["", *HELPED.split()])
 def test_help_fits_a_screen(name, capsys):
   with pytest.raises(SystemExit) as done:
     cli.main([*name.split(), "--help"])
@@ -215,3 +210,11 @@ def test_the_package_and_its_help_need_no_jax():
     "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}\n"
   )
   subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
+
+
+def test_a_known_teacher_that_pytorch_runs_is_not_called_unknown(monkeypatch):
+  monkeypatch.setattr(teachers.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match="'dinov3-base' runs in PyTorch, and"):
+    teachers.choose("dinov3-base")
+  with pytest.raises(ValueError, match="no teacher 'dinov3-bas'; near are"):
+    teachers.choose("dinov3-bas")

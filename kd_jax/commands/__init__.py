@@ -1,0 +1,1 @@
+"""What `kd-jax` can do, a file each; they import JAX when they run."""

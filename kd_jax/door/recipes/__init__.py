@@ -1,0 +1,1 @@
+"""What each method needs of a run: a file each, which defines `settings`."""
