@@ -12,6 +12,7 @@ import shutil
 
 import numpy as np
 import pytest
+import shown
 from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_sample_image
@@ -19,7 +20,6 @@ from test_docs import EXAMPLES
 
 import kd_jax
 import runs
-import shown
 from kd_jax import cli, main, models, resolve
 from kd_jax import config as config_lib
 from kd_jax.door import teachers
@@ -35,7 +35,7 @@ SYMBOLS = {"data.sources": "Source", "methods": "Method"}
 def test_blocks_are_found_and_reasons_are_words():
   assert len(SHELL) > 30 and len(PYTHON) > 10
   for block in [*SHELL, *PYTHON]:
-    assert not block.reason or len(block.reason.split()) > 2, block
+    assert not block.reason or len(block.reason.split()) > 1, block
 
 
 def check_main(argv):
@@ -57,7 +57,8 @@ def check_cli(argv):
   known = models.list_models()
   assert getattr(args, "student", known[0]) in known, argv
   teacher = getattr(args, "teacher", "")
-  if teacher and teacher not in teachers.ALIASES:
+  # Of 'evaluate' it is a switch.
+  if isinstance(teacher, str) and teacher not in ("", *teachers.ALIASES):
     assert teachers.choose(teacher).source == "online", argv
 
 
@@ -126,7 +127,9 @@ def test_python_is_python_and_names_what_is_there(block):
       for alias in node.names:
         here = hasattr(module, alias.name)
         assert here or importlib.import_module(f"{node.module}.{alias.name}")
-    elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kd_jax":
+    elif (
+      isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kd_jax"
+    ):
       assert hasattr(kd_jax, node.attr), block
 
 

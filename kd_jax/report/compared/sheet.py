@@ -111,7 +111,7 @@ def _table(
 
 
 def _part(table: Table, empty: str = "") -> str:
-  """A table that scrolls where it is wider than the window."""
+  """A table, or what to say where it has no rows."""
   body = f"<p class=note>{html.escape(empty)}</p>"
   if table.rows:
     body = markup.table(table)
