@@ -60,6 +60,7 @@ def assert_same(ours, theirs):
   assert numbers[0] == numbers[1] and len(numbers[0]) == 13
 
 
+@pytest.mark.slow
 def test_one_run_that_every_writer_ends_once(
   quiet, tmp_path, capsys, monkeypatch
 ):

@@ -19,8 +19,9 @@ from kd_jax.train.views import Mix
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("transfer_*.py"))
 # Real runs; others go the same ways.
-QUICK = ("dtd:smoke_paper", "pairs:smoke")
+QUICK = ("dtd:smoke_paper",)
 SLOW = (
+  "pairs:smoke",
   "caltech256:smoke",
   "cifar100:smoke_vit",
   "cub200:smoke_paper_mnv2",

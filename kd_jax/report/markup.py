@@ -57,7 +57,6 @@ summary { cursor: pointer; color: var(--soft); margin-top: 24px; }
   main { padding: 20px 16px 48px; }
   th, td { padding-right: 14px; }
   .plots { grid-template-columns: minmax(0, 1fr); }
-  .scroll td, .scroll th { min-width: 72px; }
   .tap { display: block; }
   figure input:checked + span { overflow-x: auto; }
   figure input:checked + span img { width: 860px; }

@@ -25,6 +25,7 @@ def test_digits_are_linearly_separable_and_the_fit_converges(digits, caplog):
   assert not caplog.records
 
 
+@pytest.mark.slow
 def test_scale_and_offset_of_channels_are_irrelevant(digits):
   train, test = digits
   scale = np.logspace(-3, 3, 64, dtype=np.float32)

@@ -37,6 +37,7 @@ def trial(where):
   return folder
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_run(done):
   plan, where, found = done
   assert json.loads((where / results.FILE).read_text()) == found
@@ -53,6 +54,7 @@ def test_results_are_those_of_the_run(done):
   assert said and {"bbox", "score", "segmentation"} <= set(said[0])
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_twice(done):
   plan, _, _ = done
   # Three evaluations, the last one of weights from the host.
@@ -60,6 +62,7 @@ def test_nothing_is_compiled_twice(done):
   assert plan.experiment.programs["step from 0"]._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_a_saved_detector_is_the_one_that_was_judged(done):
   plan, where, found = done
   model, variables, about = files.load(trial(where))
@@ -79,6 +82,7 @@ def test_a_saved_detector_is_the_one_that_was_judged(done):
   assert len(kept) > 20 and all(np.isfinite(v).all() for v in kept.values())
 
 
+@pytest.mark.slow
 def test_saving_again_gives_the_same_files(done, tmp_path):
   _, where, _ = done
   model, variables, about = files.load(trial(where))
@@ -97,6 +101,7 @@ def test_saving_again_gives_the_same_files(done, tmp_path):
   assert len(trees.flatten(bare)) == 60
 
 
+@pytest.mark.slow
 def test_the_host_is_not_asked_inside_a_step_or_an_answer(done):
   plan, where, _ = done
   _, variables, _ = files.load(trial(where))
@@ -127,6 +132,7 @@ def test_the_host_is_not_asked_inside_a_step_or_an_answer(done):
   assert (taps["roi_classes"] < 2).any()
 
 
+@pytest.mark.slow
 def test_files_that_are_missing_or_damaged_are_named(done, tmp_path):
   _, where, _ = done
   with pytest.raises(ValueError, match="holds no detector.*trials"):

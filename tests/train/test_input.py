@@ -76,6 +76,7 @@ def test_bad_files_are_skipped_and_listed(teacher, tiles, tmp_path, capsys):
   assert sorted(listed) == [str(path) for path in bad]
 
 
+@pytest.mark.slow
 def test_a_draw_is_listed_and_repeated(teacher, tiles, tmp_path):
   fields = (*CROP, f"data.dir={tiles}", "data.percent=75.0", "steps=2")
   first = run(tmp_path / "a", teacher, *fields)
@@ -105,6 +106,7 @@ def test_crops_on_the_device_are_those_of_the_host(teacher, tiles, tmp_path):
 MIX = ("mix.mixup=0.8", "mix.cutmix=1.0", "steps=6")
 
 
+@pytest.mark.slow
 def test_mixing_without_labels(teacher, tmp_path):
   plain = losses(run(tmp_path / "plain", teacher, "steps=6"))
   mixed = losses(run(tmp_path / "mixed", teacher, *MIX))
