@@ -19,6 +19,7 @@ _LAZY = {
   "distill": ("kd_jax.door.distill", "distill"),
   "embed": ("kd_jax.door.embed", "embed"),
   "compare": ("kd_jax.door.finished.compare", "compare"),
+  "push": ("kd_jax.door.finished.push", "push"),
   "evaluate": ("kd_jax.door.finished.evaluate", "evaluate"),
 }
 

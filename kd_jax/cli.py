@@ -1,7 +1,6 @@
 """kd-jax: a folder of images, a teacher and a student, from one command.
 
   kd-jax distill --images DIR --teacher dinov2-base --out runs/mine
-  kd-jax embed DIR --model runs/mine --out features.npz
   kd-jax evaluate DIR --model runs/mine
 
 Exit status: as of `kd_jax.main`; 1 for a wrong command line, too.
@@ -16,12 +15,14 @@ from typing import NoReturn
 
 from kd_jax.commands import (
   compare,
+  completion,
   distill,
   doctor,
   embed,
   evaluate,
   export,
   models,
+  push,
 )
 
 _LESS = "Lower --batch-size or --image-size."
@@ -63,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(metavar="COMMAND", required=True)
-  for each in (distill, embed, evaluate, compare, export, models, doctor):
+  for each in (
+    distill,
+    embed,
+    evaluate,
+    compare,
+    export,
+    push,
+    models,
+    doctor,
+    completion,
+  ):
     each.add(commands)
   return parser

@@ -36,7 +36,9 @@ def add(commands: Commands) -> None:
     help="images of a class to learn from; default: all",
   )
   option(
-    "--teacher", action="store_true", help="judge the run's teacher as well"
+    "--teacher-also",
+    action="store_true",
+    help="judge the run's teacher as well",
   )
   option("--out", default="", metavar="DIR", help="default: RUN/evaluate")
   option("--weights", default="", metavar="FROM", help="of a name")
@@ -52,4 +54,5 @@ def _run(args: argparse.Namespace) -> None:
 
   prepare()
   fields = {k: v for k, v in vars(args).items() if k != "run" and v is not None}
+  fields["teacher"] = fields.pop("teacher_also")
   print(worth.show(evaluate(**fields)))

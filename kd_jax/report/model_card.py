@@ -57,18 +57,19 @@ def text(
     about: the summary of its run.
     options: of the architecture, where they differ from those of `name`.
   """
-  facts = "\n".join(f"- {k}: {v}" for k, v in _facts(model, recipe, about))
+  known = facts(model, recipe, about)
   return _TEXT.format(
     name=name,
-    facts=facts,
+    facts="\n".join(f"- {k}: {v}" for k, v in known),
     arguments=_arguments(model, name, options),
     size=about["image_size"],
   )
 
 
-def _facts(
+def facts(
   model: nn.Module, recipe: Mapping[str, Any], about: Mapping[str, Any]
 ) -> list[tuple[str, Any]]:
+  """[(label, value)] of a student; see `text`."""
   teacher = "none"
   if about.get("teacher"):
     teacher = f"{about['teacher']} ({about['teacher_weights'] or 'untrained'})"

@@ -76,7 +76,10 @@ EVALUATE = [
   ("pair --model checkpoint --batch-size 0", "batch_size is 0"),
   ("pair --model checkpoint --seed=-2", "seed is -2; it must be at least 0"),
   ("pair --model checkpoint --out file.txt", "file.txt is a file; choose a"),
-  ("pair --model checkpoint --teacher", "names no network that could be one"),
+  (
+    "pair --model checkpoint --teacher-also",
+    "names no network that could be one",
+  ),
 ]
 
 
@@ -134,3 +137,35 @@ def test_the_call_to_compare(place):
     kd_jax.compare(place / "a")
   with pytest.raises(ValueError, match=r"a run is 3 \(int\)"):
     kd_jax.compare([place / "a", 3])
+
+
+PUSH = [
+  ("a", "required: OWNER/NAME"),
+  ("nowhere me/birds", "there is no run 'nowhere'"),
+  ("file.txt me/birds", "there is no run 'file.txt'"),
+  ("empty me/birds", "empty is not the folder of a run"),
+  ("started me/birds", "started is not the folder of a run: .*config.json"),
+  ("damaged me/birds", "damaged/summary.json cannot be read"),
+  ("a birds", "the repository is 'birds'; it must be OWNER/NAME"),
+  ("a me/my/birds", "the repository is 'me/my/birds'"),
+  ("a https://huggingface.co/me/birds", "the repository is 'https://hugg"),
+  ("a me/-birds", "the repository is 'me/-birds'"),
+  ("a me/birds --privat", "unrecognized arguments: --privat"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), PUSH)
+def test_push(line, message, place, monkeypatch):
+  monkeypatch.chdir(place)
+  refused(["push", *line.split()], message)
+
+
+def test_the_call_to_push(place):
+  for fields, message in (
+    ({"repo": None}, r"repo is None \(NoneType\)"),
+    ({"private": "yes"}, "private is 'yes'; it must be True or False"),
+    ({"dry_run": 1}, "dry_run is 1; it must be True or False"),
+    ({"revision": 2}, r"revision is 2 \(int\)"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      kd_jax.push(place / "a", **{"repo": "me/birds", **fields})

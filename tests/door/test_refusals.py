@@ -191,7 +191,7 @@ def test_the_doctor_says_one_line_each_and_never_raises(monkeypatch, capsys):
   )
 
 
-HELPED = "distill embed evaluate compare export models doctor"
+HELPED = "distill embed evaluate compare export push models doctor completion"
 
 
 @pytest.mark.parametrize("name", ["", *HELPED.split()])

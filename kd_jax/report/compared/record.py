@@ -95,18 +95,18 @@ def read(folder: Path, name: str) -> Record:
       f"{folder} has no curves: its run wrote no {metrics.FILE}. Compare takes "
       "runs that train a student, once they have logged something"
     )
-  config = trees.flatten(_object(folder / "config.json"))
+  config = trees.flatten(json_object(folder / "config.json"))
   return Record(
     name=name,
     config={key.replace("/", "."): value for key, value in config.items()},
-    about=_object(folder / "summary.json"),
-    versions=_object(folder / "versions.json"),
+    about=json_object(folder / "summary.json"),
+    versions=json_object(folder / "versions.json"),
     lines=lines,
-    worth=_object(folder / WORTH),
+    worth=json_object(folder / WORTH),
   )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
   """What a file holds; {} if there is none.
 
   Raises:

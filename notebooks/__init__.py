@@ -1,0 +1,1 @@
+"""Notebooks: `src/` is what people edit, `build` makes the .ipynb files."""

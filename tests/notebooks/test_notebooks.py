@@ -1,0 +1,110 @@
+"""The notebooks are what their sources say, and run."""
+
+import json
+import re
+
+import pytest
+
+import runs
+from kd_jax.report import metrics
+
+nbformat = pytest.importorskip(
+  "nbformat", reason="pip install -r requirements-dev.txt"
+)
+pytest.importorskip("jupytext", reason="pip install -r requirements-dev.txt")
+pytest.importorskip("nbclient", reason="pip install -r requirements-dev.txt")
+
+from notebooks import build  # noqa: E402
+
+FOLDER = runs.ROOT / "notebooks"
+NAMES = sorted(build.SOURCES)
+LARGEST = 600_000  # bytes
+MOST_LINES = 120  # that a cell prints
+
+
+def kept(name):
+  return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def printed(book):
+  """All text of a notebook's outputs."""
+  outputs = [o for c in book.cells for o in c.get("outputs", [])]
+  return "".join(o.get("text", "") for o in outputs)
+
+
+def test_every_notebook_has_a_source():
+  assert sorted(x.stem for x in FOLDER.glob("*.ipynb")) == NAMES
+  assert "quickstart" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_is_what_its_source_says(name):
+  """If not: python -m notebooks.build NAME."""
+  wanted, found = build.read(name), kept(name)
+  nbformat.validate(found)
+  assert [(c.cell_type, c.source) for c in found.cells] == [
+    (c.cell_type, c.source) for c in wanted.cells
+  ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_small_and_shows_results(name):
+  path, book = FOLDER / f"{name}.ipynb", kept(name)
+  assert path.stat().st_size < LARGEST
+  outputs = [o for c in book.cells for o in c.get("outputs", [])]
+  assert any("image/png" in o.get("data", {}) for o in outputs)
+  assert not [o for o in outputs if o.output_type == "error"]
+  text = printed(book)
+  assert "Traceback" not in text and "Warning" not in text
+  assert not re.search(r"/(tmp|home|work|root)/", json.dumps(book.cells))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_does_not_flood_the_page(name):
+  for cell in kept(name).cells:
+    text = "".join(o.get("text", "") for o in cell.get("outputs", []))
+    assert text.count("\n") <= MOST_LINES
+
+
+def results(name, folder):
+  """{word: number} of the lines 'word  0.123' that a run prints."""
+  book = build.read(name)
+  build.execute(book, folder)
+  rows = re.findall(r"^(\w[\w ,]*?) {2,}([\d.]+)", printed(book), re.MULTILINE)
+  return {word: float(number) for word, number in rows}
+
+
+@pytest.mark.slow
+def test_quickstart_runs(tmp_path):
+  found = results("quickstart", tmp_path)
+  assert found["chance"] == 0.1
+  assert found["teacher"] > 0.5
+  assert found["student"] > 1.2 * found["pixels"]
+  assert found["student"] > found["untrained student"]
+  assert (tmp_path / "student.zip").stat().st_size > 100_000
+  assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_own_method_runs(tmp_path):
+  found = results("own_method", tmp_path)
+  assert found["teacher"] > found["neighbours"] > 2 * found["chance"]
+  assert found["neighbours"] > found["untrained"] + 0.1
+  text = (tmp_path / "methods" / "neighbours.py").read_text()
+  assert "class Method" in text and "temperature" in text
+
+
+@pytest.mark.slow
+def test_bank_runs(tmp_path):
+  found = results("bank", tmp_path)
+  assert found["crops stored"] == 14_000
+  assert found["bytes per crop"] < found["float32 features"] / 3
+  for name in ("from_the_bank", "narrow_one_from_the_bank"):
+    losses = [x["loss/feature"] for x in figures(tmp_path / "runs" / name)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert (tmp_path / "runs" / name / "student").is_dir()
+
+
+def figures(run):
+  """The steps of a run that have a loss."""
+  return [x for x in metrics.read(run) if "loss/feature" in x]
