@@ -70,3 +70,9 @@ def test_nobody_asks_whether_an_interface_has_a_member():
       )
       if asks and isinstance(node.args[1], ast.Constant):
         assert node.args[1].value not in members, (path, ast.unparse(node))
+
+
+def test_names_of_test_files_are_their_own():
+  """Without packages, pytest imports them by their last name alone."""
+  names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+  assert len(names) > 100 and len(names) == len(set(names))
