@@ -209,7 +209,9 @@ def draw_bank(photo: UInt8[np.ndarray, "h w 3"]) -> bytes:
   images, geometry = views(photo)
   top.imshow(photo)
   for color, (y, x, height, width, *_) in zip(COLORS, geometry, strict=False):
-    box = Rectangle((x, y), width, height, fill=False, ec=color, lw=2.5)
+    box = Rectangle(
+      (x, y), width, height, fill=False, ec=color, lw=2.5, clip_on=False
+    )
     top.add_patch(box)
   top.set_title("A photograph and the boxes of its views", fontsize=10)
   strip, side = np.full((120, 128 * VIEWS - 8, 3), 255, np.uint8), 112
@@ -230,7 +232,7 @@ def draw_bank(photo: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def _bars(axes: Axes, sizes: Mapping[str, int]) -> None:
   """Bars with their number, and their name above them."""
   for row, (name, size) in enumerate(sizes.items()):
-    axes.barh(row, size, 0.42, color=COLORS[row])
+    axes.barh(row, size, 0.42, color="#8593a3")
     axes.text(0, row - 0.27, name, va="bottom", fontsize=9, color=_INK)
     axes.text(size, row, f" {size:,}", va="center", fontsize=9, color=_INK)
   axes.set(xlim=(0, 1.2 * max(sizes.values())), ylim=(len(sizes) - 0.6, -0.85))
