@@ -34,6 +34,7 @@ _NAMED = re.compile(
   r"(?<![`\[])`((?:kd_jax|configs|docs|tests|launch|benchmarks)/[\w./-]+)`"
   r"(?![`\]])"
 )
+_NOTEBOOK = re.compile(r"notebooks/(\w+)\.ipynb")
 _LANGUAGES = {".py": "python", ".sh": "sh", ".sbatch": "sh", ".toml": "toml"}
 
 
@@ -99,7 +100,9 @@ def _path(name: str, target: str) -> str:
   """A link's path in the repository; `name` is a page's in docs/."""
   inside = posixpath.join("docs", posixpath.dirname(name))
   folder = "" if name in _ROOTS else inside
-  return posixpath.normpath(posixpath.join(folder, target))
+  path = posixpath.normpath(posixpath.join(folder, target))
+  # Its source can be read; a notebook's own text is JSON with pictures.
+  return _NOTEBOOK.sub(r"notebooks/src/\1.py", path)
 
 
 def _on_site(path: str) -> str:
