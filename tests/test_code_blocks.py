@@ -144,7 +144,7 @@ def student_of(blocks):
 
 
 def save_photographs(folder, count=12):
-  folder.mkdir()
+  folder.mkdir(parents=True)
   photo = load_sample_image("china.jpg")
   for i in range(count):
     tile = Image.fromarray(photo[9 * i :, 13 * i :][:60, :70])
@@ -158,6 +158,8 @@ def test_python_runs(page, tmp_path, monkeypatch):
   mine = [block for block in RUN if block.page == page]
   monkeypatch.chdir(tmp_path)
   save_photographs(tmp_path / "photos")
+  for name in ("cats", "dogs"):
+    save_photographs(tmp_path / "labelled" / name)
   if any("runs/mine" in x.text or "flax" in x.text for x in mine):
     flags = {"steps": 1, "batch_size": 4, "image_size": 32}
     kd_jax.distill(

@@ -75,7 +75,8 @@ def results(name, folder):
   own = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   with mock.patch.dict(os.environ, own, clear=True):
     build.execute(book, folder)
-  rows = re.findall(r"^(\w[\w ,]*?) {2,}([\d.]+)", printed(book), re.MULTILINE)
+  line = r"^(\w[\w ,]*?) {2,}(\d+(?:\.\d+)?)"
+  rows = re.findall(line, printed(book), re.MULTILINE)
   return {word: float(number) for word, number in rows}
 
 
