@@ -2,9 +2,17 @@
 
 from ml_collections import ConfigDict
 
-from kd_jax.door.fields import base, evaluation, kdep, preprocess, sgd
+from kd_jax.door.fields import (
+  STAGES,
+  STAGEWISE,
+  base,
+  evaluation,
+  kdep,
+  preprocess,
+  sgd,
+)
 
-__all__ = ["base", "evaluation", "preprocess", "sgd"]
+__all__ = ["STAGES", "STAGEWISE", "base", "evaluation", "preprocess", "sgd"]
 
 
 def bank(config: ConfigDict, **changes) -> None:

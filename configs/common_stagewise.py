@@ -6,10 +6,9 @@ below is the authors'. docs/stagewise.md says what is known and what is chosen.
 
 from ml_collections import ConfigDict
 
-from configs.common import base, choose, smoke
+from configs.common import STAGES, STAGEWISE, base, choose, smoke
 
 VARIANTS = ("", "joint", "smoke", "joint_smoke")
-STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
 def stagewise(*, epoch: int, epochs: int, head_epochs: int) -> ConfigDict:
@@ -22,21 +21,9 @@ def stagewise(*, epoch: int, epochs: int, head_epochs: int) -> ConfigDict:
   """
   config = base()
   config.steps = (epochs + head_epochs) * epoch
-  config.method = ConfigDict(
-    {
-      "name": "stagewise",
-      "adapter": "auto",
-      "size": "pool",
-      "normalise": "auto",
-      "reduction": "mean",
-      "last": "auto",
-      "budget": "flops",
-      "hand_over": "best",
-      "head_frac": head_epochs / (epochs + head_epochs) if head_epochs else 0.1,
-      "clip": 1.0,
-      "joint": False,
-    }
-  )
+  config.method = ConfigDict(STAGEWISE)
+  if head_epochs:
+    config.method.head_frac = head_epochs / (epochs + head_epochs)
   # A stage with the weight 0 learns together with the next one.
   weights = {"stem": 0.0, **dict.fromkeys(STAGES, 1.0)}
   config.losses = ConfigDict({**weights, "ce": float(bool(head_epochs))})

@@ -9,6 +9,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+
+STAGEWISE = {
+  "name": "stagewise",
+  "adapter": "auto",
+  "size": "pool",
+  "normalise": "auto",
+  "reduction": "mean",
+  "last": "auto",
+  "budget": "flops",
+  "hand_over": "best",
+  "head_frac": 0.1,
+  "clip": 1.0,
+  "joint": False,
+}
+"""Fields of stage-wise distillation; docs/stagewise.md explains them."""
+
 
 def base() -> ConfigDict:
   """An unlocked config; recipes fill it in and lock it."""

@@ -17,11 +17,7 @@ from kd_jax.transfer.protocol import mean_and_error
 
 RESULTS, REPORT = "results.json", "report.html"
 
-WORDS = {
-  "knn": "nearest neighbours",
-  "probe": "linear probe",
-  "finetune": "fine-tuned",
-}
+WORDS = {"knn": "nearest neighbours", "probe": "linear probe"}
 """What protocols are called in tables."""
 
 
