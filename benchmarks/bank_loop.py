@@ -1,6 +1,6 @@
 """Training from a bank, decoding included, next to a plain supervised step.
 
-  python -m benchmarks.bank_loop [--teachers resnet50 swin_large_...] [--batch 8]
+  python -m benchmarks.bank_loop [--teachers resnet50 ...] [--batch 8]
 
 FKD (ECCV 2022) promises that stored targets make distillation as cheap as
 supervised training. Here whole loops take turns: reading and decoding the JPEGs
