@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from kd_jax.types import Batch, TreeT
+from kd_jax.types import TreeT
 
 DATA, MODEL = "data", "model"
 AXES = (DATA, MODEL)
@@ -111,7 +111,9 @@ def leaf_sharding(
   x: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh, *, fsdp: bool
 ) -> NamedSharding:
   """Where one array of the train state lives."""
-  return split_leaf(x, mesh, [None] * np.ndim(x)) if fsdp else replicated(mesh)
+  return (
+    split_leaf(x, mesh, [None] * len(np.shape(x))) if fsdp else replicated(mesh)
+  )
 
 
 def rule_sharding(
@@ -154,13 +156,13 @@ def split_leaf(
   found: list[str | tuple[str, ...] | None] = list(spec)
   if fit and over:
     largest = max(fit, key=lambda axis: sizes[axis])
-    found[largest] = over if len(over) > 1 else over[0]
+    found[largest] = over[0] if len(over) == 1 else over
   while found and found[-1] is None:
     found.pop()
   return NamedSharding(mesh, PartitionSpec(*found))
 
 
-def put_batch(batch: Batch, mesh: Mesh) -> Batch:
+def put_batch(batch: TreeT, mesh: Mesh) -> TreeT:
   """This process's rows become its part of the global batch."""
   sharding = sharded(mesh)
   return jax.tree.map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -69,14 +70,6 @@ class Judge:
       raise ValueError(
         f"eval.figure is {self.figure!r}; it can be one of {FIGURES}"
       )
-    # Compiled once, however many runs are judged.
-    whole = mesh_lib.replicated(self.mesh)
-    for name, function in (
-      ("count", self._counted),
-      ("answer", self._answered),
-    ):
-      jitted = jax.jit(function, out_shardings=whole)
-      object.__setattr__(self, f"_{name}", jitted)
 
   def figures(
     self, variables: Variables, source: DataSource
@@ -118,6 +111,17 @@ class Judge:
     kept = np.flatnonzero(mask > 0)
     rows = _places(len(mask), len(mask) // len(found))
     return Predictions(rows[kept], *(answer[kept] for answer in answers))
+
+  # Compiled once, however many runs are judged.
+  @functools.cached_property
+  def _count(self) -> Callable[[Total, Variables, Batch], Total]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._counted, out_shardings=whole)
+
+  @functools.cached_property
+  def _answer(self) -> Callable[[Variables, Batch], tuple[Array, ...]]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._answered, out_shardings=whole)
 
   def _logits(self, variables: Variables, batch: Batch) -> Float[Array, "n c"]:
     image = as_unit(batch.image)

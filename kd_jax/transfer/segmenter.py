@@ -135,7 +135,7 @@ class Segmenter(nn.Module):
     names = {base.tap_of(name, known) for name in head.needs}
     found = head(self._maps(names, known, image), train=train)
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
-    return maps.resize(found, image.shape[1:3], align_corners=True)
+    return maps.resize(found, maps.size_of(image), align_corners=True)
 
   def _maps(
     self, names: Collection[str], taps: Taps, image: Array
@@ -143,7 +143,7 @@ class Segmenter(nn.Module):
     """The taps, tokens among those of `names` laid out as maps."""
     net, found = self.backbone, dict(taps)
     if isinstance(net, token_net.TokenNet):
-      grid = patches.grid_of(image.shape[1:3], patches.pair(net.patch_size))
+      grid = patches.grid_of(maps.size_of(image), patches.pair(net.patch_size))
       for name in names:
         prefix = net.num_prefix_tokens
         found[name] = patches.tokens_to_map(taps[name], prefix, grid)

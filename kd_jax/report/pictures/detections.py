@@ -187,7 +187,7 @@ def _picture(
   place: tuple[float, float, float],
 ) -> None:
   painted = _colours(marked, len(names))
-  pixels = overlaid(image, marked.masks or (), painted)
+  pixels = overlaid(image, marked.masks or (), list(painted))
   left, top, scale = page.image(pixels, *place)
   # The surest last, on top of the others; labels on top of boxes.
   order = range(len(painted))[::-1]
@@ -210,7 +210,8 @@ def _colours(marked: Marked, classes: int) -> UInt8[np.ndarray, "k 3"]:
 
 
 def _hex(colour: UInt8[np.ndarray, 3]) -> str:
-  return colors.to_hex(colour / 255)
+  red, green, blue = (colour / 255).tolist()
+  return colors.to_hex((red, green, blue))
 
 
 def overlaid(

@@ -31,7 +31,7 @@ def near(got, want, error=1e-4):
   assert np.abs(got - want).max() <= error * np.abs(want).max()
 
 
-CALL = detector._Call(False, {"train": False, "train_from": "stem"})
+CALL = detector._Call(False, False, "stem")
 # The second stage of a ResNet-50 takes long.
 SOME = ["det_r18_fpn", pytest.param("det_r50_c4", marks=pytest.mark.slow)]
 
