@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -21,12 +22,24 @@ from kd_jax.types import TreeT
 DATA, MODEL = "data", "model"
 AXES = (DATA, MODEL)
 
+
+class Device(Protocol):
+  """What is asked of a `jax.Device`, a class that type checkers cannot see."""
+
+  id: int
+  process_index: int
+
+  def memory_stats(self) -> Mapping[str, int] | None:
+    """Bytes by name; None where nothing counts them."""
+    ...
+
+
 Rules = tuple[tuple[str, int], ...]
 """((pattern of parameter paths, axis to split), ...): the first that fits."""
 
 
 def make_mesh(
-  devices: Sequence[jax.Device] | None = None, *, model: int = 1
+  devices: Sequence[Device] | None = None, *, model: int = 1
 ) -> Mesh:
   """All devices of all processes, sharded automatically.
 

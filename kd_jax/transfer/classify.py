@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from kd_jax.data.pipeline import Batches
@@ -20,7 +19,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
 from kd_jax.transfer.judge import on_devices
-from kd_jax.types import Batch, Variables
+from kd_jax.types import Batch, Network, Variables
 
 Total = tuple[confusion.Counts, Int[Array, ""]]
 
@@ -60,7 +59,7 @@ class Judge:
     ValueError: another figure.
   """
 
-  student: nn.Module
+  student: Network
   mesh: jax.sharding.Mesh
   batches: Callable[[DataSource], Batches]
   figure: str = "top1"

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from kd_jax import trees
 from kd_jax.models.blocks import layers
 from kd_jax.train.views import as_unit
-from kd_jax.types import ArrayTree, Batch, Phase, Variables
+from kd_jax.types import ArrayTree, Batch, Network, Phase, Variables
 
 _OBSERVED = "moments"
 _MEAN, _SQUARE = "mean", "square"
@@ -34,7 +34,7 @@ class Precise:
       network is given the labels.
   """
 
-  student: nn.Module
+  student: Network
   phase: Phase
 
   def __call__(

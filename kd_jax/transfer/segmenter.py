@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ from kd_jax.models import backbone, dependence
 from kd_jax.models.blocks import patches, token_net
 from kd_jax.transfer import maps
 from kd_jax.transfer.heads import base
-from kd_jax.types import STAGES, Taps
+from kd_jax.types import STAGES, Network, Taps
 
 
-class Segmenter(nn.Module):
+class Segmenter(Network):
   """Logits per pixel; trained and evaluated as any student.
 
   Parameters: `backbone`, whose tree is that of the bare network whatever the
@@ -32,6 +33,12 @@ class Segmenter(nn.Module):
   backbone: backbone.Backbone
   head: base.MapHead
   aux: base.MapHead | None = None
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
 
   def __post_init__(self) -> None:
     super().__post_init__()

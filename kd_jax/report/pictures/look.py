@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
 from kd_jax import trees
@@ -27,7 +26,7 @@ from kd_jax.models.backbone import Backbone
 from kd_jax.models.blocks import transformer
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.train.views import as_unit
-from kd_jax.types import Batch, Taps, Variables
+from kd_jax.types import Batch, Network, Taps, Variables
 
 CHUNK = 16
 """Images that a `Look` gets at a time."""
@@ -145,7 +144,7 @@ def collect(
   return Looked(few, _joined(chunks), seen, many, absent or {})
 
 
-def of_network(network: nn.Module, variables: Variables, tap: str) -> Look:
+def of_network(network: Network, variables: Variables, tap: str) -> Look:
   """How a Flax network looks, computed on this process's first device.
 
   Args:

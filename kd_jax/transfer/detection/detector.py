@@ -30,7 +30,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,12 @@ class Detector(Fields):
   form reads, `neck` if the form has one, `rpn`, `box`, and `mask` with masks.
   Attributes: see `Fields`.
   """
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
 
   def setup(self) -> None:
     """The layers beside the backbone."""

@@ -65,7 +65,7 @@ class Case:
 
   def learn(self, net, images):
     """Both stages; the second one on the file's proposals."""
-    taps = net._run(images, begin="stem", end=net.form.END, **CALL.run)
+    taps = net._run(images, CALL, begin="stem", end=net.form.END)
     pyramid = net._pyramid(taps, images, None)
     objectness, deltas = net.rpn(pyramid.maps)
     own = pyramid.propose(objectness, deltas, threshold=0.7, learning=False)
