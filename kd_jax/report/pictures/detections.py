@@ -11,6 +11,7 @@ from matplotlib import colors
 
 from kd_jax.data import examples
 from kd_jax.data.formats.objects import runs
+from kd_jax.data.preprocess import pixels
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import palette
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -149,7 +150,7 @@ def shown(
     ValueError: an image cannot be decoded.
   """
   decoded = examples.Decoded(source)
-  return [of(decoded[row]["image"], matched, row) for row in rows]
+  return [of(pixels(decoded[row]), matched, row) for row in rows]
 
 
 def _truth(matched: images.Matched, index: int) -> Marked:

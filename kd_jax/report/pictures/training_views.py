@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from kd_jax.data import examples, pipeline
 from kd_jax.data.bank import Bank
+from kd_jax.data.preprocess import pixels
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -88,7 +89,7 @@ def collect(
   )
   names = tuple(source.class_names)
   return Shown(
-    originals=tuple(record["image"] for record in records),
+    originals=tuple(map(pixels, records)),
     views=views.reshape(count, -1, *views.shape[1:]),
     boxes=_boxes(visits, records) if preprocess.augment == "crop" else None,
     names=tuple(sheet_lib.class_name(r["label"], names) for r in records),
