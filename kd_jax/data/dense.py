@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
@@ -75,12 +75,12 @@ class Dense(Views):
   label_size: tuple[int, ...] = ()
 
   # What `Views` has beside; a network that was trained so expects no margin.
-  interpolation: ClassVar[str] = "bilinear"
-  crop_pct: ClassVar[float] = 1.0
-  crop_mode: ClassVar[str] = "center"
-  train_interpolation: ClassVar[str] = "bilinear"
-  num_crops: ClassVar[int] = 1
-  canvas: ClassVar[int] = 0
+  interpolation = "bilinear"
+  crop_pct = 1.0
+  crop_mode = "center"
+  train_interpolation = "bilinear"
+  num_crops = 1
+  canvas = 0
 
   def __post_init__(self) -> None:
     tuples = ("scale", "ratio", "fill", "scales", "eval_size", "label_size")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from kd_jax.data.augment.crops import MEAN_COLOUR
 from kd_jax.data.augment.objects import Placed, labels, things
 from kd_jax.data.preprocess import pixels
 from kd_jax.data.views import Draw, Views
+from kd_jax.interfaces import computed
 from kd_jax.types import Objects, Record
 
 Size = tuple[int, int]
@@ -73,13 +74,13 @@ class Detection(Views):
   fill: tuple[int, int, int] = MEAN_COLOUR
 
   # What `Views` has beside; a network that was trained so expects no margin.
-  interpolation: ClassVar[str] = "bilinear"
-  crop_pct: ClassVar[float] = 1.0
-  crop_mode: ClassVar[str] = "center"
-  train_interpolation: ClassVar[str] = "bilinear"
-  augment: ClassVar[str] = "objects"
-  num_crops: ClassVar[int] = 1
-  canvas: ClassVar[int] = 0
+  interpolation = "bilinear"
+  crop_pct = 1.0
+  crop_mode = "center"
+  train_interpolation = "bilinear"
+  augment = "objects"
+  num_crops = 1
+  canvas = 0
 
   def __post_init__(self) -> None:
     for name in ("short", "jitter", "fill"):
@@ -87,8 +88,8 @@ class Detection(Views):
       object.__setattr__(self, name, tuple(getattr(self, name)))
     _check(self)
 
-  @property
-  def image_size(self) -> int:  # type: ignore[override]
+  @computed
+  def image_size(self) -> int:
     """The shorter side in evaluation."""
     return self.test_short
 

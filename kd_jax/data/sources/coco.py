@@ -16,7 +16,7 @@ from kd_jax.data.formats import folder_listing
 from kd_jax.data.formats.objects import coco_json
 from kd_jax.data.formats.objects.annotations import Table
 from kd_jax.data.sources import splits
-from kd_jax.types import Record
+from kd_jax.types import Marks, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,27 +116,27 @@ class Source(interfaces.DataSource):
       )
     return np.array([places[name] for name in names], np.int64)
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """Names of the categories, by their ids."""
     return tuple(kind.name for kind in self._read[1])
 
-  @property
+  @interfaces.computed
   def category_ids(self) -> tuple[int, ...]:  # type: ignore[override]
     """Their ids, as files of results use them."""
     return tuple(kind.known for kind in self._read[1])
 
-  @property
+  @interfaces.computed
   def image_ids(self) -> list[int | str]:  # type: ignore[override]
     """Ids of the images, as files of results use them."""
     return [self._table.ids[row] for row in self._rows]
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the images' paths and sizes, in order."""
     return self._index.digest(self._files)
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See the base; crowds are 'ignored'."""
     found = dict(self._table.objects(int(self._rows[index])))
     del found["difficult"]

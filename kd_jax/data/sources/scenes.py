@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float32
 from kd_jax import interfaces
 from kd_jax.data.augment import paste
 from kd_jax.data.sources import scene_parts, splits
-from kd_jax.types import Record
+from kd_jax.types import Marks, Record
 
 _SMALLEST = 8  # pixels of a digit's side, as many as the originals have
 _PLACES = 20  # tries to find room for a digit
@@ -112,27 +112,27 @@ class Source(interfaces.DataSource):
   def _names(self) -> tuple[str, ...]:
     return tuple(map(str, self.classes or range(10)))
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """The digits; () where scenes have no label."""
     return self._names if self.labels and self._single else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of digits to tell apart; 0 where scenes have no label."""
     return len(self.class_names)
 
-  @property
+  @interfaces.computed
   def mask_names(self) -> Sequence[str]:
     """'background' and the digits; () where labels are hidden."""
     return ("background", *self._names) if self.labels else ()
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """The digits; () where labels are hidden."""
     return self._names if self.labels else ()
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See `DataSource`: what is visible of every digit."""
     record = self[index]
     return {
@@ -144,7 +144,7 @@ class Source(interfaces.DataSource):
       "masks": record["masks"],
     }
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of what determines the images; labels play no part."""
     fields = dataclasses.asdict(self)

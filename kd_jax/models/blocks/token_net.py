@@ -84,7 +84,13 @@ class TokenNet(backbone.Backbone):
     return stage, {"first": first, "prefix": prefix}
 
   def run_stage(
-    self, stage: str, x: Array, *, train: bool, first: int, prefix: int | None
+    self,
+    stage: str,
+    x: Array,
+    *,
+    train: bool,
+    first: int = 0,
+    prefix: int | None = None,
   ) -> tuple[Array, dict[str, Array]]:
     """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps, colors
+from matplotlib import colors
 
 from kd_jax.report.pictures import look
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -18,7 +18,7 @@ MOST = 128
 
 _FEWEST = 8
 _SIDE, _EDGE = 46, 3  # Of a thumbnail and its frame, pixels.
-_FRAMES = tuple(map(colors.to_hex, colormaps["tab10"].colors))
+_FRAMES = tuple(map(colors.to_hex, colors.TABLEAU_COLORS.values()))
 
 
 def draw(looked: look.Looked, name: str) -> sheet_lib.Picture:
