@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +32,9 @@ from kd_jax.types import (
 )
 
 T = TypeVar("T")
+
+Numbers: TypeAlias = Sequence[int] | Int64[np.ndarray, " n"]
+"""Whole numbers that are only read, `np.asarray` of which is an array."""
 
 if TYPE_CHECKING:
 
@@ -219,7 +222,7 @@ class DataSource:
   shuffle_blocks: int = 0
   """How many of `blocks` are mixed at a time; 0 mixes all records."""
 
-  def blocks(self) -> Sequence[int]:
+  def blocks(self) -> Numbers:
     """Numbers of records that lie together and are read at once, in order."""
     return [1] * len(self)
 
@@ -245,7 +248,7 @@ class DataSource:
     """A name for every record, in order."""
     return map(str, range(len(self)))
 
-  def all_labels(self) -> Sequence[int]:
+  def all_labels(self) -> Numbers:
     """The label of every record, in order; -1 where it is unknown.
 
     Reads every record, unless a source knows better.

@@ -315,7 +315,7 @@ class Record(TypedDict):
 
 
 class Marks(TypedDict):
-  """The k objects of one image.
+  """The k objects of one image, without the image.
 
   Attributes:
     size: height and width of the image.
@@ -336,8 +336,16 @@ class Marks(TypedDict):
   masks: NotRequired[Bool[np.ndarray, "k h w"]]
 
 
-class MarkedRecord(Record, Marks):
-  """One item of a data source with objects."""
+class MarkedRecord(Record):
+  """One item of a data source with objects; see `Marks` for the fields."""
+
+  boxes: Float32[np.ndarray, "k 4"]
+  classes: Int32[np.ndarray, " k"]
+  size: NotRequired[tuple[int, int]]
+  ignored: NotRequired[Bool[np.ndarray, " k"]]
+  area: NotRequired[Float32[np.ndarray, " k"]]
+  difficult: NotRequired[Bool[np.ndarray, " k"]]
+  masks: NotRequired[Bool[np.ndarray, "k h w"]]
 
 
 def is_marked(record: Record) -> TypeGuard[MarkedRecord]:

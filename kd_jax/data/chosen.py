@@ -46,13 +46,13 @@ class Chosen(interfaces.DataSource):
     return self.source.box_names
 
   @interfaces.computed
-  def image_ids(self) -> Sequence[int | str]:
+  def image_ids(self) -> Sequence[int | str] | None:
     """Those of the source's files, or its places."""
     known = self.source.image_ids
     return known if known is None else [known[row] for row in self.rows]
 
   @interfaces.computed
-  def category_ids(self) -> Sequence[int | str]:
+  def category_ids(self) -> Sequence[int | str] | None:
     """Those of the source's files."""
     return self.source.category_ids
 
@@ -73,7 +73,7 @@ class Chosen(interfaces.DataSource):
     text = self.source.fingerprint.encode()
     return hashlib.sha256(text + rows).hexdigest()[:16]
 
-  def all_labels(self) -> np.ndarray:
+  def all_labels(self) -> interfaces.Numbers:
     """(n,) label of every record."""
     return np.asarray(self.source.all_labels())[self.rows]
 

@@ -190,7 +190,7 @@ class Detection(Views):
   def eval_canvas(self, *, portrait: bool = False) -> Size:
     """Height and width of the canvas of evaluation."""
     found = self._up(self.test_short), self._up(self.test_long)
-    return found[::-1] if portrait else found
+    return (found[1], found[0]) if portrait else found
 
   def _placed(self, size: Size, draws: Float64[np.ndarray, " 5"]) -> Placed:
     """Where an image lies in training; `draws` has all that is random."""
@@ -199,7 +199,8 @@ class Detection(Views):
     if not self.jitter:
       longest = round(self.long * side / max(self.short))
       canvas = self._canvas(max(self.short))
-      canvas = canvas[::-1] if size[0] > size[1] else canvas
+      if size[0] > size[1]:
+        canvas = canvas[1], canvas[0]
       return Placed.whole(size, scaled(size, side, longest), canvas, flip)
     least, most = self.jitter
     factor = side * (least + (most - least) * draws[2]) / max(size)

@@ -86,7 +86,7 @@ def objects(
 
   sides = boxes[:, 2:] - boxes[:, :2]
   area = column("area") if "area" in parts else sides.prod(1)
-  found = {
+  found: Marks = {
     "size": size,
     "boxes": boxes.astype(np.float32),
     "classes": column("label").astype(np.int32),

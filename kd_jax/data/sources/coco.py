@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,7 +15,7 @@ from kd_jax.data.formats import folder_listing
 from kd_jax.data.formats.objects import coco_json
 from kd_jax.data.formats.objects.annotations import Table
 from kd_jax.data.sources import splits
-from kd_jax.types import Marks, Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Source(interfaces.DataSource):
 
   def objects(self, index: int) -> Marks:
     """See the base; crowds are 'ignored'."""
-    found = dict(self._table.objects(int(self._rows[index])))
+    found = self._table.objects(int(self._rows[index]))
     del found["difficult"]
     return found
 
@@ -165,7 +164,7 @@ class Source(interfaces.DataSource):
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Record:
+  def __getitem__(self, index: int) -> MarkedRecord:
     image = self._index.read(self._place, self._files[index])
-    known: dict[str, Any] = {"label": -1, "id": index % len(self)}
-    return {"image": image, **known, **self.objects(index)}
+    known: Record = {"image": image, "label": -1, "id": index % len(self)}
+    return {**known, **self.objects(index)}

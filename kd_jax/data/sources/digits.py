@@ -101,7 +101,7 @@ def _load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
   """Images and labels; records take turns over classes, test ones first."""
   from sklearn.datasets import load_digits  # slow to import
 
-  images, labels = load_digits(return_X_y=True)
+  images, labels = map(np.asarray, load_digits(return_X_y=True))
   rank = np.empty(len(labels), np.int64)
   shuffle = np.random.RandomState(0)  # its stream is frozen, Generator's not
   for digit in range(10):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from kd_jax.data.formats import tfds_boxes, tfds_features, tfds_prepared
 from kd_jax.data.formats.masks import LabelMap, decode, label_map
 from kd_jax.data.formats.tfds_records import Records, columns
 from kd_jax.data.sources import splits, subset
-from kd_jax.types import Marks, Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Source(interfaces.DataSource):
     return dict(zip(names, starts[:-1], strict=True))
 
   @functools.cached_property
-  def _rows(self) -> Sequence[int]:
+  def _rows(self) -> interfaces.Numbers:
     """Where every record is in `_records`."""
     ranges = [
       range(self._origins[name] + start, self._origins[name] + stop)
@@ -295,14 +295,15 @@ class Source(interfaces.DataSource):
     if self.num_classes:
       label = record[self._label_key].int64_list.value[0]
     image = record[self._image_key].bytes_list.value[0]
-    found = {"image": image, "label": label, "id": index % len(self)}
-    if self.boxes:
-      found = {**found, **self._objects(index, record)}
-    if not self.masks:
+    found: Record = {"image": image, "label": label, "id": index % len(self)}
+    if self.masks:
+      data = record[self._mask_key].bytes_list.value[0]
+      name = f"{self._mask_key} of {self.describe(index)}"
+      found["mask"] = self._mask_labels(decode(data, name), name)
+    if not self.boxes:
       return found
-    data = record[self._mask_key].bytes_list.value[0]
-    name = f"{self._mask_key} of {self.describe(index)}"
-    return {**found, "mask": self._mask_labels(decode(data, name), name)}
+    marked: MarkedRecord = {**found, **self._objects(index, record)}
+    return marked
 
 
 def _text(name: np.bytes_) -> str:

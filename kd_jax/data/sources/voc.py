@@ -16,7 +16,7 @@ from kd_jax import interfaces
 from kd_jax.data.formats import folder_listing
 from kd_jax.data.formats.objects import voc_xml
 from kd_jax.data.formats.objects.annotations import Collected, Table
-from kd_jax.types import Marks, Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 _PART = re.compile(r"(\d+)_(\w+)")
 
@@ -208,11 +208,11 @@ class Source(interfaces.DataSource):
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Record:
+  def __getitem__(self, index: int) -> MarkedRecord:
     year, place = self._files[index]
     folder = os.path.join(self._folders[year], "JPEGImages")
     image = self._indices[year].read(folder, place)
-    record = {"image": image, "label": -1, "id": index % len(self)}
+    record: Record = {"image": image, "label": -1, "id": index % len(self)}
     return {**record, **self.objects(index)}
 
 

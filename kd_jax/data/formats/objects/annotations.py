@@ -63,9 +63,14 @@ class Table:
     """What `DataSource.objects` says of an image, with 'difficult'."""
     own = self._own(row)
     height, width = map(int, self.sizes[row])
-    found: dict[str, Any] = {"size": (height, width)}
-    for name in ("boxes", "classes", "ignored", "difficult", "area"):
-      found[name] = getattr(self, name)[own]
+    found: Marks = {
+      "size": (height, width),
+      "boxes": self.boxes[own],
+      "classes": self.classes[own],
+      "ignored": self.ignored[own],
+      "difficult": self.difficult[own],
+      "area": self.area[own],
+    }
     if len(self.text_ends):
       masks = [self._mask(place, (height, width)) for place in _places(own)]
       found["masks"] = np.array(masks, bool).reshape(-1, height, width)
