@@ -61,7 +61,7 @@ class Clock:
     parts: {(what, 'trace', 'lower' or 'compile'): seconds of `wall`}.
     imports: {package: seconds}.
     programs: [(name, seconds)] that XLA compiled or read from the cache.
-    first: seconds and programs up to the end of the first step.
+    first: seconds, programs and modules up to the end of the first step.
   """
 
   def __init__(self, began: float) -> None:
@@ -73,7 +73,7 @@ class Clock:
     self.parts: collections.Counter[tuple[str, str]] = collections.Counter()
     self.imports: collections.Counter[str] = collections.Counter()
     self.programs: list[tuple[str, float]] = []
-    self.first: dict[str, float] = {}
+    self.first: dict[str, Any] = {}
     self._told: dict[int, list[tuple[float, float]]] = collections.defaultdict(
       list
     )
@@ -130,6 +130,7 @@ class Clock:
         "wall": sum(self.wall.values()),
         "cpu": sum(self.cpu.values()),
         "programs": len(self.programs),
+        "modules": sorted(sys.modules),
       }
 
 
@@ -248,7 +249,6 @@ def _told(clock: Clock) -> dict[str, Any]:
     "imports": clock.imports,
     "programs": clock.programs,
     "first": clock.first,
-    "modules": sorted(sys.modules),
   }
 
 

@@ -107,7 +107,7 @@ def table(found: Mapping[str, Any], most: int) -> str:
   )
   lines += [f"  {name:<30}{seconds:9.2f}" for name, seconds in programs[:most]]
   packages = sorted(found["imports"].items(), key=lambda pair: -pair[1])
-  lines.append(f"{len(found['modules'])} modules")
+  lines.append(f"{len(first['modules'])} modules to the first step; packages")
   lines += [f"  {name:<30}{seconds:9.2f}" for name, seconds in packages[:most]]
   return "\n".join(lines)
 

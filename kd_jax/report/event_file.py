@@ -11,9 +11,10 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tensorboardX import record_writer, summary
-from tensorboardX.proto import event_pb2
+if TYPE_CHECKING:
+  from tensorboardX.proto import event_pb2
 
 _VERSION = "brain.Event:2"
 _SECONDS = 30  # between two flushes, each of which waits for the disk
@@ -32,6 +33,9 @@ class EventFile:
   """
 
   def __init__(self, folder: Path, start_step: int) -> None:
+    from tensorboardX import record_writer
+    from tensorboardX.proto import event_pb2
+
     # The suffix keeps a run that resumes within a second from reusing a name.
     stamp = f"{time.time():.0f}.{socket.gethostname()}.{start_step}"
     path = folder / f"events.out.tfevents.{stamp}"
@@ -47,6 +51,9 @@ class EventFile:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends scalars of a step; viewers see them within half a minute."""
+    from tensorboardX import summary
+    from tensorboardX.proto import event_pb2
+
     for name, value in scalars.items():
       found = summary.scalar(name, value)
       self._add(event_pb2.Event(step=step, summary=found))
