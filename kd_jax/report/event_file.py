@@ -12,9 +12,10 @@ import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tensorboardX import record_writer, summary
-from tensorboardX.proto import event_pb2
+if TYPE_CHECKING:
+  from tensorboardX.proto import event_pb2
 
 # Its classes are made when it is imported.
 _PROTO: types.ModuleType = event_pb2
@@ -36,6 +37,8 @@ class EventFile:
   """
 
   def __init__(self, folder: Path, start_step: int) -> None:
+    from tensorboardX import record_writer
+
     # The suffix keeps a run that resumes within a second from reusing a name.
     stamp = f"{time.time():.0f}.{socket.gethostname()}.{start_step}"
     path = folder / f"events.out.tfevents.{stamp}"
@@ -51,6 +54,8 @@ class EventFile:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends scalars of a step; viewers see them within half a minute."""
+    from tensorboardX import summary
+
     for name, value in scalars.items():
       found = summary.scalar(name, value)
       self._add(step=step, summary=found)

@@ -20,6 +20,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
+from kd_jax.train.signals import Stopped
 from kd_jax.types import (
   Frozen,
   Metrics,
@@ -32,10 +33,6 @@ from kd_jax.types import (
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
-
-
-class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
-  """The run was asked to end; its state is saved."""
 
 
 @dataclasses.dataclass(frozen=True)

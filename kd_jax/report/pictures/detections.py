@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from matplotlib import colors
 
 from kd_jax.data import examples
 from kd_jax.data.formats.objects import runs
@@ -211,6 +210,8 @@ def _colours(marked: Marked, classes: int) -> UInt8[np.ndarray, "k 3"]:
 
 
 def _hex(colour: UInt8[np.ndarray, 3]) -> str:
+  from matplotlib import colors
+
   red, green, blue = (colour / 255).tolist()
   return colors.to_hex((red, green, blue))
 
