@@ -14,7 +14,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "clip_resnet_gap": ("resnet",),
   "convnext": ("convnext",),
   "efficientnet": ("efficientnet", "test_", "tf_"),
-  "eva": ("eva",),
+  "eva": ("eva", "vit_"),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),
