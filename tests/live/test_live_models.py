@@ -38,6 +38,9 @@ CASES = (
   ("tf_mobilenetv3_large_minimal_100", 75, {}),
   ("lcnet_035", CONV, {}),
   ("fbnetv3_b", CONV, {}),
+  ("mobilenetv4_conv_small_050", 75, {}),
+  ("mobilenetv4_conv_blur_medium", CONV, {}),
+  ("mobilenetv4_hybrid_medium_075", 75, {}),
   ("mnasnet_small", CONV, {}),
   ("semnasnet_050", 75, {}),
   ("fbnetc_100", CONV, {}),
@@ -71,6 +74,7 @@ CASES = (
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
 TRAINED = (
+  ("mobilenetv4_hybrid_medium_075", CONV, {}),
   ("mobilenetv2_050", CONV, {}),
   ("seresnet18", CONV, {"layers": (1, 1, 1, 1)}),
   ("convnextv2_atto", CONV, {"depths": (1, 1, 1, 1)}),
