@@ -120,9 +120,8 @@ def adapted(
   shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
   """What the family's `adapt` makes of a file's tensors."""
-  if family(model) not in resolve.names("models", "adapt"):
-    return state_dict
-  return resolve.symbol("models", family(model), "adapt")(state_dict, shapes)
+  adapt = resolve.optional("models", family(model), "adapt")
+  return adapt(state_dict, shapes) if adapt else state_dict
 
 
 def head_names(model: Backbone) -> set[str]:
