@@ -33,6 +33,7 @@ from kd_jax import resolve, trees
 from kd_jax.models.backbone import Backbone, variable_shapes
 
 HEAD = "params/head"
+"""The classifier; a family may have statistics there, too."""
 
 _LAYERS = {
   "norm": (
@@ -126,8 +127,9 @@ def adapted(
 
 def head_names(model: Backbone) -> set[str]:
   """Names that timm gives to the classifier's tensors."""
+  heads = (HEAD, HEAD.replace("params", "batch_stats"))
   rules = expanded(model)
-  return {t for t, path, _ in rules if trees.is_under(path, [HEAD])}
+  return {t for t, path, _ in rules if trees.is_under(path, heads)}
 
 
 def first_conv(model: Backbone) -> str:

@@ -43,6 +43,7 @@ CHECKED = frozenset(
     "mobilenetv4_conv_small_035",
     "mobilenetv4_hybrid_medium_075",
     "regnety_016",
+    "repvit_m1_0",
     "resnet101",
     "resnet18",
     "resnet50",

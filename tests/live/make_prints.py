@@ -49,6 +49,21 @@ CASES = {
     ("mobilenetv4_conv_aa_medium", {}, 64, 64),
     ("mobilenetv4_hybrid_medium_075", {}, 75, 64),
   ),
+  "repvit": (
+    ("repvit_m0_9", {"embed_dim": (8, 16, 24, 32), "depth": (1,) * 4}, 75, 58),
+    (
+      "repvit_m1",
+      {
+        "embed_dim": (8, 16, 24, 32),
+        "depth": (1,) * 4,
+        "kernel_size": 5,
+        "distillation": False,
+      },
+      75,
+      58,
+    ),
+    ("repvit_m1_0", {}, 64, 64),
+  ),
 }
 
 

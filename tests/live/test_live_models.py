@@ -5,8 +5,10 @@ import numpy as np
 import peers
 import pytest
 import torch
+from timm.utils.model import reparameterize_model
 
-from kd_jax import convert, trees
+from kd_jax import convert, models, trees
+from kd_jax.models import fuse
 from kd_jax.models.blocks import patches
 from kd_jax.teachers import timm as timm_teacher
 
@@ -38,6 +40,8 @@ CASES = (
   ("tf_mobilenetv3_large_minimal_100", 75, {}),
   ("lcnet_035", CONV, {}),
   ("fbnetv3_b", CONV, {}),
+  ("repvit_m0_9", 75, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
   ("mobilenetv4_conv_small_050", 75, {}),
   ("mobilenetv4_conv_blur_medium", CONV, {}),
   ("mobilenetv4_hybrid_medium_075", 75, {}),
@@ -73,7 +77,10 @@ CASES = (
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
+MERGED = tuple(case for case in CASES if case[0].startswith("repvit"))
 TRAINED = (
+  ("repvit_m0_9", CONV, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
   ("mobilenetv4_hybrid_medium_075", CONV, {}),
   ("mobilenetv2_050", CONV, {}),
   ("seresnet18", CONV, {"layers": (1, 1, 1, 1)}),
@@ -152,3 +159,17 @@ def test_training_step(name, size, fields):
   for path, value in wanted.items():
     scale = max(np.abs(value).max(), least)
     assert np.abs(found[path] - value).max() < 1e-5 * scale, path
+
+
+@pytest.mark.parametrize(("name", "size", "fields"), MERGED)
+def test_merged_tensors_are_those_of_timm(name, size, fields):
+  del size
+  theirs = peers.timm_model(name, num_classes=7, **fields)
+  ours = models.create_model(name, num_classes=7, **fields)
+  variables = convert.from_timm(ours, peers.arrays(theirs))
+  found = convert.to_timm(*fuse.merge(ours, variables))
+  wanted = peers.arrays(reparameterize_model(theirs))
+  assert set(found) == set(wanted)
+  for key, want in wanted.items():
+    gap = np.abs(found[key] - want).max()
+    assert gap <= 1e-5 * np.abs(want).max(), key

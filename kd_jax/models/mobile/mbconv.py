@@ -13,16 +13,9 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, multi_query, strides
+from kd_jax.models.blocks import conv_norm, layers, multi_query, strides
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  "relu": nn.relu,
-  "relu6": nn.relu6,
-  "silu": nn.silu,
-  "swish": nn.silu,
-  "hard_swish": nn.hard_swish,
-  "gelu": functools.partial(nn.gelu, approximate=False),
-}
+ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
 """Activations, named as in timm."""
 
 
