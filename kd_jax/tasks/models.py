@@ -35,6 +35,8 @@ CHECKED = frozenset(
     "deit_small_distilled_patch16_224",
     "efficientnet_b0",
     "eva02_small_patch14_224",
+    "fastvit_sa12",
+    "fastvit_t8",
     "mixer_s16_224",
     "mobilenetv1_100",
     "mobilenetv2_100",

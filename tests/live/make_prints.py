@@ -49,6 +49,30 @@ CASES = {
     ("mobilenetv4_conv_aa_medium", {}, 64, 64),
     ("mobilenetv4_hybrid_medium_075", {}, 75, 64),
   ),
+  "fastvit": (
+    (
+      "fastvit_mci0",
+      {
+        "layers": (1,) * 4,
+        "embed_dims": (8, 16, 32, 64),
+        "down_patch_size": 5,
+      },
+      75,
+      58,
+    ),
+    (
+      "fastvit_mci3",
+      {
+        "layers": (1,) * 5,
+        "embed_dims": (8, 16, 16, 32, 64),
+        "global_pool": "avgmax",
+      },
+      75,
+      130,
+    ),
+    ("fastvit_t8", {}, 64, 64),
+    ("fastvit_sa12", {}, 64, 75),
+  ),
   "repvit": (
     ("repvit_m0_9", {"embed_dim": (8, 16, 24, 32), "depth": (1,) * 4}, 75, 58),
     (

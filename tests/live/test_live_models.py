@@ -42,6 +42,9 @@ CASES = (
   ("fbnetv3_b", CONV, {}),
   ("repvit_m0_9", 75, {"depth": (1, 1, 2, 1)}),
   ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
+  ("fastvit_t8", 75, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci0", CONV, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci3", 130, {"layers": (1, 1, 1, 1, 1)}),
   ("mobilenetv4_conv_small_050", 75, {}),
   ("mobilenetv4_conv_blur_medium", CONV, {}),
   ("mobilenetv4_hybrid_medium_075", 75, {}),
@@ -77,8 +80,13 @@ CASES = (
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
-MERGED = tuple(case for case in CASES if case[0].startswith("repvit"))
+MERGED = tuple(c for c in CASES if c[0].startswith(("repvit", "fastvit")))
 TRAINED = (
+  (
+    "fastvit_sa12",
+    CONV,
+    {"layers": (1, 1, 1, 1), "layer_scale_init_value": 0.5},
+  ),
   ("repvit_m0_9", CONV, {"depth": (1, 1, 2, 1)}),
   ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
   ("mobilenetv4_hybrid_medium_075", CONV, {}),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers
+from kd_jax.models.blocks import layers, transformer
 
 _init = initializers.xavier_uniform()
 
@@ -49,8 +46,10 @@ class MultiQueryAttention(nn.Module):
     queries = self._dense(self.heads * self.head_dim, "query")(x)
     q = queries.reshape(len(x), -1, self.heads, self.head_dim)
     key, value = (self._shared(x, name, train) for name in ("key", "value"))
-    scores = jnp.einsum("nqhd,nkd->nhqk", q / math.sqrt(self.head_dim), key)
-    read = jnp.einsum("nhqk,nkd->nqhd", jax.nn.softmax(scores), value)
+    key, value = (
+      jnp.repeat(y[:, :, None], self.heads, axis=2) for y in (key, value)
+    )
+    read = transformer.attend(q, key, value, module=self)
     return self._dense(self.features, "output")(read.reshape(queries.shape))
 
   def _shared(self, x: Array, name: str, train: bool) -> Array:

@@ -62,7 +62,7 @@ RULES = (
   ),
   *(("blocks.{s}.{b}.norm", path + "norm", "norm") for path in _BLOCKS),
   *(
-    ("blocks.{s}.{b}.layer_scale.gamma", path + "gamma", "copy")
+    ("blocks.{s}.{b}.layer_scale.gamma", path + "layer_scale/gamma", "copy")
     for path in _BLOCKS
   ),
   ("conv_head.weight", "params/neck/conv/kernel", "conv"),

@@ -8,12 +8,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import conv_norm, layers, multi_query, strides
+from kd_jax.models.blocks import (
+  conv_norm,
+  layers,
+  multi_query,
+  strides,
+  transformer,
+)
 
 ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
 """Activations, named as in timm."""
@@ -155,9 +160,7 @@ class Block(nn.Module):
     branch = self._attend if self.kind == "mqa" else self._convolve
     y = branch(x, train)
     if self.style.scale and self.kind in ("uir", "mqa"):
-      init = initializers.constant(self.style.scale)
-      gamma = self.param("gamma", init, (self.features,), jnp.float32)
-      y = y * gamma.astype(y.dtype)
+      y = transformer.LayerScale(self.style.scale, name="layer_scale")(y)
     same = self.stride == 1 and x.shape[-1] == self.features
     if not (self.skip and same):
       return y
