@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from benchmarks import _command_line
 from benchmarks import input as input_lib
-from benchmarks.kdep_step import Run, Times, measure
+from benchmarks._contest import Run, Times, measure
 from configs import quickstart
 from configs.common import base
 from kd_jax.align import basis as basis_lib
