@@ -31,10 +31,8 @@ class EventFile:
 
   def __init__(self, folder: Path, start_step: int) -> None:
     from tensorboardX import record_writer
-    from tensorboardX.proto import event_pb2
 
-    # Its classes are made when it is imported: type checkers see none.
-    self._proto: types.ModuleType = event_pb2
+    self._proto = _messages()
     # The suffix keeps a run that resumes within a second from reusing a name.
     stamp = f"{time.time():.0f}.{socket.gethostname()}.{start_step}"
     path = folder / f"events.out.tfevents.{stamp}"
@@ -69,3 +67,10 @@ class EventFile:
   def _add(self, **fields: object) -> None:
     event = self._proto.Event(wall_time=time.time(), **fields)
     self._file.write(event.SerializeToString())
+
+
+def _messages() -> types.ModuleType:
+  """Its classes are made when it is imported: type checkers see none."""
+  from tensorboardX.proto import event_pb2
+
+  return event_pb2
