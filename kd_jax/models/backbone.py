@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import numbers
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.nn.initializers import Initializer
+from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -201,8 +201,15 @@ class ConvNet(Backbone):
     one_of("output_stride", self.output_stride, (32, 16, 8))
 
 
+class Inits(TypedDict, total=False):
+  """Initialisers of a classifier."""
+
+  kernel_init: Initializer
+  bias_init: Initializer
+
+
 def classify(
-  model: Backbone, x: Float[Array, "n h w c"], **inits: Initializer
+  model: Backbone, x: Float[Array, "n h w c"], **inits: Unpack[Inits]
 ) -> tuple[Array, dict[str, Array]]:
   """The last stage: global pooling and the classifier, named `head`.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from flax import linen as nn
 from jaxtyping import Array, Float
+
+from kd_jax.models.blocks import layers
 
 
 class Step(NamedTuple):
@@ -75,8 +76,8 @@ def average_down(
     The averages; `x` itself if both numbers are 1.
   """
   if dilation > 1:
-    return nn.avg_pool(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
+    return layers.average_pooling(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
   if stride == 1:
     return x
   odd = tuple((0, length % 2) for length in x.shape[1:3])
-  return nn.avg_pool(x, (2, 2), (2, 2), odd, count_include_pad=False)
+  return layers.average_pooling(x, (2, 2), (2, 2), odd, count_include_pad=False)

@@ -26,9 +26,10 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from flax import linen as nn
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
@@ -118,7 +119,7 @@ def _decode(word: str) -> Spec:
 
 
 @functools.cache
-def goog_init(groups: int) -> initializers.Initializer:
+def goog_init(groups: int) -> Initializer:
   """N(0, 2 / (k k c_out / groups)), for a kernel in HWIO."""
 
   def init(
@@ -148,7 +149,7 @@ class Style:
   same: bool
   eps: float
   dtype: layers.Dtype
-  init: Callable[[int], initializers.Initializer]
+  init: Callable[[int], Initializer]
   se_act: str = ""
   gate: Callable[[Array], Array] = nn.sigmoid
 
@@ -159,7 +160,7 @@ def conv_norm(
   names: tuple[str, str],
   *,
   train: bool,
-  **fields: int,
+  **fields: Unpack[layers.ConvFields],
 ) -> Float[Array, "n y x d"]:
   """A convolution and its normalisation, as submodules of the caller.
 
@@ -236,17 +237,17 @@ class Block(nn.Module):
       y = layers.DropPath(self.drop_path)(y, train=train)
     return y + x
 
-  def steps(self) -> list[tuple[str, dict[str, int]]]:
+  def steps(self) -> list[tuple[str, layers.ConvFields]]:
     """Name and fields of each convolution."""
-    window = {
+    window: layers.WindowFields = {
       "size": self.size,
       "stride": self.stride,
       "dilation": self.dilation,
     }
-    last = {"features": self.features}
-    middle = {"features": self.width}
-    depthwise = {**middle, "groups": self.width, **window}
-    steps = {
+    last: layers.ConvFields = {"features": self.features}
+    middle: layers.ConvFields = {"features": self.width}
+    depthwise: layers.ConvFields = {**middle, "groups": self.width, **window}
+    steps: dict[str, list[tuple[str, layers.ConvFields]]] = {
       "ds": [("conv_dw", depthwise), ("conv_pw", last)],
       "ir": [("conv_pw", middle), ("conv_dw", depthwise), ("conv_pwl", last)],
       "er": [("conv_exp", {**middle, **window}), ("conv_pwl", last)],
@@ -269,8 +270,8 @@ class Stage(nn.Module):
     style: what the blocks share.
   """
 
-  blocks: tuple[tuple[str, dict[str, Any]], ...]
-  stem: dict[str, int] | None
+  blocks: Sequence[tuple[str, dict[str, Any]]]
+  stem: layers.ConvFields | None
   style: Style
 
   @nn.compact
