@@ -204,7 +204,7 @@ def fit(
   if want is None or np.shape(value) == want or np.ndim(value) != len(want):
     return value
   if name == "patch_embed.proj.weight":
-    return patches.resample_patch(value, want[2:])
+    return patches.resample_patch(value, (want[2], want[3]))
   if name == "pos_embed":
     return patches.fit_positions(value, want, num_prefix_tokens)
   if name.endswith(_TABLE):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import linen as nn
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
@@ -25,7 +26,7 @@ ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
 
 
 @functools.cache
-def goog_init(groups: int) -> initializers.Initializer:
+def goog_init(groups: int) -> Initializer:
   """N(0, 2 / (k k c_out / groups)), for a kernel in HWIO."""
 
   def init(
@@ -58,7 +59,7 @@ class Style:
   same: bool
   eps: float
   dtype: layers.Dtype
-  init: Callable[[int], initializers.Initializer]
+  init: Callable[[int], Initializer]
   se_act: str = ""
   gate: Callable[[Array], Array] = nn.sigmoid
   aa: str = ""
@@ -71,7 +72,7 @@ def conv_norm(
   names: tuple[str, str],
   *,
   train: bool,
-  **fields: int,
+  **fields: Unpack[layers.ConvFields],
 ) -> Float[Array, "n y x d"]:
   """A convolution and its normalisation, as submodules of the caller.
 
@@ -253,8 +254,8 @@ class Stage(nn.Module):
     style: what the blocks share.
   """
 
-  blocks: tuple[tuple[str, dict[str, Any]], ...]
-  stem: dict[str, int] | None
+  blocks: Sequence[tuple[str, dict[str, Any]]]
+  stem: layers.ConvFields | None
   style: Style
 
   @nn.compact

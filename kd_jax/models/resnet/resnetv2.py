@@ -133,10 +133,12 @@ class Block(nn.Module):
   ) -> Float[Array, "n y x d"]:
     """Shortcut plus branch."""
     width = strides.divisible(self.features / 4)
-    second = {"size": 3, "stride": self.stride, "dilation": self.dilation}
     y = first = self._activate(x, 1)
     y = self._conv("conv1", width)(y)
-    y = self._conv("conv2", width, **second)(self._activate(y, 2))
+    second = self._conv(
+      "conv2", width, size=3, stride=self.stride, dilation=self.dilation
+    )
+    y = second(self._activate(y, 2))
     y = self._conv("conv3", self.features)(self._activate(y, 3))
     if self.drop_path:
       y = layers.DropPath(self.drop_path)(y, train=train)
@@ -147,8 +149,16 @@ class Block(nn.Module):
   def _activate(self, x: Array, index: int) -> Array:
     return nn.relu(group_norm(self.groups, self.dtype, f"norm{index}")(x))
 
-  def _conv(self, name: str, features: int, **fields: int) -> StdConv:
-    return StdConv(features, **fields, dtype=self.dtype, name=name)
+  def _conv(
+    self,
+    name: str,
+    features: int,
+    *,
+    size: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+  ) -> StdConv:
+    return StdConv(features, size, stride, dilation, self.dtype, name=name)
 
 
 class Stage(nn.Module):
