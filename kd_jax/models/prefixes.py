@@ -28,6 +28,14 @@ OF: Mapping[str, tuple[str, ...]] = {
   "resnetv2": ("resnetv2_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
-  "vit": ("deit", "eva_large", "vit_"),
+  "vit": (
+    "aimv2_",
+    "beit3_",
+    "deit",
+    "eva_large",
+    "flexivit_",
+    "test_vit",
+    "vit_",
+  ),
 }
 """{module of `kd_jax.models`: starts of its names}."""

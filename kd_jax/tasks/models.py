@@ -60,6 +60,8 @@ CHECKED = frozenset(
     "vit_base_patch16_clip_224",
     "vit_base_patch16_clip_quickgelu_224",
     "vit_base_patch16_siglip_224",
+    "test_vit3",
+    "vit_dwee_patch16_reg1_gap_256",
     "vit_small_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2",
     "vit_small_patch16_dinov3",

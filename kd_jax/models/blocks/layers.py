@@ -143,17 +143,35 @@ class SqueezeExcite(nn.Module):
     return x * self.gate(conv(x.shape[-1], name="expand")(y))
 
 
-def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def layer_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Layer normalisation over the last axis, variance in two passes."""
   return nn.LayerNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 
-def rms_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def rms_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Division by the root mean square of the last axis (arXiv:1910.07467)."""
   return nn.RMSNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import (
+  checks,
   layers,
   patches,
   token_net,
-  transformer,
   window_checkpoints,
 )
 
@@ -100,7 +100,7 @@ class Model(token_net.TokenNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self)
+    checks.check_fields(self)
     backbone.one_of("use_fc_norm", self.use_fc_norm, (None, True, False))
     if not self.mlp_ratio > 0:
       raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it must be > 0")
