@@ -15,7 +15,7 @@ from kd_jax.data.order import portraits
 from kd_jax.data.shards.files import LostError
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
-from kd_jax.types import Record
+from kd_jax.types import MarkedRecord, Record, is_marked
 
 # So many unreadable records in a row are no accident.
 _TRIES = 100
@@ -55,10 +55,10 @@ class Decoded:
         self.source.describe(index),
         exif_rotation=self.source.exif_rotation,
       )
-      record = {**record, "image": image}
+      record = _with(record, image)
     if "mask" in record:
       self._check_size(index, record, "mask has", np.shape(record["mask"]))
-    if "size" in record:
+    if is_marked(record) and "size" in record:
       self._check_size(index, record, "boxes are of", record["size"])
     return record
 
@@ -115,6 +115,14 @@ class Decoded:
     for place in range(index + 1, index + count):
       if turned[place % count] == turned[index]:
         yield place % count
+
+
+def _with(record: Record, image: np.ndarray) -> Record:
+  """The record with its pixels."""
+  if is_marked(record):
+    marked: MarkedRecord = {**record, "image": image}
+    return marked
+  return {**record, "image": image}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Preprocess(Views):
     images, geometry = zip(*views, strict=True)
     return {
       # For one view, without the copy that a stack makes.
-      "image": np.stack(images) if len(images) > 1 else images[0][None],
+      "image": np.stack(images) if self.num_crops > 1 else images[0][None],
       "geometry": np.array(geometry, np.int32),
     }
 
@@ -156,8 +156,8 @@ def _center(p: Preprocess, image: np.ndarray) -> Pixels:
 
 
 def _none(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
-  size = image.shape[:2]
-  return _center(p, image), (0, 0, *size, 0, *size)
+  height, width = image.shape[:2]
+  return _center(p, image), (0, 0, height, width, 0, height, width)
 
 
 def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
@@ -184,17 +184,17 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
 
 
 def _squash(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
-  size = image.shape[:2]
+  height, width = image.shape[:2]
   whole = crops.resize(
     image, p.image_size, p.image_size, interpolation=p.train_interpolation
   )
-  return whole, (0, 0, *size, 0, *size)
+  return whole, (0, 0, height, width, 0, height, width)
 
 
 def _shift(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   moved, (down, right) = crops.random_shift(_center(p, image), rng, p.shift)
-  size = image.shape[:2]
-  return moved, (down, right, *size, 0, *size)
+  height, width = image.shape[:2]
+  return moved, (down, right, height, width, 0, height, width)
 
 
 def _on_canvas(
@@ -211,7 +211,8 @@ def _draw(
 ) -> Geometry:
   """Box and flip of a random resized crop."""
   box = crops.random_box(*size, rng, scale=p.scale, ratio=p.ratio)
-  return (*box, int(rng.random() < p.hflip), *size)
+  flip = int(rng.random() < p.hflip)
+  return (box.top, box.left, box.height, box.width, flip, *size)
 
 
 AUGMENTS: dict[

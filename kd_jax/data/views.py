@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
@@ -34,6 +34,9 @@ class Views:
     canvas: 0, or the side of the canvases on which whole images travel to the
       device, which cuts the views.
   """
+
+  if TYPE_CHECKING:
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
   image_size: int
   interpolation: str
@@ -99,7 +102,7 @@ class Views:
 
   def stated(self) -> dict[str, Any]:
     """{field: value}, as fingerprints and banks tell views apart."""
-    return dataclasses.asdict(self)  # type: ignore[call-overload]
+    return dataclasses.asdict(self)
 
   def fingerprint(self) -> str:
     """16 hex digits that identify the settings."""

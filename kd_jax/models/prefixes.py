@@ -25,7 +25,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "clip_resnet_gap": ("resnet",),
   "convnext": ("convnext",),
   "efficientnet": ("efficientnet", "test_", "tf_"),
-  "eva": ("eva",),
+  "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),

@@ -69,6 +69,10 @@ CHECKED = frozenset(
     "vit_base_patch16_siglip_224",
     "vit_small_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
+    "vit_small_plus_patch16_dinov3_qkvb",
+    "vit_pe_core_tiny_patch16_384",
+    "vit_small_patch16_rope_mixed_ape_224",
     "vit_tiny_patch16_224",
     "wide_resnet50_2",
   )

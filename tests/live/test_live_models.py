@@ -79,6 +79,13 @@ CASES = (
   ("beitv2_base_patch16_224", 32, VIT),
   ("eva02_tiny_patch14_224", 32, VIT),
   ("eva02_base_patch16_clip_224", 32, VIT),
+  ("vit_small_patch16_dinov3", 32, VIT),
+  ("vit_7b_patch16_dinov3", 48, VIT),
+  ("vit_large_patch16_sapiens2", 32, {**VIT, "num_kv_heads": (2, 1, 1, 2)}),
+  ("vit_small_patch16_rope_ape_224", 32, VIT),
+  ("vit_small_patch16_rope_mixed_224", 32, VIT),
+  ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
+  ("vit_pe_lang_large_patch14_448", 32, VIT),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
@@ -102,6 +109,9 @@ TRAINED = (
   ("convnextv2_atto", CONV, {"depths": (1, 1, 1, 1)}),
   ("regnety_002", CONV, {}),
   ("vit_tiny_patch16_224", 32, VIT),
+  ("vit_small_plus_patch16_dinov3_qkvb", 32, VIT),
+  ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
+  ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
   (
     "swinv2_tiny_window8_256",
     256,
@@ -141,7 +151,9 @@ def test_outputs(name, size, fields):
     value = value.numpy()
     assert np.ptp(value) > 0
     gap = np.abs(taps[tap] - value).max() / np.abs(value).max()
-    assert gap < 1e-6 if name.startswith("swin") else gap < 1e-10, (tap, gap)
+    # timm makes the sines of rotations in float32, and biases of Swin.
+    near = 1e-6 if "swin" in name or "rope" in name or "_pe_" in name else 1e-10
+    assert gap < near, (tap, gap)
 
 
 @pytest.mark.parametrize(("name", "size", "fields"), TRAINED)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = "JPEG, PNG, WebP, GIF, BMP and TIFF"
 # Above it, PIL takes a file for one made to exhaust memory.
@@ -172,7 +173,7 @@ def _by_pil(data: bytes, rotate: bool) -> UInt8[np.ndarray, "h w 3"]:
   try:
     with Image.open(io.BytesIO(data), formats=formats) as image:
       _check_size(*image.size)
-      if image.format == "TIFF" and _is_deep_colour(image):
+      if isinstance(image, TiffImageFile) and _is_deep_colour(image):
         # PIL would keep the upper bytes only.
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         return _to_8_bits(_by_cv2(data, flags)[..., ::-1])
@@ -188,7 +189,7 @@ def _by_pil(data: bytes, rotate: bool) -> UInt8[np.ndarray, "h w 3"]:
     raise _Unreadable(_CORRUPT) from error
 
 
-def _is_deep_colour(image: Image.Image) -> bool:
+def _is_deep_colour(image: TiffImageFile) -> bool:
   """Whether a TIFF has 16 bits per colour.
 
   Raises:
@@ -206,7 +207,8 @@ def _is_deep_colour(image: Image.Image) -> bool:
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
   if image.mode.startswith("I;16"):
     gray = np.asarray(image).astype(np.uint16)
-    if image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero
       gray = 65535 - gray
     return np.repeat(_to_8_bits(gray)[..., None], 3, axis=-1)
   if image.mode in ("I", "F"):
