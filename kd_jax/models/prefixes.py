@@ -10,6 +10,17 @@ from collections.abc import Mapping
 
 OF: Mapping[str, tuple[str, ...]] = {
   "beit": ("beit_", "beitv2_"),
+  "byobnet": (
+    "eca_res",
+    "gcres",
+    "gernet_",
+    "mobileone_",
+    "regnetz_",
+    "repvgg_",
+    "res",
+    "seres",
+    "test_byobnet",
+  ),
   "clip_resnet": ("resnet",),
   "clip_resnet_gap": ("resnet",),
   "convnext": ("convnext",),

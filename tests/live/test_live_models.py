@@ -45,6 +45,10 @@ CASES = (
   ("fastvit_t8", 75, {"layers": (1, 1, 1, 1)}),
   ("fastvit_mci0", CONV, {"layers": (1, 1, 1, 1)}),
   ("fastvit_mci3", 130, {"layers": (1, 1, 1, 1, 1)}),
+  ("test_byobnet", 75, {}),
+  ("mobileone_s0", CONV, {}),
+  ("repvgg_a0", 75, {}),
+  ("gernet_s", CONV, {"output_stride": 16}),
   ("mobilenetv4_conv_small_050", 75, {}),
   ("mobilenetv4_conv_blur_medium", CONV, {}),
   ("mobilenetv4_hybrid_medium_075", 75, {}),
@@ -93,8 +97,11 @@ CASES = (
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
-MERGED = tuple(c for c in CASES if c[0].startswith(("repvit", "fastvit")))
+BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
+MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("test_byobnet", CONV, {}),
+  ("repvgg_a0", CONV, {}),
   (
     "fastvit_sa12",
     CONV,

@@ -188,6 +188,7 @@ class BatchNorm(nn.Module):
   Attributes:
     dtype: dtype of the output; None promotes input and parameters.
     scale_init: initialiser of the scale.
+    bias_init: initialiser of the bias.
     momentum: weight of the new batch in the running statistics.
     eps: added to the variance.
   """
@@ -196,6 +197,7 @@ class BatchNorm(nn.Module):
   scale_init: initializers.Initializer = initializers.ones
   momentum: float = 0.1
   eps: float = 1e-5
+  bias_init: initializers.Initializer = initializers.zeros
 
   @nn.compact
   def __call__(
@@ -220,7 +222,7 @@ class BatchNorm(nn.Module):
     """
     width = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, width, jnp.float32)
-    bias = self.param("bias", initializers.zeros, width, jnp.float32)
+    bias = self.param("bias", self.bias_init, width, jnp.float32)
     old_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
     old_var = self.variable("batch_stats", "var", jnp.ones, width)
     out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)

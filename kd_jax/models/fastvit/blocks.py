@@ -170,7 +170,7 @@ class Positions(conv_norm.Mergeable):
       groups=width,
       use_bias=True,
       dtype=self.style.dtype,
-      kernel_init=self.style.init,
+      kernel_init=self.style.init(width),
       name="merged" if fused else "conv",
     )
     return conv(x) if fused else conv(x) + x
