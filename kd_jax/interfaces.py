@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Int64
 
 from kd_jax.types import (
   Batch,
   Marks,
+  Network,
   Networks,
   Phase,
   Record,
@@ -154,7 +154,7 @@ class TeacherSource:
     raise NotImplementedError
 
   @property
-  def network(self) -> nn.Module | None:
+  def network(self) -> Network | None:
     """The Flax network that runs, if one does."""
     return None
 

@@ -116,7 +116,7 @@ class Choice:
     for name, section in sections:
       if name in _REPLACED:
         config[name] = ConfigDict()
-      config[name].update(section)
+      getattr(config, name).update(section)
     limit = 64 if self.machine.cpu else 2048
     config.eval.limit = min(self.photos.count, limit)
     config.eval.batch_size = self.batch_size // self.accum_steps

@@ -102,7 +102,7 @@ class Backbone(Network):
     """Height and width of an image that the parameters' shapes suit."""
     return (64, 64)
 
-  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, int | None]]:
+  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, Any]]:
     """Where a run begins.
 
     Args:

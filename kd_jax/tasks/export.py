@@ -26,13 +26,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jax import export
 from ml_collections import ConfigDict
 
 from kd_jax import convert, disk, workdir
 from kd_jax.buckets import spool
 from kd_jax.build import networks
+from kd_jax.convert import checkpoint
+from kd_jax.models.backbone import Backbone
 from kd_jax.report import detector_card, model_card
 from kd_jax.report.run import summary
 from kd_jax.train.bucket import checkpoints
@@ -109,7 +110,7 @@ def _alone(source: Path, target: Path) -> str:
   model, variables = convert.load_pretrained(name, target / "timm")
   convert.save_flax(model, variables, target / "flax", name=name)
   _write_program(target, stablehlo(model, variables, size))
-  options = _read(target / "timm" / convert.checkpoint.CONFIG)["model_args"]
+  options = _read(target / "timm" / checkpoint.CONFIG)["model_args"]
   text = model_card.text(model, name, recipe, about, options)
   workdir.write(target / "README.md", text)
   return name
@@ -160,7 +161,7 @@ def _write_program(target: Path, data: bytes) -> None:
 
 
 def stablehlo(
-  model: nn.Module, variables: Mapping[str, Any], size: int
+  model: Backbone, variables: Mapping[str, Any], size: int
 ) -> bytes:
   """The forward pass in evaluation mode, with its weights, for any batch.
 
@@ -226,7 +227,7 @@ def _papers(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _student(
   source: Path, recipe: Mapping[str, Any]
-) -> tuple[nn.Module, Mapping[str, Any]]:
+) -> tuple[Backbone, Mapping[str, Any]]:
   """The finished student, or that of the newest checkpoint."""
   finished = source / "student"
   if finished.is_dir():

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from kd_jax.interfaces import MetricsWriter, ProgressLine, TeacherSource
 from kd_jax.train import best_weights, signals
@@ -20,9 +20,11 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
+from kd_jax.train.signals import Stopped
 from kd_jax.types import (
   Frozen,
   Metrics,
+  Network,
   Params,
   Phase,
   Stats,
@@ -31,10 +33,6 @@ from kd_jax.types import (
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
-
-
-class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
-  """The run was asked to end; its state is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Job:
       weights, seed or rate may share them.
   """
 
-  student: nn.Module
+  student: Network
   source: TeacherSource
   stretches: tuple[Stretch, ...]
   settings: step_lib.Settings
@@ -134,7 +132,7 @@ def placed_state(
 ) -> TrainState:
   """The state before step 0, on the mesh of `settings`."""
   state = TrainState(
-    step=np.zeros((), np.int32),
+    step=jnp.zeros((), jnp.int32),
     params=params,
     stats=stats,
     opt=opt,

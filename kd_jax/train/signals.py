@@ -13,6 +13,10 @@ STOP = (signal.SIGTERM, signal.SIGINT)
 ECHO = 1
 
 
+class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
+  """The run was asked to end; its state is saved."""
+
+
 @contextlib.contextmanager
 def heeded(ask: Callable[[], None]) -> Iterator[None]:
   """Calls `ask` at the first signal; a later one ends the process at once."""

@@ -2,14 +2,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from door_case import STUDENT, command, photographs, refused
 
 import kd_jax
-import runs
 from kd_jax import cli
 from kd_jax.door import distill, doctor, photos, recipe, teachers, written
 
@@ -215,15 +212,6 @@ def test_help_fits_a_screen(name, capsys):
   lines = capsys.readouterr().out.splitlines()
   assert done.value.code == 0
   assert len(lines) <= 24 and max(map(len, lines)) <= 80
-
-
-def test_the_package_and_its_help_need_no_jax():
-  code = (
-    "import sys, kd_jax, kd_jax.cli\n"
-    "assert kd_jax.__version__ and 'distill' in kd_jax.__all__\n"
-    "assert not {'jax', 'numpy', 'flax'} & {*sys.modules}\n"
-  )
-  subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
 
 
 def test_a_known_teacher_that_pytorch_runs_is_not_called_unknown(monkeypatch):

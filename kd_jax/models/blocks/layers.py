@@ -150,6 +150,17 @@ def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
   )
 
 
+def rms_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+  """Division by the root mean square of the last axis (arXiv:1910.07467)."""
+  return nn.RMSNorm(
+    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+  )
+
+
+NORMS = {"layer": layer_norm, "rms": rms_norm}
+"""Normalisations over the last axis, by name."""
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last, as `nn.BatchNorm2d`.
 

@@ -88,6 +88,7 @@ class Stem(nn.Module):
     pre_norm: eps of a layer normalisation at the end; the patches then have
       no bias. None is no normalisation.
     dtype: compute dtype.
+    norm: kind of that normalisation, see `layers.NORMS`.
   """
 
   features: int
@@ -97,6 +98,7 @@ class Stem(nn.Module):
   pos: str = "all"
   pre_norm: float | None = None
   dtype: layers.Dtype = None
+  norm: str = "layer"
 
   @nn.compact
   def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
@@ -116,7 +118,7 @@ class Stem(nn.Module):
       x = x + self._positions(count, grid).astype(x.dtype)
     if self.pre_norm is None:
       return x
-    return layers.layer_norm(self.pre_norm, self.dtype, "norm_pre")(x)
+    return layers.NORMS[self.norm](self.pre_norm, self.dtype, "norm_pre")(x)
 
   def _token(self, name: str, number: int, std: float, x: Array) -> Array:
     shape = (1, number, self.features)

@@ -309,7 +309,7 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n t d"], *, train: bool, **call: Array | Rotate
+    self, x: Float[Array, "n t d"], *, train: bool, **call: Any
   ) -> tuple[Float[Array, "n t d"], dict[str, Array]]:
     """Runs the blocks.
 

@@ -22,7 +22,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import jax
@@ -33,7 +33,13 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, token_net, transformer
+from kd_jax.models.blocks import (
+  attention_pool,
+  layers,
+  patches,
+  token_net,
+  transformer,
+)
 from kd_jax.models.vit import checkpoints, variants
 
 VARIANTS = variants.TABLE
@@ -44,13 +50,7 @@ RULES = (
   *transformer.BLOCK_RULES,
   ("norm", "params/neck/norm", "affine"),
   ("fc_norm", "params/neck/fc_norm", "affine"),
-  ("attn_pool.latent", "params/pool/latent", "copy"),
-  ("attn_pool.q", "params/pool/q", "dense"),
-  ("attn_pool.kv", "params/pool/kv", "dense"),
-  ("attn_pool.proj", "params/pool/proj", "dense"),
-  ("attn_pool.norm", "params/pool/norm", "affine"),
-  ("attn_pool.mlp.fc1", "params/pool/mlp/fc1", "dense"),
-  ("attn_pool.mlp.fc2", "params/pool/mlp/fc2", "dense"),
+  *attention_pool.RULES,
   ("head", "params/head", "dense"),
   ("head_dist", "params/head/dist", "dense"),
 )
@@ -76,47 +76,6 @@ class Norm(nn.Module):
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Normalises."""
     return layers.layer_norm(self.eps, self.dtype, self.inner)(x)
-
-
-class AttentionPool(nn.Module):
-  """Pools by attention of one learnt query, then an MLP (arXiv:1810.00825).
-
-  Attributes:
-    num_heads: number of heads.
-    mlp: fields of `transformer.Mlp`.
-    eps: of the layer normalisation.
-    dtype: compute dtype.
-  """
-
-  num_heads: int
-  mlp: Mapping[str, Any]
-  eps: float
-  dtype: layers.Dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n d"]:
-    """One vector per image."""
-    n, t, d = x.shape
-    init = initializers.truncated_normal(d**-0.5)
-    latent = self.param("latent", init, (1, 1, d), jnp.float32)
-    q = self._dense(d, "q")(latent.astype(x.dtype))
-    q = jnp.broadcast_to(
-      q.reshape(1, 1, *self._heads(d)), (n, 1, *self._heads(d))
-    )
-    kv = self._dense(2 * d, "kv")(x).reshape(n, t, 2, *self._heads(d))
-    k, v = kv[:, :, 0], kv[:, :, 1]
-    y = transformer.attend(q, k, v, module=self).reshape(n, d)
-    y = self._dense(d, "proj")(y)
-    z = layers.layer_norm(self.eps, self.dtype, "norm")(y)
-    mlp = transformer.Mlp(**self.mlp, dtype=self.dtype, name="mlp")
-    return y + mlp(z)
-
-  def _heads(self, width: int) -> tuple[int, int]:
-    return self.num_heads, width // self.num_heads
-
-  def _dense(self, width: int, name: str) -> nn.Module:
-    init = transformer.INIT
-    return nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
 
 
 class DistilledHead(nn.Module):
@@ -339,7 +298,7 @@ class Model(token_net.TokenNet):
     if self.global_pool != "map":
       return patches.pool_tokens(x, self.global_pool, num_prefix_tokens)
     mlp = self._mlp(gated=False)
-    pool = AttentionPool(
+    pool = attention_pool.AttentionPool(
       self.num_heads, mlp, self.norm_eps, self.dtype, name="pool"
     )
     return pool(x[:, num_prefix_tokens:])

@@ -95,8 +95,7 @@ class Neck(nn.Module):
     width = x.shape[-1]
     if scale == "half":
       # What an odd side lacks never wins.
-      pad = [(0, side % 2) for side in x.shape[1:3]]
-      return nn.max_pool(x, (2, 2), (2, 2), pad)
+      return nn.max_pool(x, (2, 2), (2, 2), "SAME")
     if scale in ("2", "4"):
       x = self._up(x, width // 2, f"up1_{scale}")
     if scale == "4":
