@@ -12,13 +12,6 @@ import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-  from tensorboardX.proto import event_pb2
-
-# Its classes are made when it is imported.
-_PROTO: types.ModuleType = event_pb2
 
 _VERSION = "brain.Event:2"
 _SECONDS = 30  # between two flushes, each of which waits for the disk
@@ -39,12 +32,13 @@ class EventFile:
   def __init__(self, folder: Path, start_step: int) -> None:
     from tensorboardX import record_writer
 
+    self._proto = _messages()
     # The suffix keeps a run that resumes within a second from reusing a name.
     stamp = f"{time.time():.0f}.{socket.gethostname()}.{start_step}"
     path = folder / f"events.out.tfevents.{stamp}"
     self._file = record_writer.RecordWriter(str(path))
     first = start_step + 1 if start_step else 0
-    start = _PROTO.SessionLog(status=_PROTO.SessionLog.START)
+    start = self._proto.SessionLog(status=self._proto.SessionLog.START)
     with contextlib.ExitStack() as undo:
       undo.callback(self.close)
       self._add(file_version=_VERSION)
@@ -71,5 +65,12 @@ class EventFile:
     self._flushed = time.monotonic()
 
   def _add(self, **fields: object) -> None:
-    event = _PROTO.Event(wall_time=time.time(), **fields)
+    event = self._proto.Event(wall_time=time.time(), **fields)
     self._file.write(event.SerializeToString())
+
+
+def _messages() -> types.ModuleType:
+  """Its classes are made when it is imported: type checkers see none."""
+  from tensorboardX.proto import event_pb2
+
+  return event_pb2
