@@ -9,7 +9,7 @@ from timm.utils.model import reparameterize_model
 
 from kd_jax import convert, models, trees
 from kd_jax.models import fuse
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 from kd_jax.teachers import timm as timm_teacher
 
 CONV = 64

@@ -13,15 +13,11 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import (
-  conv_norm,
-  layers,
-  multi_query,
-  strides,
-  transformer,
-)
+from kd_jax.models.blocks import layers, multi_query, strides
+from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.blocks.conv_norm import ACTIVATIONS as _EVERY
 
-ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
+ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""
 
 
@@ -109,7 +105,7 @@ class Step(NamedTuple):
 
   names: tuple[str, str]
   act: bool
-  fields: dict[str, int]
+  fields: layers.ConvFields
 
 
 class Block(nn.Module):
@@ -174,10 +170,11 @@ class Block(nn.Module):
     for i, step in enumerate(steps, 1):
       if i == len(steps) and self.se_width:
         x = self._squeeze(x)
-      fields, pooled = step.fields, 1
+      fields: layers.ConvFields = step.fields
+      pooled = 1
       if self.style.aa:
         pooled = fields.get("stride", 1)
-        fields = {**fields, "stride": 1}
+        fields = {**step.fields, "stride": 1}
       x = conv_norm(x, self.style, step.names, train=train, **fields)
       x = act(x) if step.act else x
       x = x if pooled == 1 else strides.POOLS[self.style.aa](x)
@@ -205,38 +202,50 @@ class Block(nn.Module):
     if self.kind == "uir":
       return self._universal()
     window = self._window(self.size)
+<<<<<<< HEAD
     last = {"features": self.features}
     middle = {"features": self.width}
     depthwise = {**middle, "groups": self.width, **window}
     steps = {
+=======
+    last: layers.ConvFields = {"features": self.features}
+    middle: layers.ConvFields = {"features": self.width}
+    depthwise: layers.ConvFields = {**middle, "groups": self.width, **window}
+    steps: dict[str, list[tuple[str, layers.ConvFields]]] = {
+>>>>>>> h_types_a
       "ds": [("conv_dw", depthwise), ("conv_pw", last)],
       "ir": [("conv_pw", middle), ("conv_dw", depthwise), ("conv_pwl", last)],
       "er": [("conv_exp", {**middle, **window}), ("conv_pwl", last)],
       "cn": [("conv", {**last, **window})],
       "mqa": [],
-    }[self.kind]
-    count = len(steps)
+    }
+    own = steps[self.kind]
+    count = len(own)
     return [
       Step((name, f"bn{i}"), i < count or self.last_act, fields)
-      for i, (name, fields) in enumerate(steps, 1)
+      for i, (name, fields) in enumerate(own, 1)
     ]
 
   def _universal(self) -> list[Step]:
-    steps = []
+    steps: list[tuple[str, bool, layers.ConvFields]] = []
     if self.start:
       window = self._window(self.start)
       if self.size:
         window["stride"] = 1
-      first = {"features": self.base, "groups": self.base, **window}
+      first: layers.ConvFields = {
+        "features": self.base,
+        "groups": self.base,
+        **window,
+      }
       steps.append(("dw_start", False, first))
     steps.append(("pw_exp", True, {"features": self.width}))
     if self.size:
-      middle = {"features": self.width, "groups": self.width}
+      middle: layers.ConvFields = {"features": self.width, "groups": self.width}
       steps.append(("dw_mid", True, {**middle, **self._window(self.size)}))
     steps.append(("pw_proj", False, {"features": self.features}))
     return [Step((n, f"{n}_bn"), act, fields) for n, act, fields in steps]
 
-  def _window(self, size: int) -> dict[str, int]:
+  def _window(self, size: int) -> layers.WindowFields:
     return {"size": size, "stride": self.stride, "dilation": self.dilation}
 
   def _squeeze(self, x: Array) -> Array:

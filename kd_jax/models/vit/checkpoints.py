@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 from kd_jax.models.vit import foreign
 
 _OPENAI = (
