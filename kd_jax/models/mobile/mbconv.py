@@ -14,8 +14,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers, multi_query, strides
-from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.blocks.conv_norm import ACTIVATIONS as _EVERY
+from kd_jax.models.blocks.tokens import transformer
 
 ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""
@@ -202,17 +202,10 @@ class Block(nn.Module):
     if self.kind == "uir":
       return self._universal()
     window = self._window(self.size)
-<<<<<<< HEAD
-    last = {"features": self.features}
-    middle = {"features": self.width}
-    depthwise = {**middle, "groups": self.width, **window}
-    steps = {
-=======
     last: layers.ConvFields = {"features": self.features}
     middle: layers.ConvFields = {"features": self.width}
     depthwise: layers.ConvFields = {**middle, "groups": self.width, **window}
     steps: dict[str, list[tuple[str, layers.ConvFields]]] = {
->>>>>>> h_types_a
       "ds": [("conv_dw", depthwise), ("conv_pw", last)],
       "ir": [("conv_pw", middle), ("conv_dw", depthwise), ("conv_pwl", last)],
       "er": [("conv_exp", {**middle, **window}), ("conv_pwl", last)],
