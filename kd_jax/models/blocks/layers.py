@@ -20,7 +20,7 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions, pooling
 
 Dtype = jnp.dtype | type | str | None
 
@@ -99,8 +99,8 @@ class Conv(nn.Module):
     padding = self.dilation * (self.size - 1) // 2
     if self.same:
       x, padding = same_pad(x, self.size, self.stride, self.dilation), 0
-    window = depthwise.Window(self.stride, self.dilation, padding)
-    y = depthwise.conv(x, kernel, window)
+    window = convolutions.Window(self.stride, self.dilation, padding)
+    y = convolutions.conv(x, kernel, window)
     if not self.use_bias:
       return y
     bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -352,7 +352,7 @@ class DropPath(nn.Module):
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
   """3x3 max pooling of stride 2; the padding of 1 never wins."""
-  return max_pooling(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  return pooling.max_pool(x, pooling.Pool(size=3, stride=2, padding=1))
 
 
 def global_pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n d"]:
