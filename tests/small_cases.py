@@ -65,6 +65,29 @@ CASES = {
     ("test_vit3", {"embed_dim": 32, "depth": 4, "num_heads": 2}, (160, 160)),
     ("test_vit4", {**TINY, "img_size": 32}, (32, 64)),
   ],
+  "sam": [
+    (
+      "samvit_base_patch16",
+      {**SQUARE, "window_size": 3, "global_attn_indexes": [1, 3]},
+      (32, 32),
+    ),
+    (
+      "samvit_base_patch16",
+      {
+        **SQUARE,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "qk_norm": True,
+        "init_values": 0.5,
+      },
+      (40, 24),
+    ),
+    (
+      "samvit_base_patch16_224",
+      {**SQUARE, "window_size": 2, "global_attn_indexes": [2]},
+      (32, 48),
+    ),
+  ],
   "whole": [
     ("vit_small_patch16_dinov3", {}, (224, 224)),
     ("vit_small_plus_patch16_dinov3_qkvb", {}, (256, 160)),
@@ -72,8 +95,9 @@ CASES = {
     ("vit_small_patch16_rope_mixed_ape_224", {}, (224, 224)),
     ("vit_dwee_patch16_reg1_gap_256", {}, (256, 256)),
     ("test_vit3", {}, (160, 160)),
+    ("samvit_base_patch16_224", {}, (224, 224)),
   ],
 }
 
 # Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva", "vit")
+FACTS = ("eva", "sam", "vit")

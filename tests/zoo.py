@@ -144,7 +144,8 @@ def _tap(model, taps, key, size):
     grid = patches.grid_of(size, pair, ragged=ragged)
     tokens = taps[f"block{number:02d}"]
     return patches.tokens_to_map(tokens, model.num_prefix_tokens, grid)
-  return taps[f"stage{number + 1}"]
+  block = f"block{number:02d}"
+  return taps[block] if block in taps else taps[f"stage{number + 1}"]
 
 
 def _tuples(value):

@@ -37,6 +37,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "repvit": ("repvit_",),
   "resnet": ("resne", "seresne", "wide_resnet"),
   "resnetv2": ("resnetv2_",),
+  "sam": ("samvit_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
   "vit": (

@@ -59,6 +59,7 @@ CHECKED = frozenset(
     "resnet50_clip",
     "resnetv2_50x1_bit",
     "resnext50_32x4d",
+    "samvit_base_patch16_224",
     "seresnext50_32x4d",
     "swin_tiny_patch4_window7_224",
     "swinv2_tiny_window8_256",

@@ -20,6 +20,7 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
+SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
   ("resnet10t", CONV, {}),
   ("resnet18d", CONV, {"output_stride": 8}),
@@ -92,6 +93,8 @@ CASES = (
   ("vit_base_patch16_rpn_224", 32, VIT),
   ("vit_small_patch16_18x2_224", 32, VIT),
   ("vit_dwee_patch16_reg1_gap_256", 32, VIT),
+  ("samvit_base_patch16", 32, SAM),
+  ("samvit_base_patch16_224", 32, SAM),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
@@ -118,6 +121,7 @@ TRAINED = (
   ("vit_small_plus_patch16_dinov3_qkvb", 32, VIT),
   ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
   ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
+  ("samvit_base_patch16", 32, SAM),
   ("aimv2_large_patch14_224", 32, VIT),
   ("vit_dpwee_patch16_reg1_gap_256", 32, {**VIT, "qk_norm": True}),
   (

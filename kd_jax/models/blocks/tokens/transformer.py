@@ -140,10 +140,19 @@ class Attention(nn.Module):
       q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
     if rotate is not None:
       q, k = rotate(q), rotate(k)
+    if bias is None:
+      bias = self.bias_of(q)
     y = attend(q, k, v, bias=bias, module=self).reshape(x.shape)
     if self.inner_norm:
       y = self._norm("norm")(y)
     return self._dense(width, "proj", self.proj_bias, self.out_init)(y)
+
+  def bias_of(
+    self, q: Float[Array, "n t h d"]
+  ) -> Float[Array, "n h t t"] | None:
+    """What a subclass adds to the scaled products of these queries."""
+    del q
+    return None
 
   def _norm(self, name: str) -> nn.Module:
     return layers.NORMS[self.norm](self.eps, self.dtype, name)
