@@ -56,6 +56,7 @@ from configs.common import base
 from kd_jax.build import networks, training
 from kd_jax.convert import from_timm, rules, to_timm
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.main import keep_memory
 from kd_jax.models.backbone import Backbone
 from kd_jax.teachers import online
 from kd_jax.train import mesh as mesh_lib
@@ -318,6 +319,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Checks that both sides agree, times them and prints the table."""
   # Two frameworks share the device: neither may reserve most of it.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  keep_memory()
   args = arguments(argv)
   runs, first = ready(args)
   if not args.check:
