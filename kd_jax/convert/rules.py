@@ -7,6 +7,7 @@ may hold placeholders such as '{s}', which stand for integers. Layouts:
   linear     (out, in) there, (in, out) here
   pointwise  (out, in, 1, 1) there, (in, out) here
   planes     (c, 1, 1) there, (c,) here
+  taps       (out, in, k) there, (k, in) here, for one output
   copy       the same
 
 and, for a layer with several tensors, 'weight' and 'bias' there:
@@ -65,7 +66,8 @@ class Entry(NamedTuple):
 
   Attributes:
     path: 'params/...' or 'batch_stats/...', here.
-    layout: 'conv', 'linear', 'pointwise', 'planes' or 'copy'.
+    layout: 'conv', 'linear', 'pointwise', 'planes',
+      'taps' or 'copy'.
     shape: its shape in timm's layout.
   """
 
@@ -145,6 +147,8 @@ def to_ours(array: np.ndarray, layout: str) -> np.ndarray:
     array = array[:, :, 0, 0]
   if layout == "planes":
     array = array[:, 0, 0]
+  if layout == "taps":
+    array = array[0].T
   axes = {"conv": (2, 3, 1, 0), "linear": (1, 0), "pointwise": (1, 0)}
   turned = array.transpose(axes.get(layout, range(array.ndim)))
   return np.array(turned, np.float32, order="C")
@@ -160,6 +164,8 @@ def _turn(array: np.ndarray, layout: str) -> np.ndarray:
     return array.transpose(1, 0)[:, :, None, None]
   if layout == "planes":
     return array[:, None, None]
+  if layout == "taps":
+    return array.T[None]
   axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
   return array.transpose(axes.get(layout, range(array.ndim)))
 

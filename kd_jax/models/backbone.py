@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import jax
@@ -167,9 +167,11 @@ class Backbone(Network):
     if self.dtype is not None:
       x = x.astype(self.dtype)
     taps: dict[str, Array] = {}
+    # A family with an `entry` of its own takes what that says.
+    run: Callable[..., tuple[Array, dict[str, Array]]] = self.run_stage
     for stage in stages:
       on = train and STAGES.index(stage) >= STAGES.index(train_from)
-      x, new = self.run_stage(stage, x, train=on, **start)
+      x, new = run(stage, x, train=on, **start)
       taps.update(new)
     return taps
 

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax import trees
-from kd_jax.models.backbone import Backbone
+from kd_jax.models.backbone import Backbone, variable_shapes
 from kd_jax.models.blocks.conv_norm import Mergeable
 
 
@@ -50,7 +50,13 @@ def merge(
       "RepVGG, MobileOne, RepViT and FastViT have"
     )
   flat = trees.flatten(jax.device_get(variables))
-  parts = _mergeable(model)
+  fused = model.clone(fused=True)
+  single = trees.flatten(variable_shapes(fused)["params"])
+  parts = {
+    path: module
+    for path, module in _mergeable(model).items()
+    if f"{path}/merged/kernel" in single
+  }
   inside = {
     path: value
     for path, value in flat.items()
@@ -59,8 +65,7 @@ def merge(
   for path, module in parts.items():
     for name, value in module.merge(_tensors(flat, path)).items():
       inside[f"params/{path}/{name}"] = np.float32(value)
-  fused = trees.unflatten({k: jnp.asarray(v) for k, v in inside.items()})
-  return model.clone(fused=True), fused
+  return fused, trees.unflatten({k: jnp.asarray(v) for k, v in inside.items()})
 
 
 def _below(path: str) -> str:

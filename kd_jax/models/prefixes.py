@@ -10,6 +10,17 @@ from collections.abc import Mapping
 
 OF: Mapping[str, tuple[str, ...]] = {
   "beit": ("beit_", "beitv2_"),
+  "byobnet": (
+    "eca_res",
+    "gcres",
+    "gernet_",
+    "mobileone_",
+    "regnetz_",
+    "repvgg_",
+    "res",
+    "seres",
+    "test_byobnet",
+  ),
   "clip_resnet": ("resnet",),
   "clip_resnet_gap": ("resnet",),
   "convnext": ("convnext",),
@@ -26,8 +37,17 @@ OF: Mapping[str, tuple[str, ...]] = {
   "repvit": ("repvit_",),
   "resnet": ("resne", "seresne", "wide_resnet"),
   "resnetv2": ("resnetv2_",),
+  "sam": ("samvit_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
-  "vit": ("deit", "eva_large", "vit_"),
+  "vit": (
+    "aimv2_",
+    "beit3_",
+    "deit",
+    "eva_large",
+    "flexivit_",
+    "test_vit",
+    "vit_",
+  ),
 }
 """{module of `kd_jax.models`: starts of its names}."""

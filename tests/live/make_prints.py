@@ -49,6 +49,17 @@ CASES = {
     ("mobilenetv4_conv_aa_medium", {}, 64, 64),
     ("mobilenetv4_hybrid_medium_075", {}, 75, 64),
   ),
+  "byobnet": (
+    ("test_byobnet", {}, 75, 58),
+    ("mobileone_s0", {"output_stride": 16}, 64, 64),
+    ("repvgg_a0", {}, 64, 75),
+    ("gernet_s", {}, 64, 64),
+    ("resnet51q", {}, 64, 64),
+    ("gcresnext26ts", {}, 64, 64),
+    ("eca_resnext26ts", {}, 64, 64),
+    ("regnetz_b16", {"output_stride": 8}, 64, 64),
+    ("resnet32ts", {}, 75, 64),
+  ),
   "fastvit": (
     (
       "fastvit_mci0",

@@ -23,6 +23,7 @@ NAMES = {
   "vit": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "beit": ({"pos_embed", "cls_token"}, ("relative_position_bias_table",)),
   "eva": ({"pos_embed", "cls_token", "reg_token"}, ()),
+  "sam": ({"pos_embed"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
   "swin_v2": (set(), ("cpb_mlp", "logit_scale")),
 }
@@ -42,6 +43,7 @@ MEMBERS = {
   "regnet": ("regnety_002", {}),
   "resnet": ("resnet18", {}),
   "resnetv2": ("resnetv2_50x1_bit", {}),
+  "sam": ("samvit_base_patch16", {"depth": 4, "global_attn_indexes": [3]}),
   "swin": ("swin_tiny_patch4_window7_224", {}),
   "swin_v2": ("swinv2_tiny_window8_256", {}),
   "vit": ("vit_tiny_patch16_224", {"depth": 4}),

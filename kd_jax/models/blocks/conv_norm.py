@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.nn import initializers
@@ -32,6 +34,22 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 torch_conv_init = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default for convolutions: U(-1, 1) / sqrt(k k c_in / groups)."""
 
+
+def torch_init(groups: int) -> initializers.Initializer:
+  """`torch_conv_init`, whatever the number of groups."""
+  del groups
+  return torch_conv_init
+
+
+def _normal(mean: float, std: float) -> initializers.Initializer:
+  def init(
+    key: Array, shape: Sequence[int], dtype: layers.Dtype = jnp.float32
+  ) -> Array:
+    return mean + std * jax.random.normal(key, shape, dtype)
+
+  return init
+
+
 Tensors = Mapping[str, np.ndarray]
 """{path below a module: float64 array}, of both collections: 'bn/scale' and
 'bn/bias' are parameters, 'bn/mean' and 'bn/var' statistics."""
@@ -49,18 +67,27 @@ class Style:
     dtype: compute dtype.
     eps: added to the variance in normalisation.
     fused: the network is the merged one.
-    init: initialiser of kernels.
+    init: from the number of groups to the initialiser of kernels.
+    spread: normalisation starts from scales N(spread, spread) and biases
+      N(0, spread); 0 is 1 and 0.
   """
 
   act: str = "relu"
   dtype: layers.Dtype = None
   eps: float = 1e-5
   fused: bool = False
-  init: initializers.Initializer = torch_conv_init
+  init: Callable[[int], initializers.Initializer] = torch_init
+  spread: float = 0.0
 
-  def norm(self, name: str) -> layers.BatchNorm:
-    """A batch normalisation."""
-    return layers.BatchNorm(self.dtype, eps=self.eps, name=name)
+  def norm(self, name: str, scale: float = 1.0) -> layers.BatchNorm:
+    """A batch normalisation whose scales begin at `scale`."""
+    inits = {"scale_init": initializers.constant(scale)}
+    if self.spread:
+      inits = {
+        "scale_init": _normal(self.spread, self.spread),
+        "bias_init": initializers.normal(self.spread),
+      }
+    return layers.BatchNorm(self.dtype, eps=self.eps, name=name, **inits)
 
   def activate(self, x: Float[Array, ...]) -> Float[Array, ...]:
     """The activation."""
@@ -119,17 +146,12 @@ class ConvNorm(Mergeable):
       self.dilation,
       self.groups,
       dtype=style.dtype,
-      kernel_init=style.init,
+      kernel_init=style.init(self.groups),
     )
     if style.fused:
       y = conv(use_bias=True, name="merged")(x)
     else:
-      norm = layers.BatchNorm(
-        style.dtype,
-        scale_init=initializers.constant(self.scale),
-        eps=style.eps,
-        name="bn",
-      )
+      norm = style.norm("bn", self.scale)
       y = norm(conv(name="conv")(x), train=train)
     return style.activate(y) if self.act else y
 
@@ -152,6 +174,7 @@ class Branches(Mergeable):
     stride: step in pixels.
     dilation: distance of neighbouring weights.
     groups: number of channel groups.
+    drop_path: probability of dropping all but the identity.
   """
 
   features: int
@@ -161,6 +184,7 @@ class Branches(Mergeable):
   stride: int = 1
   dilation: int = 1
   groups: int = 1
+  drop_path: float = 0.0
 
   @nn.compact
   def __call__(
@@ -182,9 +206,12 @@ class Branches(Mergeable):
       ConvNorm(self.features, style, size, *window, name=name)(x, train=train)
       for name, size in self.branches
     ]
-    if self.identity:
-      parts.append(style.norm("identity")(x, train=train))
-    return sum(parts[1:], parts[0])
+    y = sum(parts[1:], parts[0])
+    if not self.identity:
+      return y
+    if self.drop_path:
+      y = layers.DropPath(self.drop_path)(y, train=train)
+    return y + style.norm("identity")(x, train=train)
 
   def merge(self, tensors: Tensors) -> dict[str, np.ndarray]:
     """See `Mergeable`."""

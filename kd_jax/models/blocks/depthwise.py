@@ -31,26 +31,10 @@ class Window(NamedTuple):
   padding: int
 
 
-def conv(
+def native(
   x: Float[Array, "n h w c"], w: Float[Array, "k k i o"], window: Window
 ) -> Float[Array, "n y x o"]:
-  """2-D convolution; `c // i` groups, as the shapes say.
-
-  Args:
-    x: maps.
-    w: weights, HWIO, of the dtype of `x`.
-    window: stride, dilation and symmetric zero padding.
-
-  Returns:
-    Maps of `(h + 2 padding - dilation (k - 1) - 1) // stride + 1` rows.
-  """
-  if w.shape[2] == 1 and w.shape[3] == x.shape[3] > 1:
-    return depthwise(x, w, window)
-  return native(x, w, window)
-
-
-def native(x: Array, w: Array, window: Window) -> Array:
-  """`conv` by `lax.conv_general_dilated`."""
+  """`convolutions.conv` by `lax.conv_general_dilated`."""
   sides = window.padding, window.padding
   return lax.conv_general_dilated(
     x,
@@ -67,7 +51,7 @@ def native(x: Array, w: Array, window: Window) -> Array:
 def depthwise(
   x: Float[Array, "n h w c"], w: Float[Array, "k k 1 c"], window: Window
 ) -> Float[Array, "n y x c"]:
-  """`conv` with one filter per channel; the platform picks the algorithm.
+  """`native` with one filter per channel; the platform picks the algorithm.
 
   Sums are accumulated in float32 or wider. First-order gradients only.
   """

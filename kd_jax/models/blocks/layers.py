@@ -20,7 +20,7 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions, pooling
 
 Dtype = jnp.dtype | type | str | None
 
@@ -99,8 +99,8 @@ class Conv(nn.Module):
     padding = self.dilation * (self.size - 1) // 2
     if self.same:
       x, padding = same_pad(x, self.size, self.stride, self.dilation), 0
-    window = depthwise.Window(self.stride, self.dilation, padding)
-    y = depthwise.conv(x, kernel, window)
+    window = convolutions.Window(self.stride, self.dilation, padding)
+    y = convolutions.conv(x, kernel, window)
     if not self.use_bias:
       return y
     bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -143,17 +143,35 @@ class SqueezeExcite(nn.Module):
     return x * self.gate(conv(x.shape[-1], name="expand")(y))
 
 
-def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def layer_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Layer normalisation over the last axis, variance in two passes."""
   return nn.LayerNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 
-def rms_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def rms_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Division by the root mean square of the last axis (arXiv:1910.07467)."""
   return nn.RMSNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 
@@ -170,6 +188,7 @@ class BatchNorm(nn.Module):
   Attributes:
     dtype: dtype of the output; None promotes input and parameters.
     scale_init: initialiser of the scale.
+    bias_init: initialiser of the bias.
     momentum: weight of the new batch in the running statistics.
     eps: added to the variance.
   """
@@ -178,6 +197,7 @@ class BatchNorm(nn.Module):
   scale_init: initializers.Initializer = initializers.ones
   momentum: float = 0.1
   eps: float = 1e-5
+  bias_init: initializers.Initializer = initializers.zeros
 
   @nn.compact
   def __call__(
@@ -202,7 +222,7 @@ class BatchNorm(nn.Module):
     """
     width = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, width, jnp.float32)
-    bias = self.param("bias", initializers.zeros, width, jnp.float32)
+    bias = self.param("bias", self.bias_init, width, jnp.float32)
     old_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
     old_var = self.variable("batch_stats", "var", jnp.ones, width)
     out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
@@ -332,7 +352,7 @@ class DropPath(nn.Module):
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
   """3x3 max pooling of stride 2; the padding of 1 never wins."""
-  return max_pooling(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  return pooling.max_pool(x, pooling.Pool(size=3, stride=2, padding=1))
 
 
 def global_pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n d"]:

@@ -19,11 +19,12 @@ class MobileOne(nn.Module):
     size: width of the window.
     stride: step in pixels.
     groups: number of channel groups.
-    dilation: distance of neighbouring weights.
+    identity: have a branch without a convolution where shapes agree.
     branches: number of convolutions of that window.
     scale: have a 1x1 branch, too, if the window is larger.
     se_width: hidden channels of squeeze-and-excitation; 0 leaves it out.
     act: whether the activation follows.
+    drop_path: see `Branches`.
   """
 
   features: int
@@ -31,11 +32,12 @@ class MobileOne(nn.Module):
   size: int = 1
   stride: int = 1
   groups: int = 1
-  dilation: int = 1
+  identity: bool = True
   branches: int = 1
   scale: bool = True
   se_width: int = 0
   act: bool = True
+  drop_path: float = 0.0
 
   @nn.compact
   def __call__(
@@ -45,14 +47,15 @@ class MobileOne(nn.Module):
     kinds = [(f"kxk{i}", self.size) for i in range(self.branches)]
     if self.scale and self.size > 1:
       kinds.append(("scale", 1))
+    same = self.stride == 1 and x.shape[-1] == self.features
     branches = conv_norm.Branches(
       self.features,
       self.style,
       tuple(kinds),
-      identity=self.stride == 1 and x.shape[-1] == self.features,
+      identity=self.identity and same,
       stride=self.stride,
-      dilation=self.dilation,
       groups=self.groups,
+      drop_path=self.drop_path,
       name="conv",
     )
     y = branches(x, train=train)

@@ -18,13 +18,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
-  layers,
-  patches,
-  token_net,
-  transformer,
-  window_checkpoints,
-)
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, token_net, window_checkpoints
 
 EPS = 1e-6
 """Of all layer normalisations."""
@@ -100,7 +95,7 @@ class Model(token_net.TokenNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self)
+    checks.check_fields(self)
     backbone.one_of("use_fc_norm", self.use_fc_norm, (None, True, False))
     if not self.mlp_ratio > 0:
       raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it must be > 0")

@@ -16,7 +16,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import transformer, windows
+from kd_jax.models.blocks.tokens import transformer, windows
 from kd_jax.models.eva import base
 
 

@@ -9,13 +9,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import (
-  conv_norm,
-  layers,
-  mobile_one,
-  strides,
-  transformer,
-)
+from kd_jax.models.blocks import conv_norm, layers, mobile_one, strides
+from kd_jax.models.blocks.tokens import transformer
 
 HEAD_DIM = 32
 """Channels of an attention head."""
@@ -169,7 +164,7 @@ class Positions(conv_norm.Mergeable):
       groups=width,
       use_bias=True,
       dtype=self.style.dtype,
-      kernel_init=self.style.init,
+      kernel_init=self.style.init(width),
       name="merged" if fused else "conv",
     )
     return conv(x) if fused else conv(x) + x

@@ -13,8 +13,9 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, multi_query, strides, transformer
+from kd_jax.models.blocks import layers, multi_query, strides
 from kd_jax.models.blocks.conv_norm import ACTIVATIONS as _EVERY
+from kd_jax.models.blocks.tokens import transformer
 
 ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""

@@ -143,7 +143,7 @@ class Mixer(conv_norm.Mergeable):
       groups=width,
       use_bias=True,
       dtype=style.dtype,
-      kernel_init=style.init,
+      kernel_init=style.init(width),
       name="small",
     )
     return style.norm("bn")(y + conv(x) + x, train=train)

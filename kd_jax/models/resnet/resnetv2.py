@@ -19,7 +19,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import depthwise, layers, strides
+from kd_jax.models.blocks import convolutions, layers, pooling, strides
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -95,8 +95,8 @@ class StdConv(nn.Module):
     kernel = centred * jax.lax.rsqrt(variance + 1e-8)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = self.dilation * (self.size - 1) // 2
-    window = depthwise.Window(self.stride, self.dilation, padding)
-    return depthwise.native(x, kernel, window)
+    window = convolutions.Window(self.stride, self.dilation, padding)
+    return convolutions.conv(x, kernel, window)
 
 
 def group_norm(groups: int, dtype: layers.Dtype, name: str) -> nn.Module:
@@ -180,7 +180,7 @@ class Stage(nn.Module):
     """The map of the last block."""
     if self.pool:
       x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-      x = nn.max_pool(x, (3, 3), (2, 2))
+      x = pooling.max_pool(x, pooling.Pool(size=3, stride=2, padding=0))
     for i, fields in enumerate(self.blocks):
       x = Block(**fields, name=f"block{i}")(x, train=train)
     return x

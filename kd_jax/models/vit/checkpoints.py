@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
+from kd_jax.models.vit import foreign
 
 _OPENAI = (
   ("conv1", "patch_embed.proj"),
@@ -33,7 +34,8 @@ def adapt(
   """Renames and resizes what files of other origin and size hold.
 
   It reads the image towers of OpenAI's and OpenCLIP's CLIP, the originals of
-  DINOv2, TIPSv2 and DeiT III, and models of another image or patch size.
+  DINOv2, TIPSv2, DeiT III, AIMv2, BEiT-3 and C-RADIO, and models of another
+  image or patch size.
   Parameters of attention pooling are dropped if the model pools otherwise.
 
   Args:
@@ -46,7 +48,7 @@ def adapt(
   Raises:
     ValueError: a position embedding that cannot be resampled.
   """
-  found = _tower(dict(state_dict))
+  found = _tower(foreign.renamed(dict(state_dict), shapes))
   found = _dinov2(found)
   if "attn_pool.latent" not in shapes:
     found = _without(found, "attn_pool.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 
 _DOWNSAMPLE = "layers.0.downsample.reduction.weight"
 _BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask")
