@@ -15,6 +15,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "convnext": ("convnext",),
   "efficientnet": ("efficientnet", "test_", "tf_"),
   "eva": ("eva", "vit_"),
+  "hiera": ("hiera_",),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),

@@ -35,6 +35,7 @@ CHECKED = frozenset(
     "deit_small_distilled_patch16_224",
     "efficientnet_b0",
     "eva02_small_patch14_224",
+    "hiera_tiny_224",
     "mixer_s16_224",
     "mobilenetv1_100",
     "mobilenetv2_100",
