@@ -5,6 +5,7 @@
 
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SQUARE = {**TINY, "img_size": 32, "patch_size": 8}
+HIERA = {"embed_dim": 8, "num_heads": 1, "stages": [1, 1, 1, 1]}
 
 CASES = {
   "eva": [
@@ -65,6 +66,19 @@ CASES = {
     ("test_vit3", {"embed_dim": 32, "depth": 4, "num_heads": 2}, (160, 160)),
     ("test_vit4", {**TINY, "img_size": 32}, (32, 64)),
   ],
+  "hiera": [
+    (
+      "hiera_tiny_224",
+      {**HIERA, "img_size": [64, 96], "stages": [1, 2, 2, 1]},
+      (64, 96),
+    ),
+    ("hiera_base_abswin_256", {**HIERA, "img_size": [64, 64]}, (64, 64)),
+    (
+      "hiera_small_abswin_256",
+      {**HIERA, "img_size": [96, 64], "stages": [2, 1, 2, 1]},
+      (96, 64),
+    ),
+  ],
   "sam": [
     (
       "samvit_base_patch16",
@@ -96,8 +110,9 @@ CASES = {
     ("vit_dwee_patch16_reg1_gap_256", {}, (256, 256)),
     ("test_vit3", {}, (160, 160)),
     ("samvit_base_patch16_224", {}, (224, 224)),
+    ("hiera_tiny_224", {}, (224, 224)),
   ],
 }
 
 # Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva", "sam", "vit")
+FACTS = ("eva", "hiera", "sam", "vit")

@@ -27,6 +27,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "efficientnet": ("efficientnet", "test_", "tf_"),
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
+  "hiera": ("hiera_",),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),

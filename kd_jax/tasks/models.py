@@ -40,6 +40,7 @@ CHECKED = frozenset(
     "fastvit_t8",
     "gcresnext26ts",
     "gernet_s",
+    "hiera_tiny_224",
     "mixer_s16_224",
     "mobilenetv1_100",
     "mobilenetv2_100",

@@ -20,6 +20,7 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
+HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
   ("resnet10t", CONV, {}),
@@ -95,6 +96,8 @@ CASES = (
   ("vit_dwee_patch16_reg1_gap_256", 32, VIT),
   ("samvit_base_patch16", 32, SAM),
   ("samvit_base_patch16_224", 32, SAM),
+  ("hiera_small_224", 64, HIERA),
+  ("hiera_small_abswin_256", 64, HIERA),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
@@ -122,6 +125,7 @@ TRAINED = (
   ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
   ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
   ("samvit_base_patch16", 32, SAM),
+  ("hiera_small_abswin_256", 64, HIERA),
   ("aimv2_large_patch14_224", 32, VIT),
   ("vit_dpwee_patch16_reg1_gap_256", 32, {**VIT, "qk_norm": True}),
   (

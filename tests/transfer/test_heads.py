@@ -137,6 +137,7 @@ STUDENTS = {
   "beit_base_patch16_224": VIT,
   "eva02_tiny_patch14_224": VIT,
   "mixer_s16_224": {**PATCHES, "num_blocks": 4},
+  "hiera_tiny_224": {"stages": ONES, "embed_dim": 8, "img_size": [64, 96]},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
 }
 # Their taps are like those of another one.
