@@ -12,13 +12,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import (
-  conv_norm,
-  layers,
-  multi_query,
-  strides,
-  transformer,
-)
+from kd_jax.models.blocks import layers, strides, transformer
+from kd_jax.models.convs import conv_norm, multi_query
 
 ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
 """Activations, named as in timm."""
