@@ -9,8 +9,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import conv_norm, layers, mobile_one, strides
+from kd_jax.models.blocks import layers, strides
 from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import conv_norm, mobile_one
 
 HEAD_DIM = 32
 """Channels of an attention head."""
