@@ -72,6 +72,7 @@ def guarded(run: Callable[[], object], less: str = _LESS) -> int:
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  status = 0
   try:
     status = stop_status()
     run()
@@ -103,7 +104,7 @@ def prepare() -> None:
 
   # Whole tracebacks: `_explain` looks at who raised an error.
   jax.config.update("jax_traceback_filtering", "off")
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
@@ -184,8 +185,8 @@ def _explain(error: Exception, less: str) -> tuple[str, int]:
 
 def _unwritten(error: Exception) -> str:
   """A full disk, where nobody has said more than the system."""
-  known = isinstance(error, OSError) and error.filename
-  path = Path(os.fsdecode(error.filename) if known else os.curdir)
+  known = error.filename if isinstance(error, OSError) else None
+  path = Path(os.fsdecode(known or os.curdir))
   what = path.name if known else "a file"
   folder = path.parent if known else "the disk"
   return f"{what} cannot be written to {folder} ({error}). {disk.fix(error)}"

@@ -51,6 +51,12 @@ def symbol(floor: str, name: str, symbol: str) -> Any:
   return getattr(module, symbol)
 
 
+def optional(floor: str, name: str, symbol: str) -> Any:
+  """As `symbol`, or None if there is no such file or symbol."""
+  module = _find(floor, name, symbol)
+  return None if module is None else getattr(module, symbol)
+
+
 def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
   """Builds `symbol_name(**config)`; config['name'] says which file.
 

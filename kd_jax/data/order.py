@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Sequence
 
 import grain
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from kd_jax.interfaces import DataSource
+from kd_jax.interfaces import DataSource, Numbers
 
 _EPOCHS = 4  # in use at a time: batches are built ahead
 _ORDERS = 4096
@@ -69,7 +68,7 @@ class BlockOrder:
   """
 
   def __init__(
-    self, blocks: Sequence[int], *, lanes: int, images: int, seed: int
+    self, blocks: Numbers, *, lanes: int, images: int, seed: int
   ) -> None:
     if lanes > images:
       raise ValueError(

@@ -121,7 +121,7 @@ def load(
 
 def is_run(place: str) -> bool:
   """Whether this is the folder of a run, and no name of a network."""
-  known = place in teachers.ALIASES or place in models.list_models()
+  known = place in teachers.ALIASES or models.exists(place)
   return not known and (Path(place).expanduser() / "summary.json").is_file()
 
 

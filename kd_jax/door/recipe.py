@@ -142,11 +142,10 @@ def _network(name: str) -> Backbone:
   Raises:
     ValueError: there is no such network.
   """
-  known = models.list_models()
-  if name not in known:
+  if not models.exists(name):
+    near = names.near(name, models.list_models())
     raise ValueError(
-      f"there is no student {name!r}; {names.near(name, known)}. 'kd-jax "
-      "models' lists all"
+      f"there is no student {name!r}; {near}. 'kd-jax models' lists all"
     )
   return models.create_model(name, num_classes=0)
 

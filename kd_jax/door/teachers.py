@@ -133,7 +133,7 @@ def _usual_tag(name: str, words: Words) -> str:
 
 def looks_like_a_path(text: str) -> bool:
   """Whether a file or a folder is meant, and no name of a network."""
-  if text in ALIASES or text in models.list_models():
+  if text in ALIASES or models.exists(text):
     return False
   return (
     os.sep in text
@@ -204,16 +204,10 @@ def _source(name: str, said: str, words: Words) -> str:
   Raises:
     ValueError: neither has it.
   """
-  known = models.list_models()
-  if name in known:
+  if models.exists(name):
     return "online"
   if not all(importlib.util.find_spec(each) for each in ("torch", "timm")):
-    if said in ALIASES:
-      raise ValueError(
-        f"the {words.network} {said!r} runs in PyTorch, and torch or timm is "
-        "not installed: pip install torch timm"
-      )
-    near = names.near(said, [*ALIASES, *known])
+    near = names.near(said, [*ALIASES, *models.list_models()])
     raise ValueError(
       f"there is no {words.network} {said!r}; {near}. 'kd-jax models' "
       "lists all, and 'pip install torch timm' adds timm's others"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from kd_jax import resolve
+from kd_jax.models import prefixes
 from kd_jax.models.backbone import Backbone, FieldValue
 
 _INTERNAL = {"parent", "name"}
@@ -35,14 +37,18 @@ def create_model(name: str, **overrides: FieldValue) -> Backbone:
       near = resolve.near(field, allowed)
       raise ValueError(f"{name} has no option {field!r}; it has {near}")
   resolve.check_types(family, overrides, name)
-  variants = resolve.symbol("models", family_of(name), "VARIANTS")
-  fields = {**variants[name], **overrides}
+  fields = {**_variants(family_of(name))[name], **overrides}
   return family(**{k: _hashable(k, v) for k, v in fields.items()})
 
 
 def list_models() -> list[str]:
-  """All model names."""
+  """All model names; loads all families."""
   return sorted(_families())
+
+
+def exists(name: str) -> bool:
+  """Whether a model has this name; loads the families that may have it."""
+  return _find(name) is not None
 
 
 def family_of(name: str) -> str:
@@ -51,20 +57,30 @@ def family_of(name: str) -> str:
   Raises:
     ValueError: no family has it.
   """
-  families = _families()
-  if name not in families:
-    near = resolve.near(name, families)
+  family = _find(name)
+  if family is None:
+    near = resolve.near(name, _families())
     raise ValueError(f"there is no model {name!r}; there are {near}")
-  return families[name]
+  return family
+
+
+@functools.cache
+def _find(name: str) -> str | None:
+  for family, starts in prefixes.OF.items():
+    if name.startswith(starts) and name in _variants(family):
+      return family
+  return None
 
 
 @functools.cache
 def _families() -> dict[str, str]:
   return {
-    variant: family
-    for family in resolve.names("models", "VARIANTS")
-    for variant in resolve.symbol("models", family, "VARIANTS")
+    variant: family for family in prefixes.OF for variant in _variants(family)
   }
+
+
+def _variants(family: str) -> Mapping[str, Mapping[str, Any]]:
+  return resolve.symbol("models", family, "VARIANTS")
 
 
 def _hashable(field: str, value: FieldValue) -> FieldValue:

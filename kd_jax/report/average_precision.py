@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from kd_jax.report import plots, tables
 from kd_jax.report.plots import COLORS, INK
@@ -77,11 +77,9 @@ def sampled(curve: Curve) -> Float[np.ndarray, 101]:
   return np.append(curve.precision, 0.0)[place]
 
 
-def _order(
-  values: Float[np.ndarray, " classes"],
-) -> Int[np.ndarray, " classes"]:
+def _order(values: Float[np.ndarray, " classes"]) -> list[int]:
   """The lowest first; what does not occur (NaN) last."""
-  return np.argsort(values, kind="stable")
+  return np.argsort(values, kind="stable").tolist()
 
 
 def _per_cent(value: float) -> float | None:

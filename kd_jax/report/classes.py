@@ -106,13 +106,13 @@ def bars(judged: Judged) -> bytes:
   from matplotlib import figure
 
   values = judged.values
-  order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable")
+  order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable").tolist()
   panels = math.ceil(len(order) / _PER_PANEL)
   rows = math.ceil(len(order) / panels)
   size = (9.0, 0.9 + 0.17 * rows)
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(1, panels, squeeze=False, sharex=True)[0]
-  mean = np.nanmean(values)
+  mean = float(np.nanmean(values))
   for number, ax in enumerate(grid):
     _panel(ax, judged, order[number * rows : (number + 1) * rows], rows, mean)
   rest = " of those that occur" if np.isnan(values).any() else ""

@@ -228,7 +228,7 @@ def _log(ax: axes.Axes, ratio: float) -> None:
   ax.yaxis.set_major_formatter(_plain)
 
 
-def _plain(value: float, place: int | None) -> str:
+def _plain(value: float, place: float | None) -> str:
   del place
   return f"{value:,.6g}"
 

@@ -86,7 +86,9 @@ def export(experiment: Experiment, variables: Variables, where: Path) -> None:
     variables: its weights, on the host.
     where: the folder of the run.
   """
-  student = prepared(experiment.student, experiment.inputs.views)
+  student = experiment.student
+  assert isinstance(student, Backbone)
+  student = prepared(student, experiment.inputs.views)
   convert.save_timm(
     student, variables, where / "student", name=experiment.names.student
   )
@@ -133,7 +135,7 @@ def _job(
   experiment: Experiment, inputs: Inputs, artifact: Artifact
 ) -> loop.Job:
   teaching = experiment.teaching
-  frozen = {
+  frozen: dict[str, Any] = {
     "teacher": teaching.place(experiment.mesh),
     **mesh_lib.place({"artifact": artifact}, experiment.mesh),
   }

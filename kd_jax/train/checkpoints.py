@@ -202,7 +202,9 @@ def checksum(tree: Any) -> int:
   """
   found = 0
   for leaf in jax.tree.leaves(tree):
-    found = zlib.crc32(np.ascontiguousarray(_whole(leaf)), found)
+    whole = np.ascontiguousarray(_whole(leaf))
+    # NumPy's stubs say from Python 3.12 on that arrays are buffers.
+    found = zlib.crc32(whole, found)  # pyright: ignore[reportArgumentType]
   return found
 
 
@@ -226,6 +228,7 @@ def newest(checkpoints: Checkpoints, read: Callable[[int], T]) -> T | None:
     ValueError: there are checkpoints, and every one is damaged.
   """
   damaged: list[int] = []
+  reason = ""
   for step in reversed(checkpoints.steps()):
     try:
       found = read(step)

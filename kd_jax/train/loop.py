@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from kd_jax.interfaces import MetricsWriter, ProgressLine, TeacherSource
 from kd_jax.train import best_weights, signals
@@ -24,6 +24,7 @@ from kd_jax.train.signals import Stopped
 from kd_jax.types import (
   Frozen,
   Metrics,
+  Network,
   Params,
   Phase,
   Stats,
@@ -55,7 +56,7 @@ class Job:
       weights, seed or rate may share them.
   """
 
-  student: nn.Module
+  student: Network
   source: TeacherSource
   stretches: tuple[Stretch, ...]
   settings: step_lib.Settings
@@ -133,7 +134,7 @@ def placed_state(
 ) -> TrainState:
   """The state before step 0, on the mesh of `settings`."""
   state = TrainState(
-    step=np.zeros((), np.int32),
+    step=jnp.zeros((), jnp.int32),
     params=params,
     stats=stats,
     opt=opt,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Generic
 
 from kd_jax.data.pipeline import Report
 from kd_jax.interfaces import DataSource
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.inputs import Inputs
 from kd_jax.transfer.draws import Parts
-from kd_jax.transfer.judge import Judge, on_devices
+from kd_jax.transfer.judge import JudgeT, on_devices
 from kd_jax.transfer.protocol import Protocol
 from kd_jax.types import Frozen, TrainState, Variables
 
@@ -37,7 +38,7 @@ class Trial:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Generic[JudgeT]):
   """Everything that a transfer is made of, checked against each other.
 
   Attributes:
@@ -56,7 +57,7 @@ class Plan:
   experiment: Experiment
   parts: Parts
   test: DataSource
-  judge: Judge
+  judge: JudgeT
   protocol: Protocol
   start: str
   on_skip: Callable[[DataSource], Report]

@@ -5,9 +5,11 @@ import numpy as np
 import peers
 import pytest
 import torch
+from timm.utils.model import reparameterize_model
 
-from kd_jax import convert, trees
-from kd_jax.models.blocks import patches
+from kd_jax import convert, models, trees
+from kd_jax.models import fuse
+from kd_jax.models.blocks.tokens import patches
 from kd_jax.teachers import timm as timm_teacher
 
 CONV = 64
@@ -18,6 +20,8 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
+HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
+SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
   ("resnet10t", CONV, {}),
   ("resnet18d", CONV, {"output_stride": 8}),
@@ -38,6 +42,18 @@ CASES = (
   ("tf_mobilenetv3_large_minimal_100", 75, {}),
   ("lcnet_035", CONV, {}),
   ("fbnetv3_b", CONV, {}),
+  ("repvit_m0_9", 75, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
+  ("fastvit_t8", 75, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci0", CONV, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci3", 130, {"layers": (1, 1, 1, 1, 1)}),
+  ("test_byobnet", 75, {}),
+  ("mobileone_s0", CONV, {}),
+  ("repvgg_a0", 75, {}),
+  ("gernet_s", CONV, {"output_stride": 16}),
+  ("mobilenetv4_conv_small_050", 75, {}),
+  ("mobilenetv4_conv_blur_medium", CONV, {}),
+  ("mobilenetv4_hybrid_medium_075", 75, {}),
   ("mnasnet_small", CONV, {}),
   ("semnasnet_050", 75, {}),
   ("fbnetc_100", CONV, {}),
@@ -65,17 +81,53 @@ CASES = (
   ("beitv2_base_patch16_224", 32, VIT),
   ("eva02_tiny_patch14_224", 32, VIT),
   ("eva02_base_patch16_clip_224", 32, VIT),
+  ("vit_small_patch16_dinov3", 32, VIT),
+  ("vit_7b_patch16_dinov3", 48, VIT),
+  ("vit_large_patch16_sapiens2", 32, {**VIT, "num_kv_heads": (2, 1, 1, 2)}),
+  ("vit_small_patch16_rope_ape_224", 32, VIT),
+  ("vit_small_patch16_rope_mixed_224", 32, VIT),
+  ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
+  ("vit_pe_lang_large_patch14_448", 32, VIT),
+  ("aimv2_large_patch14_224", 32, VIT),
+  ("beit3_base_patch16_224", 32, VIT),
+  ("vit_base_patch16_xp_224", 32, VIT),
+  ("vit_base_patch16_rpn_224", 32, VIT),
+  ("vit_small_patch16_18x2_224", 32, VIT),
+  ("vit_dwee_patch16_reg1_gap_256", 32, VIT),
+  ("samvit_base_patch16", 32, SAM),
+  ("samvit_base_patch16_224", 32, SAM),
+  ("hiera_small_224", 64, HIERA),
+  ("hiera_small_abswin_256", 64, HIERA),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
+BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
+MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("test_byobnet", CONV, {}),
+  ("repvgg_a0", CONV, {}),
+  (
+    "fastvit_sa12",
+    CONV,
+    {"layers": (1, 1, 1, 1), "layer_scale_init_value": 0.5},
+  ),
+  ("repvit_m0_9", CONV, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
+  ("mobilenetv4_hybrid_medium_075", CONV, {}),
   ("mobilenetv2_050", CONV, {}),
   ("seresnet18", CONV, {"layers": (1, 1, 1, 1)}),
   ("convnextv2_atto", CONV, {"depths": (1, 1, 1, 1)}),
   ("regnety_002", CONV, {}),
   ("vit_tiny_patch16_224", 32, VIT),
+  ("vit_small_plus_patch16_dinov3_qkvb", 32, VIT),
+  ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
+  ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
+  ("samvit_base_patch16", 32, SAM),
+  ("hiera_small_abswin_256", 64, HIERA),
+  ("aimv2_large_patch14_224", 32, VIT),
+  ("vit_dpwee_patch16_reg1_gap_256", 32, {**VIT, "qk_norm": True}),
   (
     "swinv2_tiny_window8_256",
     256,
@@ -115,7 +167,10 @@ def test_outputs(name, size, fields):
     value = value.numpy()
     assert np.ptp(value) > 0
     gap = np.abs(taps[tap] - value).max() / np.abs(value).max()
-    assert gap < 1e-6 if name.startswith("swin") else gap < 1e-10, (tap, gap)
+    # timm has some numbers in float32 always: sines, biases of Swin, shares.
+    rough = any(part in name for part in ("swin", "rope", "_pe_", "_d"))
+    near = 1e-6 if rough else 1e-10
+    assert gap < near, (tap, gap)
 
 
 @pytest.mark.parametrize(("name", "size", "fields"), TRAINED)
@@ -148,3 +203,17 @@ def test_training_step(name, size, fields):
   for path, value in wanted.items():
     scale = max(np.abs(value).max(), least)
     assert np.abs(found[path] - value).max() < 1e-5 * scale, path
+
+
+@pytest.mark.parametrize(("name", "size", "fields"), MERGED)
+def test_merged_tensors_are_those_of_timm(name, size, fields):
+  del size
+  theirs = peers.timm_model(name, num_classes=7, **fields)
+  ours = models.create_model(name, num_classes=7, **fields)
+  variables = convert.from_timm(ours, peers.arrays(theirs))
+  found = convert.to_timm(*fuse.merge(ours, variables))
+  wanted = peers.arrays(reparameterize_model(theirs))
+  assert set(found) == set(wanted)
+  for key, want in wanted.items():
+    gap = np.abs(found[key] - want).max()
+    assert gap <= 1e-5 * np.abs(want).max(), key

@@ -13,7 +13,7 @@ import zoo
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models.blocks import patches, rotary
+from kd_jax.models.blocks.tokens import patches, rotary
 from kd_jax.models.eva import beit
 
 COUNTS = {
@@ -25,24 +25,6 @@ COUNTS = {
     "beit_large_patch16_512": 305_674_728,
     "beitv2_base_patch16_224": 86_530_984,
     "beitv2_large_patch16_224": 304_430_568,
-  },
-  "eva": {
-    "eva_giant_patch14_224": 1_012_555_112,
-    "eva_giant_patch14_336": 1_013_005_672,
-    "eva_giant_patch14_560": 1_014_447_464,
-    "eva_giant_patch14_clip_224": 1_012_588_928,
-    "eva02_tiny_patch14_224": 5_502_144,
-    "eva02_tiny_patch14_336": 5_756_584,
-    "eva02_small_patch14_224": 21_621_120,
-    "eva02_small_patch14_336": 22_129_000,
-    "eva02_base_patch14_224": 85_758_720,
-    "eva02_base_patch14_448": 87_117_544,
-    "eva02_base_patch16_clip_224": 86_263_040,
-    "eva02_large_patch14_224": 303_268_800,
-    "eva02_large_patch14_448": 305_080_232,
-    "eva02_large_patch14_clip_224": 304_105_152,
-    "eva02_large_patch14_clip_336": 304_432_832,
-    "eva02_enormous_patch14_clip_224": 4_350_556_928,
   },
 }
 BEIT, EVA = "beit_base_patch16_224", "eva02_small_patch14_224"
@@ -226,7 +208,7 @@ def test_class_token_has_biases_of_its_own():
 
 
 def test_rotation_depends_on_the_difference_of_places():
-  turn = rotary.Rotary((3, 3), (6, 6))
+  turn = rotary.cat((3, 3), 8, reference=(6, 6))
   rng = np.random.default_rng(0)
   q, k = (np.tile(rng.normal(size=8), (1, 10, 1, 1)) for _ in range(2))
   q, k = (np.asarray(turn(np.float32(a)))[0, :, 0] for a in (q, k))
@@ -240,10 +222,9 @@ def test_rotation_depends_on_the_difference_of_places():
     np.asarray(turn(np.ones((1, 10, 1, 8), np.float32)))[0, 0], 1.0
   )
   # A reference of twice the grid doubles the angles.
-  twice = rotary.rotary_angles((3, 3), None, 8) * 2
-  np.testing.assert_allclose(
-    rotary.rotary_angles((3, 3), (6, 6), 8), twice, rtol=1e-6
-  )
+  twice = rotary.cat_angles((3, 3), 8) * 2
+  found = rotary.cat_angles((3, 3), 8, reference=(6, 6))
+  np.testing.assert_allclose(found, twice, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import pytest
 from flax import linen as nn
 
 from kd_jax import models, resolve, trees
+from kd_jax.models import prefixes
 from kd_jax.models.blocks import layers
 from kd_jax.types import STAGES
 
@@ -70,6 +73,25 @@ def test_names_belong_to_one_family_each():
   ]
   assert len(set(names)) == len(names) > 400
   assert sorted(names) == models.list_models()
+  assert set(prefixes.OF) == set(families)
+
+
+def test_a_name_loads_no_family_but_its_own():
+  code = (
+    "import sys; from kd_jax import convert, models;"
+    "models.create_model('mobilenetv2_100');"
+    "assert models.exists('vit_tiny_patch16_224');"
+    "assert not models.exists('vgg16');"
+    "print(*(m for m in sys.modules if 'kd_jax.models.' in m))"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", code], check=True, capture_output=True, text=True
+  )
+  names = [m.split(".")[2:] for m in run.stdout.split()]
+  loaded = {name[1] for name in names if len(name) > 1}
+  families = loaded & {*resolve.names("models", "VARIANTS")}
+  may = {f for f, starts in prefixes.OF.items() if "vit_" in starts}
+  assert {"mobilenet", "vit"} <= families <= {"mobilenet", *may}
 
 
 @pytest.mark.parametrize("family", resolve.names("models", "VARIANTS"))

@@ -18,13 +18,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
-  layers,
-  patches,
-  token_net,
-  transformer,
-  window_checkpoints,
-)
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, token_net, window_checkpoints
 
 EPS = 1e-6
 """Of all layer normalisations."""
@@ -50,15 +45,19 @@ class Norm(nn.Module):
   Attributes:
     inner: 'norm' of the tokens, or 'fc_norm' of what they are pooled to.
     dtype: compute dtype.
+    kind: of the normalisation, see `layers.NORMS`.
+    eps: of the normalisation.
   """
 
   inner: str
   dtype: layers.Dtype
+  kind: str = "layer"
+  eps: float = EPS
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Normalises."""
-    return layers.layer_norm(EPS, self.dtype, self.inner)(x)
+    return layers.NORMS[self.kind](self.eps, self.dtype, self.inner)(x)
 
 
 class Model(token_net.TokenNet):
@@ -68,7 +67,7 @@ class Model(token_net.TokenNet):
   the class token first; `blockNN` are those of every block, and 'final' comes
   with the head: the tokens that are pooled. 'feature' equals 'pooled'.
 
-  Images must have the size `img_size`.
+  Images must have the size `img_size` unless `any_image` holds.
 
   Attributes:
     depth: number of blocks.
@@ -96,7 +95,7 @@ class Model(token_net.TokenNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self)
+    checks.check_fields(self)
     backbone.one_of("use_fc_norm", self.use_fc_norm, (None, True, False))
     if not self.mlp_ratio > 0:
       raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it must be > 0")
@@ -106,14 +105,23 @@ class Model(token_net.TokenNet):
     """Tokens before those of the patches."""
     return 1
 
+  @property
+  def any_image(self) -> bool:
+    """Whether images of any size that the patches tile are taken."""
+    return False
+
   def embed(self, x: Array) -> Array:
     """See `token_net.TokenNet.embed`."""
-    if x.shape[1:3] != self.example_size:
+    if x.shape[1:3] != self.example_size and not self.any_image:
       raise ValueError(
         f"images are {x.shape[1:3]}, the model has img_size={self.img_size}. "
         "Set img_size to the size of the images."
       )
-    stem = patches.Stem(
+    return self.make_stem()(x)
+
+  def make_stem(self) -> patches.Stem:
+    """What makes tokens of images."""
+    return patches.Stem(
       self.embed_dim,
       patches.pair(self.patch_size),
       self.grid,
@@ -122,19 +130,16 @@ class Model(token_net.TokenNet):
       dtype=self.dtype,
       name="stem",
     )
-    return stem(x)
 
   def classify(
     self, x: Array, num_prefix_tokens: int
   ) -> tuple[Array, dict[str, Array]]:
     """See `token_net.TokenNet.classify`."""
-    after = self.use_fc_norm
-    if after is None:
-      after = self.global_pool == "avg"
-    norm = Norm("fc_norm" if after else "norm", self.dtype, name="neck")
-    final = x if after else norm(x)
-    pooled = patches.pool_tokens(final, self.global_pool, num_prefix_tokens)
-    pooled = logits = norm(pooled) if after else pooled
+    norm = self.last_norm()
+    after = norm if norm is not None and norm.inner == "fc_norm" else None
+    final = x if norm is None or after is not None else norm(x)
+    pooled = self.pooled(final, num_prefix_tokens)
+    pooled = logits = pooled if after is None else after(pooled)
     if self.num_classes:
       init = initializers.normal(2e-5)
       logits = nn.Dense(
@@ -142,6 +147,21 @@ class Model(token_net.TokenNet):
       )(pooled)
     taps = {"final": final, "feature": pooled, "pooled": pooled}
     return logits, {**taps, "logits": logits}
+
+  def last_norm(self) -> Norm | None:
+    """The last normalisation."""
+    inner = "fc_norm" if self.norms_after() else "norm"
+    return Norm(inner, self.dtype, name="neck")
+
+  def norms_after(self) -> bool:
+    """Whether what is pooled is normalised."""
+    if self.use_fc_norm is None:
+      return self.global_pool == "avg"
+    return self.use_fc_norm
+
+  def pooled(self, x: Array, num_prefix_tokens: int) -> Array:
+    """One vector per image."""
+    return patches.pool_tokens(x, self.global_pool, num_prefix_tokens)
 
   def drop_path_of(self, number: int) -> float:
     """Probability of dropping a branch of a block."""
@@ -179,7 +199,7 @@ def fit(
   if want is None or np.shape(value) == want or np.ndim(value) != len(want):
     return value
   if name == "patch_embed.proj.weight":
-    return patches.resample_patch(value, want[2:])
+    return patches.resample_patch(value, (want[2], want[3]))
   if name == "pos_embed":
     return patches.fit_positions(value, want, num_prefix_tokens)
   if name.endswith(_TABLE):

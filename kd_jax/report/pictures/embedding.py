@@ -78,9 +78,9 @@ def _sheet(images: look.Images, where: Float[np.ndarray, "n 2"]) -> bytes:
 
 def _frames(images: look.Images) -> dict[int, str]:
   """{class: its colour}; {} without labels or with more than colours."""
-  from matplotlib import colormaps, colors
+  from matplotlib import colors
 
-  frames = tuple(map(colors.to_hex, colormaps["tab10"].colors))
+  frames = tuple(map(colors.to_hex, colors.TABLEAU_COLORS.values()))
   classes = np.unique(images.label[:MOST]).tolist()
   if -1 in classes or not 1 < len(classes) <= len(frames):
     return {}

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import patches, transformer
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.types import STAGES
 
 
@@ -70,8 +70,11 @@ class TokenNet(backbone.Backbone):
     """The head: logits and taps of tokens with so many prefixes."""
     raise NotImplementedError
 
-  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, int | None]]:
-    """See `Backbone.entry`; a run is told its first block and its prefix."""
+  def entry(self, begin: str, x: Array) -> tuple[str, dict[str, Any]]:
+    """See `Backbone.entry`; a run is told its first block and its prefix.
+
+    What else a family says here goes to its blocks.
+    """
     places = {stage: (stage, 0) for stage in STAGES}
     for stage in STAGES[1:-1]:
       for number in transformer.blocks_of(stage, self.depth):
@@ -84,7 +87,14 @@ class TokenNet(backbone.Backbone):
     return stage, {"first": first, "prefix": prefix}
 
   def run_stage(
-    self, stage: str, x: Array, *, train: bool, first: int, prefix: int | None
+    self,
+    stage: str,
+    x: Array,
+    *,
+    train: bool,
+    first: int = 0,
+    prefix: int | None = None,
+    **call: Any,
   ) -> tuple[Array, dict[str, Array]]:
     """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'.
 
@@ -94,6 +104,7 @@ class TokenNet(backbone.Backbone):
       train: stochastic depth.
       first: earlier blocks do not run.
       prefix: number of prefix tokens; None if it is not known.
+      **call: passed to each block.
     """
     if stage == "stem":
       x = self.embed(x)
@@ -102,7 +113,7 @@ class TokenNet(backbone.Backbone):
       return self.classify(x, self._prefix_of_head(x, prefix))
     numbers = transformer.blocks_of(stage, self.depth)
     blocks = self.blocks(i for i in numbers if i >= first)
-    x, taps = transformer.Stage(*blocks, name=stage)(x, train=train)
+    x, taps = transformer.Stage(*blocks, name=stage)(x, train=train, **call)
     return x, {**taps, stage: x}
 
   def _prefix_of(self, begin: str, x: Array) -> int | None:

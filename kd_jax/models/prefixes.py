@@ -1,0 +1,54 @@
+"""How the names of a family's models begin.
+
+A family is loaded only when a name is asked for that may be its own. A new
+family adds its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OF: Mapping[str, tuple[str, ...]] = {
+  "beit": ("beit_", "beitv2_"),
+  "byobnet": (
+    "eca_res",
+    "gcres",
+    "gernet_",
+    "mobileone_",
+    "regnetz_",
+    "repvgg_",
+    "res",
+    "seres",
+    "test_byobnet",
+  ),
+  "clip_resnet": ("resnet",),
+  "clip_resnet_gap": ("resnet",),
+  "convnext": ("convnext",),
+  "efficientnet": ("efficientnet", "test_", "tf_"),
+  "eva": ("eva", "vit_"),
+  "fastvit": ("fastvit_",),
+  "hiera": ("hiera_",),
+  "mixer": ("mixer_",),
+  "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
+  "mobilenet": ("mobilenetv2_",),
+  "mobilenetv1": ("mobilenetv1_",),
+  "mobilenetv3": ("fbnetv3_", "lcnet_", "mobilenetv3_", "tf_"),
+  "mobilenetv4": ("mobilenetv4_",),
+  "regnet": ("regnet",),
+  "repvit": ("repvit_",),
+  "resnet": ("resne", "seresne", "wide_resnet"),
+  "resnetv2": ("resnetv2_",),
+  "sam": ("samvit_",),
+  "swin": ("swin_",),
+  "swin_v2": ("swinv2_",),
+  "vit": (
+    "aimv2_",
+    "beit3_",
+    "deit",
+    "eva_large",
+    "flexivit_",
+    "test_vit",
+    "vit_",
+  ),
+}
+"""{module of `kd_jax.models`: starts of its names}."""
