@@ -23,7 +23,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from benchmarks import _command_line
 from benchmarks import input as input_lib
-from benchmarks.kdep_step import Run, Times, measure
+from benchmarks._contest import Run, Times, measure
 from configs import quickstart
 from configs.common import base
 from kd_jax.align import basis as basis_lib
@@ -135,10 +135,10 @@ def contenders(
   return found, artifact
 
 
-def train(
-  student: str, one: Contender, artifact: Mapping[str, Any], image: np.ndarray
-) -> Run:
-  """The package's own train step for a contender."""
+def stepper(
+  student: str, one: Contender, artifact: Mapping[str, Any]
+) -> Callable[[Batch], Any]:
+  """The package's own train step for a contender: batch -> its total loss."""
   config, mesh = base(), mesh_lib.make_mesh()
   config.method = ConfigDict({"name": one.method})
   config.losses = ConfigDict(dict(one.losses))
@@ -153,15 +153,29 @@ def train(
   state = loop.placed_state(params, stats, opt, jax.random.key(0), settings)
   frozen = {"teacher": one.teacher, "artifact": artifact}
   frozen = mesh_lib.place(frozen, mesh)
+
+  def advance(batch: Batch) -> Any:
+    nonlocal state
+    state, found = step(state, frozen, mesh_lib.put_batch(batch, mesh))
+    return found["loss/total"]
+
+  return advance
+
+
+def train(
+  student: str, one: Contender, artifact: Mapping[str, Any], image: np.ndarray
+) -> Run:
+  """Steps of a contender on one batch that lies on the device."""
+  advance = stepper(student, one, artifact)
   labels = np.arange(len(image), dtype=np.int32)
   mask = np.ones(len(image), np.float32)
-  batch = mesh_lib.put_batch(Batch(image, labels, mask, one.stored), mesh)
+  batch = Batch(image, labels, mask, one.stored)
+  batch = mesh_lib.put_batch(batch, mesh_lib.make_mesh())
 
   def run(steps: int) -> float:
-    nonlocal state
     for _ in range(steps):
-      state, found = step(state, frozen, batch)
-    return float(found["loss/total"])
+      loss = advance(batch)
+    return float(loss)
 
   return run
 

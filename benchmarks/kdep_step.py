@@ -30,10 +30,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +40,18 @@ from ml_collections import ConfigDict
 
 import kd_jax
 from benchmarks import _command_line, torch_step
+from benchmarks._contest import (
+  KDEP,
+  SUPERVISED,
+  TEACHER,
+  TOLERANCE,
+  TORCH,
+  Run,
+  Weights,
+  check,
+  measure,
+  table,
+)
 from configs.common import base
 from kd_jax.build import networks, training
 from kd_jax.convert import from_timm, rules, to_timm
@@ -52,34 +63,6 @@ from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.views import as_unit
 from kd_jax.types import Batch, TrainState
-
-KDEP, TEACHER, SUPERVISED = "kdep", "teacher", "supervised"
-TORCH = "PyTorch "
-# Relative differences that pass: of the first losses, and of the first update
-# of a kernel. The losses hardly feel a wrong gradient: one that was 19 % off in
-# the stem moved the second loss by 5e-6. In float32 both sides are up to 2.5e-2
-# from a float64 update (MobileNetV2); in bfloat16 0.4 apart, so that there only
-# the losses tell.
-TOLERANCE = {"float32": (1e-4, 5e-2), "bfloat16": (5e-2, 1.0)}
-
-Run = Callable[[int], float]
-"""Runs so many steps, waits for them and returns the last loss."""
-
-
-Weights = Callable[[], Mapping[str, np.ndarray]]
-"""The student's tensors as they are now, with timm's names."""
-
-
-class Times(NamedTuple):
-  """Seconds per step of one contender, a value per round.
-
-  Attributes:
-    wall: elapsed time.
-    cpu: time of all threads of this process.
-  """
-
-  wall: list[float]
-  cpu: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +126,7 @@ def random_weights(model: Backbone) -> dict[str, np.ndarray]:
       std = (2 / np.prod(entry.shape[1:])) ** 0.5
       value = rng.standard_normal(entry.shape, np.float32) * np.float32(std)
     else:
-      one = entry.path.endswith(("scale", "var"))
+      one = entry.path.endswith(("scale", "var", "gamma"))
       value = np.full(entry.shape, one, np.float32)
     state[name] = value
   return state
@@ -166,7 +149,7 @@ def train(work: Work, config: ConfigDict) -> tuple[Run, Weights]:
   fresh = TrainState(
     step=np.zeros((), np.int32),
     params=params,
-    stats={"student": variables["batch_stats"], "method": {}},
+    stats={"student": variables.get("batch_stats", {}), "method": {}},
     opt=tx.init(step_lib.trainable(params, phase)),
     ema={},
     rng=jax.random.key_data(jax.random.key(0)),
@@ -228,48 +211,6 @@ def supervised(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def check(
-  losses: Sequence[Sequence[float]],
-  updates: Sequence[Mapping[str, np.ndarray]],
-  dtype: str,
-) -> str:
-  """Compares two sides by their first losses and first update.
-
-  Args:
-    losses: of the first steps, per side.
-    updates: {tensor: change in the first step}, per side; those that both
-      have are compared.
-    dtype: one of `TOLERANCE`.
-
-  Returns:
-    What was found, in a line.
-
-  Raises:
-    ValueError: the two sides do not compute the same.
-  """
-  shown = " and ".join(str([round(x, 4) for x in side]) for side in losses)
-  names = sorted(set(updates[0]) & set(updates[1]))
-  apart = [distance(*(u[n] for u in updates)) for n in names]
-  # NumPy's max, unlike Python's, is nan if one of them is.
-  worst = names[int(np.argmax(apart))]
-  found = (np.max(np.abs(np.divide(*losses) - 1)), np.max(apart))
-  text = (
-    f"first losses {shown}, {found[0]:.0e} apart; first updates of "
-    f"{len(names)} tensors at most {found[1]:.0e} ({worst})"
-  )
-  if not np.all(np.array(found) <= TOLERANCE[dtype]):
-    raise ValueError(
-      f"kd_jax and PyTorch do not compute the same: {text}. In {dtype} "
-      f"{TOLERANCE[dtype]} is allowed."
-    )
-  return text
-
-
-def distance(mine: np.ndarray, theirs: np.ndarray) -> float:
-  """||mine - theirs|| / ||theirs||."""
-  return np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
-
-
 def learned(work: Work, weights: Weights) -> dict[str, np.ndarray]:
   """{tensor: its change so far} of the convolutions, in timm's layout.
 
@@ -282,42 +223,6 @@ def learned(work: Work, weights: Weights) -> dict[str, np.ndarray]:
     for name, value in weights().items()
     if value.ndim > 1 and name not in head
   }
-
-
-def measure(runs: Mapping[str, Run], steps: int, rounds: int) -> dict:
-  """{name: Times}; every round lets each contender run once."""
-  times = {name: Times([], []) for name in runs}
-  for _ in range(rounds):
-    for name, run in runs.items():
-      run(1)  # caches and threads become this contender's own
-      wall, cpu = time.perf_counter(), time.process_time()
-      run(steps)
-      times[name].wall.append((time.perf_counter() - wall) / steps)
-      times[name].cpu.append((time.process_time() - cpu) / steps)
-  return times
-
-
-def table(times: Mapping[str, Times], first: Mapping[str, float], n: int):
-  """Prints a line per contender, then the ratios."""
-  print(f"{'':22}ms/step  cpu ms  images/s  compile s")
-  for name, (wall, cpu) in times.items():
-    middle = statistics.median(wall)
-    print(
-      f"{name:20}{middle * 1e3:9.1f}{min(cpu) * 1e3:8.1f}{n / middle:10.1f}"
-      f"{max(first[name] - middle, 0):11.1f}"
-    )
-  print(f"\n{'':34}wall     cpu")
-  pairs = (
-    (KDEP, TORCH + KDEP),
-    (TEACHER, TORCH + TEACHER),
-    (KDEP, SUPERVISED),
-  )
-  for over, under in pairs:
-    if under in times:
-      a, b = times[over], times[under]
-      ratios = (x / y for x, y in zip(a.wall, b.wall, strict=True))
-      wall, cpu = statistics.median(ratios), min(a.cpu) / min(b.cpu)
-      print(f"{over + ' / ' + under:30}{wall:8.2f}{cpu:8.2f}")
 
 
 def memory() -> str:
@@ -335,6 +240,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = _command_line.parser(__doc__, **numbers)
   parser.add_argument("--teacher", default="resnet50")
   parser.add_argument("--student", default="resnet18")
+  parser.add_argument("--method", choices=(KDEP, SUPERVISED), default=KDEP)
   parser.add_argument(
     "--dtype", choices=TOLERANCE, default="float32" if cpu else "bfloat16"
   )
@@ -348,27 +254,48 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Checks that both sides agree, times them and prints the table."""
-  # Two frameworks share the device: neither may reserve most of it.
-  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  args = arguments(argv)
-  work = prepare(args)
+def contenders(
+  args: argparse.Namespace, work: Work
+) -> tuple[dict[str, Run], dict[str, Weights], str]:
+  """({name: run}, {name: what it learns}, a note on PyTorch)."""
   runs, weights, note = {}, {}, "PyTorch is switched off"
-  runs[KDEP], weights[KDEP] = train(work, work.config)
+  method = args.method
+  config = work.config if method == KDEP else supervised(work.config)
+  runs[method], weights[method] = train(work, config)
   if args.torch == "auto":
     theirs, tensors, note = torch_step.contenders(
-      work, compiled=args.torch_compile
+      work, method, compiled=args.torch_compile
     )
     runs |= {TORCH + name: run for name, run in theirs.items()}
-    weights[TORCH + KDEP] = tensors
-  if not args.check:
+    weights[TORCH + method] = tensors
+  if not args.check and method == KDEP:
     runs[TEACHER] = teach(work)
     runs[SUPERVISED], _ = train(work, supervised(work.config))
+  return runs, weights, note
+
+
+def ready(
+  args: argparse.Namespace,
+) -> tuple[dict[str, Run], dict[str, float]]:
+  """Builds and checks all contenders.
+
+  Args:
+    args: of the command line.
+
+  Returns:
+    ({name: run}, {name: seconds of the first step}).
+
+  Raises:
+    ValueError: the two sides do not compute the same.
+  """
+  work = prepare(args)
+  runs, weights, note = contenders(args, work)
+  taught = f"{args.teacher} -> " if args.method == KDEP else ""
   print(
-    f"{args.teacher} -> {args.student}, batch {args.batch} of {args.size}px, "
-    f"{args.dtype}; jax {jax.__version__} on {jax.devices()[0].device_kind} "
-    f"({len(os.sched_getaffinity(0))} CPU cores); {note}"
+    f"{taught}{args.student}, {args.method}, batch {args.batch} of "
+    f"{args.size}px, {args.dtype}; jax {jax.__version__} on "
+    f"{jax.devices()[0].device_kind} ({len(os.sched_getaffinity(0))} CPU "
+    f"cores); {note}"
   )
   first, losses, updates = {}, {}, {}
   for name, run in runs.items():
@@ -378,12 +305,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in weights:
       updates[name] = learned(work, weights[name])
     losses[name].append(run(1))
-    if name == KDEP:
-      print(f"peak device memory of kdep: {memory()}")
-  if TORCH + KDEP in runs:
-    sides = (KDEP, TORCH + KDEP)
+    if name == args.method:
+      print(f"peak device memory of {name}: {memory()}")
+  if TORCH + args.method in runs:
+    sides = (args.method, TORCH + args.method)
     pairs = ([values[side] for side in sides] for values in (losses, updates))
     print(check(*pairs, args.dtype))
+  return runs, first
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Checks that both sides agree, times them and prints the table."""
+  # Two frameworks share the device: neither may reserve most of it.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  args = arguments(argv)
+  runs, first = ready(args)
   if not args.check:
     table(measure(runs, args.steps, args.rounds), first, args.batch)
 

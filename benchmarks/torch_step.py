@@ -18,12 +18,13 @@ from kd_jax.models.backbone import Backbone
 
 
 def contenders(
-  work: Any, *, compiled: bool
+  work: Any, method: str, *, compiled: bool
 ) -> tuple[dict[str, Callable[[int], float]], Callable[[], Any], str]:
-  """Runs of 'kdep' and 'teacher', the student's tensors, and a note.
+  """Runs of `method` and 'teacher', the student's tensors, and a note.
 
   Args:
     work: a `kdep_step.Work`.
+    method: 'kdep' or 'supervised', which needs no 'teacher'.
     compiled: use torch.compile.
 
   Returns:
@@ -38,7 +39,8 @@ def contenders(
   device = {"cpu": "cpu", "gpu": "cuda"}.get(backend)
   if device is None or (device == "cuda" and not torch.cuda.is_available()):
     return {}, dict, f"this PyTorch has no {backend} to compare on"
-  step, forward, weights = build(work, device, compiled=compiled)
+  make = {"kdep": build, "supervised": build_supervised}[method]
+  step, forward, weights = make(work, device, compiled=compiled)
 
   def repeat(once: Callable[[], Any]) -> Callable[[int], float]:
     def run(steps: int) -> float:
@@ -54,7 +56,9 @@ def contenders(
     f"torch {torch.__version__}, {how}, {nets} networks, "
     f"{torch.get_num_threads()} threads"
   )
-  runs = {"kdep": repeat(step), "teacher": repeat(forward)}
+  runs = {method: repeat(step)}
+  if forward is not None:
+    runs["teacher"] = repeat(forward)
   return runs, weights, note
 
 
@@ -64,7 +68,15 @@ def build(
   """(one training step, the teacher's forward pass, the student's tensors)."""
   import torch
 
-  teacher, student, sgd = networks(work, device)
+  teacher, student = (
+    placed(network(name, model, work.weights[side]), device)
+    for side, name, model in (
+      ("teacher", work.config.teacher.name, work.source.model),
+      ("student", work.config.student.name, work.student),
+    )
+  )
+  teacher = teacher.eval().requires_grad_(False)
+  sgd = optimizer(work, student)
   wrap = torch.compile if compiled else lambda f: f
   low = work.config.dtype == "bfloat16"
   amp = torch.autocast(device, torch.bfloat16, enabled=low)
@@ -93,32 +105,65 @@ def build(
     sgd.step()
     return loss.detach()
 
-  def weights():
-    tensors = student.state_dict().items()
-    return {k: v.detach().cpu().numpy().copy() for k, v in tensors}
-
-  return step, lambda: forward().mean(), weights
+  return step, lambda: forward().mean(), lambda: tensors(student)
 
 
-def networks(work: Any, device: str) -> tuple[Any, Any, Any]:
-  """(frozen teacher, student, the student's optimizer)."""
+def build_supervised(
+  work: Any, device: str, *, compiled: bool
+) -> tuple[Callable[[], Any], None, Callable[[], Any]]:
+  """(a training step on labels, None, the student's tensors)."""
   import torch
 
-  config, layout = work.config, torch.channels_last
-  teacher, student = (
-    network(name, model, work.weights[side]).to(device, memory_format=layout)
-    for side, name, model in (
-      ("teacher", config.teacher.name, work.source.model),
-      ("student", config.student.name, work.student),
-    )
+  name, model = work.config.student.name, work.student
+  student = placed(classifier(name, model, work.weights["student"]), device)
+  sgd = optimizer(work, student)
+  low = work.config.dtype == "bfloat16"
+  amp = torch.autocast(device, torch.bfloat16, enabled=low)
+  image = torch.from_numpy(work.image).to(device).permute(0, 3, 1, 2)
+  label = torch.arange(len(image), device=device) % model.num_classes
+  unit = unit_of(model, device)
+
+  def loss_of():
+    with amp:
+      logits = student(unit(image))
+    return torch.nn.functional.cross_entropy(logits.float(), label)
+
+  loss_of = torch.compile(loss_of) if compiled else loss_of
+
+  def step():
+    sgd.zero_grad()
+    loss = loss_of()
+    loss.backward()
+    sgd.step()
+    return loss.detach()
+
+  return step, None, lambda: tensors(student)
+
+
+def tensors(net: Any) -> dict[str, np.ndarray]:
+  """{name: a copy} of all that a network holds."""
+  found = net.state_dict().items()
+  return {k: v.detach().cpu().numpy().copy() for k, v in found}
+
+
+def placed(net: Any, device: str) -> Any:
+  """The network on the device, its maps in channels_last."""
+  import torch
+
+  return net.to(device, memory_format=torch.channels_last)
+
+
+def optimizer(work: Any, net: Any) -> Any:
+  """The SGD of the run for the parameters of `net`."""
+  import torch
+
+  fields = work.config.optim
+  return torch.optim.SGD(
+    net.parameters(),
+    lr=fields.lr,
+    momentum=fields.momentum,
+    weight_decay=fields.weight_decay,
   )
-  sgd = torch.optim.SGD(
-    student.parameters(),
-    lr=config.optim.lr,
-    momentum=config.optim.momentum,
-    weight_decay=config.optim.weight_decay,
-  )
-  return teacher.eval().requires_grad_(False), student, sgd
 
 
 def unit_of(model: Backbone, device: str) -> Callable[[Any], Any]:
@@ -179,6 +224,28 @@ def network(
   missing = {k.rsplit(".", 1)[-1] for k in lost.missing_keys} - counters
   if missing or lost.unexpected_keys:
     raise ValueError(f"{name} of timm and of kd_jax differ: {lost}")
+  return net.train()
+
+
+def classifier(
+  name: str, model: Backbone, weights: Mapping[str, np.ndarray]
+) -> Any:
+  """Timm's network that maps images to logits.
+
+  Raises:
+    ValueError: timm cannot be imported.
+  """
+  import torch
+
+  timm = timm_or_none()
+  if timm is None:
+    raise ValueError(
+      f"the PyTorch {name} is timm's, which cannot be imported: pip install "
+      "timm, or use --torch off"
+    )
+  net = timm.create_model(name, num_classes=model.num_classes)
+  state = {k: torch.from_numpy(v) for k, v in weights.items()}
+  net.load_state_dict(state, strict=False)
   return net.train()
 
 

@@ -8,7 +8,17 @@ without the training program. They are imported when first asked for.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from kd_jax.convert import load_pretrained
+  from kd_jax.convert import to_timm as export_timm
+  from kd_jax.door.distill import distill
+  from kd_jax.door.embed import embed
+  from kd_jax.door.finished.compare import compare
+  from kd_jax.door.finished.evaluate import evaluate
+  from kd_jax.door.finished.push import push
+  from kd_jax.models import create_model
 
 __version__ = "0.1.0"
 
@@ -23,7 +33,17 @@ _LAZY = {
   "evaluate": ("kd_jax.door.finished.evaluate", "evaluate"),
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = [
+  "__version__",
+  "create_model",
+  "load_pretrained",
+  "export_timm",
+  "distill",
+  "embed",
+  "compare",
+  "push",
+  "evaluate",
+]
 
 
 def __getattr__(name: str) -> Any:

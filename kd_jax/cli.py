@@ -24,6 +24,7 @@ from kd_jax.commands import (
   models,
   push,
 )
+from kd_jax.main import guarded
 
 _LESS = "Lower --batch-size or --image-size."
 
@@ -43,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   try:
     args = _parser().parse_args(argv)
-    # Only now, so that --help need not wait for JAX.
-    from kd_jax.main import guarded
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

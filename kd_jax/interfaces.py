@@ -10,16 +10,18 @@ has an example of each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Int64
 
 from kd_jax.types import (
   Batch,
+  Marks,
+  Network,
   Networks,
   Phase,
   Record,
@@ -28,6 +30,25 @@ from kd_jax.types import (
   Teacher,
   Variables,
 )
+
+T = TypeVar("T")
+
+Numbers: TypeAlias = Sequence[int] | Int64[np.ndarray, " n"]
+"""Whole numbers that are only read, `np.asarray` of which is an array."""
+
+if TYPE_CHECKING:
+
+  def computed(function: Callable[[Any], T]) -> T:
+    """Type checkers see an attribute: what a base declares as one."""
+    ...
+
+  def computed_once(function: Callable[[Any], T]) -> T:
+    """As `computed`."""
+    ...
+
+else:
+  computed = property
+  computed_once = functools.cached_property
 
 
 class Method:
@@ -120,7 +141,7 @@ class TeacherSource:
   `frozen['teacher']`.
   """
 
-  can_resume: ClassVar[bool] = False
+  can_resume: bool = False
   """Whether `Teacher.resume` runs the network from one of its stages."""
 
   @property
@@ -133,7 +154,7 @@ class TeacherSource:
     raise NotImplementedError
 
   @property
-  def network(self) -> nn.Module | None:
+  def network(self) -> Network | None:
     """The Flax network that runs, if one does."""
     return None
 
@@ -163,10 +184,12 @@ class DataSource:
 
   To be written: `num_classes` (0 without labels), `fingerprint` (16 hex
   digits of the images in order), `__len__` and `__getitem__`, whose record is
-  {'image': uint8 (h, w, 3) array or encoded bytes, 'label': int (-1 if
-  unknown), 'id': int}. A source with masks adds 'mask': int16 (h, w), the
-  class of every pixel of the image, -1 where it is ignored. One with objects
-  adds what `objects` says.
+  a `types.Record`: {'image': uint8 (h, w, 3) array or encoded bytes, 'label':
+  int (-1 if unknown), 'id': int}. A source with masks adds 'mask': int16
+  (h, w), the class of every pixel of the image, -1 where it is ignored. One
+  with objects adds what `objects` says.
+
+  What a source finds out itself it marks with `computed` or `computed_once`.
   """
 
   num_classes: int
@@ -199,7 +222,7 @@ class DataSource:
   shuffle_blocks: int = 0
   """How many of `blocks` are mixed at a time; 0 mixes all records."""
 
-  def blocks(self) -> Sequence[int]:
+  def blocks(self) -> Numbers:
     """Numbers of records that lie together and are read at once, in order."""
     return [1] * len(self)
 
@@ -209,16 +232,8 @@ class DataSource:
   def __getitem__(self, index: int) -> Record:
     raise NotImplementedError
 
-  def objects(self, index: int) -> Record:
-    """The objects of a record, without its image.
-
-    Returns:
-      {'size': (height, width) of the image, 'boxes': (k, 4) float32, (x0, y0,
-      x1, y1) in pixels, 'classes': (k,) int32, 'ignored': (k,) bool, crowds
-      and others that are neither learnt nor counted, 'area': (k,) float32,
-      pixels, where some are learnt but not counted 'difficult': (k,) bool, and
-      where there are masks 'masks': (k, height, width) bool}.
-    """
+  def objects(self, index: int) -> Marks:
+    """The objects of a record, without its image."""
     raise NotImplementedError
 
   def sizes(self) -> Int64[np.ndarray, "n 2"] | None:
@@ -233,7 +248,7 @@ class DataSource:
     """A name for every record, in order."""
     return map(str, range(len(self)))
 
-  def all_labels(self) -> Sequence[int]:
+  def all_labels(self) -> Numbers:
     """The label of every record, in order; -1 where it is unknown.
 
     Reads every record, unless a source knows better.

@@ -137,6 +137,8 @@ def _said(workdir: str, owner: Mapping[str, Any] | None) -> str:
   head = f"the workdir {workdir} is in use by"
   advice = "or give this one another --workdir"
   try:
+    if owner is None:
+      raise LookupError("no note")
     pid, host = owner["pid"], owner["host"]
     since = owner["since"]
     command = textwrap.shorten(owner["command"], 300, placeholder=" ...")

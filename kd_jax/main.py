@@ -23,13 +23,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 from absl import logging
 
-from kd_jax import config as config_lib
-from kd_jax import disk, last_words, processes, resolve
-from kd_jax.buckets import spool
-from kd_jax.train.loop import Stopped
+from kd_jax import disk, last_words, resolve
+from kd_jax.train.signals import Stopped
 
 CACHE = Path.home() / ".cache" / "kd_jax" / "xla"
 
@@ -42,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   args, rest = _parser().parse_known_args(argv)
 
+  # Here and below: JAX comes only now, so that --help need not wait for it.
   def run() -> None:
+    from kd_jax import config as config_lib
+    from kd_jax.buckets import spool
+
     config = config_lib.load(args.config, _overrides(rest))
     task = resolve.symbol("tasks", config.task, "run")
     workdir = args.workdir or default_workdir(args.config)
@@ -71,6 +72,7 @@ def guarded(run: Callable[[], object], less: str = _LESS) -> int:
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  status = 0
   try:
     status = stop_status()
     run()
@@ -96,9 +98,13 @@ def prepare() -> None:
   Raises:
     ValueError: the processes are described by halves, or cannot be reached.
   """
+  import jax
+
+  from kd_jax import processes
+
   # Whole tracebacks: `_explain` looks at who raised an error.
   jax.config.update("jax_traceback_filtering", "off")
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
@@ -162,6 +168,8 @@ def _overrides(rest: Sequence[str]) -> list[str]:
 
 def _explain(error: Exception, less: str) -> tuple[str, int]:
   """One line about a foreseeable mistake, or the traceback of a bug."""
+  import jax
+
   if isinstance(error, ValueError) and _is_ours(error):
     return f"error: {error}", 1
   if isinstance(error, jax.errors.JaxRuntimeError):
@@ -177,8 +185,8 @@ def _explain(error: Exception, less: str) -> tuple[str, int]:
 
 def _unwritten(error: Exception) -> str:
   """A full disk, where nobody has said more than the system."""
-  known = isinstance(error, OSError) and error.filename
-  path = Path(os.fsdecode(error.filename) if known else os.curdir)
+  known = error.filename if isinstance(error, OSError) else None
+  path = Path(os.fsdecode(known or os.curdir))
   what = path.name if known else "a file"
   folder = path.parent if known else "the disk"
   return f"{what} cannot be written to {folder} ({error}). {disk.fix(error)}"
@@ -198,6 +206,8 @@ def _say(message: str) -> None:
 
 
 def _leave(message: str, status: int) -> int:
+  import jax
+
   if jax.distributed.is_initialized():
     # An orderly exit would wait for the others, who wait for this one.
     last_words.leave(message, status)

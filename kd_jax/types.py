@@ -7,13 +7,40 @@ TrainState. Nothing here imports another file of the package.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import (
+  TYPE_CHECKING,
+  Any,
+  Literal,
+  NotRequired,
+  TypeAlias,
+  TypedDict,
+  TypeGuard,
+  TypeVar,
+  overload,
+)
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import (
+  Array,
+  ArrayLike,
+  Bool,
+  Float,
+  Float32,
+  Int16,
+  Int32,
+  PyTree,
+  UInt8,
+)
+
+if TYPE_CHECKING:
+  from flax.core.scope import CollectionFilter
+
+  Rngs: TypeAlias = Array | Mapping[str, Array] | None
+  Intermediates: TypeAlias = bool | Callable[[nn.Module, str], bool]
 
 Taps = Mapping[str, Array]
 """Named outputs of a network: 'stem', 'stage1'..'stage4' (maps, NHWC),
@@ -29,6 +56,61 @@ Variables = Mapping[str, Any]
 Stats = Mapping[str, Any]
 """Non-trained method state (its BatchNorm statistics, for instance)."""
 
+
+class Network(nn.Module):
+  """What runs stage by stage and yields taps: a backbone, or one with more.
+
+  A subclass that is an argument of cached functions repeats `__hash__`; Flax
+  gives every module one, which type checkers cannot see.
+  """
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
+
+    @overload
+    def apply(
+      self,
+      variables: Mapping[str, Any],
+      *args: Any,
+      rngs: Rngs = None,
+      method: None = None,
+      mutable: Literal[False] = False,
+      capture_intermediates: Literal[False] = False,
+      **kwargs: Any,
+    ) -> Taps: ...
+
+    @overload
+    def apply(
+      self,
+      variables: Mapping[str, Any],
+      *args: Any,
+      rngs: Rngs = None,
+      method: None = None,
+      mutable: Sequence[str],
+      capture_intermediates: Intermediates = False,
+      **kwargs: Any,
+    ) -> tuple[Taps, Mapping[str, Any]]: ...
+
+    @overload
+    def apply(
+      self,
+      variables: Mapping[str, Any],
+      *args: Any,
+      rngs: Rngs = None,
+      method: Callable[..., Any] | str | None = None,
+      mutable: CollectionFilter = False,
+      capture_intermediates: Intermediates = False,
+      **kwargs: Any,
+    ) -> Any: ...
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+      """The taps; with `mutable` also what has changed."""
+      ...
+
+
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 """The order in which every model runs; `begin` and `end` name entries."""
 
@@ -39,8 +121,7 @@ Artifact = Mapping[str, Any]
 """Statistics of a teacher tap ('mean', 'basis', ...), or {tap: those}."""
 
 
-@struct.dataclass
-class Objects:
+class Objects(struct.PyTreeNode):
   """What a detector has to find in the images of a batch.
 
   Attributes:
@@ -59,8 +140,7 @@ class Objects:
   size: Any
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
   """One global batch.
 
   Attributes:
@@ -93,8 +173,7 @@ class Batch:
     return self.label if self.target is None else self.target
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything that changes while training; donated to the step.
 
   Attributes:
@@ -218,7 +297,63 @@ class Networks:
   same_family: bool
 
 
-Record = Mapping[str, np.ndarray | bytes | int]
+class Record(TypedDict):
+  """One item of a data source.
+
+  Attributes:
+    image: pixels, or a file's bytes.
+    label: -1 if unknown.
+    id: its number, from which its augmentation follows.
+    mask: the class of every pixel, -1 where it is ignored; of a source with
+      masks.
+    whole: height and width of an image that was decoded smaller.
+  """
+
+  image: UInt8[np.ndarray, "h w 3"] | bytes
+  label: int
+  id: int
+  mask: NotRequired[Int16[np.ndarray, "h w"]]
+  whole: NotRequired[tuple[int, int]]
+
+
+class Marks(TypedDict):
+  """The k objects of one image, without the image.
+
+  Attributes:
+    size: height and width of the image.
+    boxes: (x0, y0, x1, y1) in pixels.
+    classes: of the objects.
+    ignored: crowds and others that are neither learnt nor counted.
+    area: pixels.
+    difficult: learnt but not counted; of sources that know it.
+    masks: of sources that have them.
+  """
+
+  size: tuple[int, int]
+  boxes: Float32[np.ndarray, "k 4"]
+  classes: Int32[np.ndarray, " k"]
+  ignored: Bool[np.ndarray, " k"]
+  area: Float32[np.ndarray, " k"]
+  difficult: NotRequired[Bool[np.ndarray, " k"]]
+  masks: NotRequired[Bool[np.ndarray, "k h w"]]
+
+
+class MarkedRecord(Record):
+  """One item of a data source with objects; see `Marks` for the fields."""
+
+  boxes: Float32[np.ndarray, "k 4"]
+  classes: Int32[np.ndarray, " k"]
+  size: NotRequired[tuple[int, int]]
+  ignored: NotRequired[Bool[np.ndarray, " k"]]
+  area: NotRequired[Float32[np.ndarray, " k"]]
+  difficult: NotRequired[Bool[np.ndarray, " k"]]
+  masks: NotRequired[Bool[np.ndarray, "k h w"]]
+
+
+def is_marked(record: Record) -> TypeGuard[MarkedRecord]:
+  """Whether a record has objects."""
+  return "boxes" in record
+
 
 Params = Mapping[str, Any]
 """Parameters as nested dicts: {'student': ..., 'method': ...}."""

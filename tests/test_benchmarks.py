@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+  _contest,
   bank,
   detection_ops,
   detection_step,
   kdep_step,
+  pace,
   shards,
   svd_fit,
 )
@@ -51,7 +53,7 @@ def test_kdep_step_without_pytorch(monkeypatch, capsys):
 
 def test_ratios_compare_rounds_and_minima(capsys):
   kdep, theirs, head = (
-    kdep_step.Times(*seconds)
+    _contest.Times(*seconds)
     for seconds in (
       ([2.0, 6.0, 9.0], [4.0, 3.0, 5.0]),
       ([1.0, 2.0, 9.0], [2.0, 3.0, 9.0]),
@@ -59,7 +61,7 @@ def test_ratios_compare_rounds_and_minima(capsys):
     )
   )
   times = {"kdep": kdep, "PyTorch kdep": theirs, "supervised": head}
-  kdep_step.table(times, dict.fromkeys(times, 7.0), 12)
+  _contest.table(times, dict.fromkeys(times, 7.0), 12)
   text = capsys.readouterr().out
   names = (*times, "kdep / PyTorch kdep", "kdep / supervised")
   found = rows(text, names)
@@ -80,11 +82,11 @@ def test_ratios_compare_rounds_and_minima(capsys):
 )
 def test_different_losses_or_updates_are_refused(theirs, scale):
   mine, same = [1.0, 2.0], {"stem": np.arange(3.0), "fc": np.ones(2)}
-  found = kdep_step.check([mine, mine], [same, same], "float32")
+  found = _contest.check([mine, mine], [same, same], "float32")
   assert "of 2 tensors at most 0e+00" in found
   other = {"stem": same["stem"] * scale, "fc": same["fc"]}
   with pytest.raises(ValueError, match="do not compute the same: first"):
-    kdep_step.check([mine, theirs], [same, other], "float32")
+    _contest.check([mine, theirs], [same, other], "float32")
 
 
 @pytest.mark.slow
@@ -159,3 +161,13 @@ def test_detection_step(capsys):
   # One program for both.
   assert [found[n][1] for n in names] == [1, 1, 1]
   assert "100 objects / none" in text
+
+
+@pytest.mark.slow
+def test_pace(capsys):
+  tiny = ["--size", "32", "--batch", "2", "--rounds", "1", "--torch", "off"]
+  pace.main([*tiny, "--only", "r50-r18-112", "--profile", "400"])
+  lines = capsys.readouterr().out.splitlines()
+  assert [line for line in lines if line.startswith("kdep ")]
+  rates = [line.split()[:2] for line in lines if " convolution f32[" in line]
+  assert len(rates) > 20 and all(float(rate) >= 0 for _, rate in rates)

@@ -100,6 +100,7 @@ def test_no_file_imports_itself_by_a_detour():
   graph = {
     module: {*needed_modules(path, known)} & {*known} - {module}
     for module, path in known.items()
+    if module != "kd_jax"  # it imports when asked, see `_LAZY`
   }
   assert sum(map(len, graph.values())) > 200
   graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle

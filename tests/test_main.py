@@ -14,7 +14,7 @@ from sklearn.datasets import load_sample_image
 
 import runs
 from kd_jax import main
-from kd_jax.train.loop import Stopped
+from kd_jax.train.signals import Stopped
 
 FOLDER = ("data.name=folder", "batch_size=4", "steps=3", "preprocess.shift=0")
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from kd_jax import convert, models, resolve, trees
-from kd_jax.models.blocks import patches, token_net
+from kd_jax.models.blocks.tokens import patches, token_net
 from kd_jax.types import STAGES
 
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

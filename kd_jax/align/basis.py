@@ -30,7 +30,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -185,6 +184,8 @@ def finish(state: ScatterState, fingerprint: str = "") -> Basis:
       f"the features of {count} rows hold NaN or infinity (or overflow "
       "float32 when squared); check the teacher's weights and its input range"
     )
+  import scipy.linalg
+
   variance = np.diag(scatter).copy() / (count - 1)
   if not variance.any():
     raise ValueError(

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from kd_jax.align import base
@@ -37,8 +38,8 @@ class Aligner(base.TeacherSide):
 
 def project(
   feature: Float[Array, "*n d"],
-  mean: Float[Array, " d"],
-  basis: Float[Array, "d k"],
+  mean: Float[Array | np.ndarray, " d"],
+  basis: Float[Array | np.ndarray, "d k"],
 ) -> Float[Array, "*n k"]:
   """(feature - mean) basis, without reduced-precision products."""
   return jnp.matmul(feature - mean, basis, precision=jax.lax.Precision.HIGHEST)

@@ -24,7 +24,7 @@ from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
 
 
-def plan(config: ConfigDict, where: str | Path) -> Plan:
+def plan(config: ConfigDict, where: str | Path) -> Plan[Judge]:
   """Builds what a config names and checks that it fits together.
 
   Args:

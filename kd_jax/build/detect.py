@@ -31,7 +31,7 @@ from kd_jax.types import Variables
 initial = transfer.initial_backbone
 
 
-def plan(config: ConfigDict, where: str | Path) -> Plan:
+def plan(config: ConfigDict, where: str | Path) -> Plan[Judge]:
   """Builds what a config names and checks that it fits together.
 
   Args:

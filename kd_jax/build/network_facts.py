@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from kd_jax.models import dependence
 from kd_jax.models.backbone import variable_shapes
-from kd_jax.types import STAGES, Networks, Specs
+from kd_jax.types import STAGES, Network, Networks, Specs
 
 
 def networks(
-  student: nn.Module,
-  teacher: nn.Module | None,
+  student: Network,
+  teacher: Network | None,
   specs: tuple[Specs, Specs],
   image_size: int,
 ) -> Networks:
@@ -38,7 +36,7 @@ def networks(
   )
 
 
-def flops(model: nn.Module, tap: str, image_size: int) -> float:
+def flops(model: Network, tap: str, image_size: int) -> float:
   """Floating point operations of one image's forward pass up to `tap`."""
   run = functools.partial(_run, model, (tap,))
   lowered = jax.jit(run).lower(*_shapes(model, image_size))
@@ -46,7 +44,7 @@ def flops(model: nn.Module, tap: str, image_size: int) -> float:
 
 
 def groups(
-  model: nn.Module, taps: tuple[str, ...], image_size: int
+  model: Network, taps: tuple[str, ...], image_size: int
 ) -> dict[str, frozenset[str]]:
   """{tap: top-level groups of the parameters that it is computed from}."""
   found = dependence.parameters(model, taps, image_size)
@@ -57,13 +55,13 @@ def groups(
 
 
 def _run(
-  model: nn.Module, taps: tuple[str, ...], variables: Any, image: Any
+  model: Network, taps: tuple[str, ...], variables: Any, image: Any
 ) -> list[Any]:
   end = taps[-1] if len(taps) == 1 and taps[0] in STAGES else "head"
-  found: Mapping[str, Any] = model.apply(variables, image, train=False, end=end)
+  found = model.apply(variables, image, train=False, end=end)
   return [found[tap] for tap in taps]
 
 
-def _shapes(model: nn.Module, image_size: int) -> tuple[Any, Any]:
+def _shapes(model: Network, image_size: int) -> tuple[Any, Any]:
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
   return variable_shapes(model, image_size), image

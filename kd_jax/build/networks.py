@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import kd_jax
 from kd_jax import convert, resolve, trees
 from kd_jax.buckets import inputs, store
+from kd_jax.convert import checkpoint
 from kd_jax.interfaces import TeacherSource
 from kd_jax.models.backbone import Backbone
 from kd_jax.train.teacher import statistics
@@ -70,7 +71,7 @@ def _weights(init_from: str) -> str | Path:
     run = Path(init_from) / "student"
     return run if run.is_dir() else init_from
   url = store.join(init_from, "student")
-  return url if convert.checkpoint.WEIGHTS in store.keys(url) else init_from
+  return url if checkpoint.WEIGHTS in store.keys(url) else init_from
 
 
 def recipe_of(run: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def schedule(config: ConfigDict) -> Schedule:
     eval_every=config.eval.every,
     save_every=config.checkpoint.every,
     keep=config.checkpoint.keep,
-    trackers=together.check(config.get("trackers", ())),
+    trackers=together.check(config.trackers if "trackers" in config else ()),
   )
 
 

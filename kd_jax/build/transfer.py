@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Generic
 
 import jax
 from ml_collections import ConfigDict
@@ -13,7 +14,6 @@ from kd_jax import resolve
 from kd_jax.build import checks, images, networks, training
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
-from kd_jax.models.backbone import Backbone
 from kd_jax.report.run.skipped_images import SkipLog
 from kd_jax.teachers import none
 from kd_jax.train import mesh as mesh_lib
@@ -23,14 +23,14 @@ from kd_jax.train.inputs import Inputs
 from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
 from kd_jax.transfer.draws import Parts
-from kd_jax.transfer.judge import Judge
+from kd_jax.transfer.judge import JudgeT
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.protocol import Protocol
-from kd_jax.types import Specs, Variables
+from kd_jax.types import Network, Specs, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(Generic[JudgeT]):
   """What a task brings along.
 
   Attributes:
@@ -44,10 +44,10 @@ class Task:
     refine: see `Plan`.
   """
 
-  student: Backbone
+  student: Network
   views: Views
   method: Method
-  judge: Callable[[jax.sharding.Mesh, SkipLog], Judge]
+  judge: Callable[[jax.sharding.Mesh, SkipLog], JudgeT]
   initial: Variables
   classes: int
   refine: Callable[[Variables, Inputs], Variables] | None = None
@@ -59,8 +59,12 @@ def protocol(config: ConfigDict) -> Protocol:
 
 
 def plan(
-  config: ConfigDict, where: Path, task: Task, parts: Parts, test: DataSource
-) -> Plan:
+  config: ConfigDict,
+  where: Path,
+  task: Task[JudgeT],
+  parts: Parts,
+  test: DataSource,
+) -> Plan[JudgeT]:
   """The runs of a transfer, checked.
 
   Args:

@@ -123,7 +123,9 @@ class Codec(base.CodecBase):
     return {"feature": constants["mean"] + product}
 
   def _values(
-    self, constants: Mapping[str, Array], feature: Float[Array, "n d"]
+    self,
+    constants: Mapping[str, Array | np.ndarray],
+    feature: Float[Array | np.ndarray, "n d"],
   ) -> Float[Array, "n width"]:
     """What is rounded: y, or z in front of a floating point format."""
     wide = jnp.asarray(feature, jnp.float32)

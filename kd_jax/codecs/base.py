@@ -83,6 +83,12 @@ class CodecLike(Protocol):
     """{array: (n, ...)} -> (n, ...) taps."""
     ...
 
+  def mixed(
+    self, taps: Mapping[str, Array], partner: Array, share: Array
+  ) -> dict[str, Array]:
+    """The taps of mixed crops, where `mixes`."""
+    ...
+
 
 class CodecBase:
   """Base of all codecs: they store taps as they are, of every crop."""
@@ -96,6 +102,12 @@ class CodecBase:
   def collect(self, teacher: Teacher) -> Mapping[str, Array]:
     """The taps."""
     return {name: teacher.taps[name] for name in self.taps}
+
+  def mixed(
+    self, taps: Mapping[str, Array], partner: Array, share: Array
+  ) -> dict[str, Array]:
+    """To be written where `mixes`."""
+    raise NotImplementedError
 
   def constants(
     self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]

@@ -14,12 +14,18 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 _PROTOCOL = 4  # Python 3.4 and later
 _NUMBERS = "?bBhHiIlLqQefd"
+_ORDERS: Mapping[str, Literal["<", ">", "=", "|"]] = {
+  "<": "<",
+  ">": ">",
+  "=": "=",
+  "|": "|",
+}
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -93,8 +99,9 @@ class _Kind:
     known = code in _NUMBERS or code[:1] in ("i", "u", "f", "b")
     if not known or not code[1:].isdigit() and code[1:]:
       raise _RefusedError(f"an array of the type {self.code!r}")
-    order = str(self.code)[:1]
-    order = order if order in "<>=|" else self.order
+    order = _ORDERS.get(str(self.code)[:1]) or _ORDERS.get(self.order)
+    if order is None:
+      raise _RefusedError(f"an array of the byte order {self.order!r}")
     return np.dtype(code).newbyteorder(order)
 
 

@@ -6,6 +6,8 @@ may hold placeholders such as '{s}', which stand for integers. Layouts:
   conv       OIHW there, HWIO here
   linear     (out, in) there, (in, out) here
   pointwise  (out, in, 1, 1) there, (in, out) here
+  planes     (c, 1, 1) there, (c,) here
+  taps       (out, in, k) there, (k, in) here, for one output
   copy       the same
 
 and, for a layer with several tensors, 'weight' and 'bias' there:
@@ -33,6 +35,7 @@ from kd_jax import resolve, trees
 from kd_jax.models.backbone import Backbone, variable_shapes
 
 HEAD = "params/head"
+"""The classifier; a family may have statistics there, too."""
 
 _LAYERS = {
   "norm": (
@@ -63,7 +66,8 @@ class Entry(NamedTuple):
 
   Attributes:
     path: 'params/...' or 'batch_stats/...', here.
-    layout: 'conv', 'linear', 'pointwise' or 'copy'.
+    layout: 'conv', 'linear', 'pointwise', 'planes',
+      'taps' or 'copy'.
     shape: its shape in timm's layout.
   """
 
@@ -126,8 +130,9 @@ def adapted(
 
 def head_names(model: Backbone) -> set[str]:
   """Names that timm gives to the classifier's tensors."""
+  heads = (HEAD, HEAD.replace("params", "batch_stats"))
   rules = expanded(model)
-  return {t for t, path, _ in rules if trees.is_under(path, [HEAD])}
+  return {t for t, path, _ in rules if trees.is_under(path, heads)}
 
 
 def first_conv(model: Backbone) -> str:
@@ -140,6 +145,10 @@ def to_ours(array: np.ndarray, layout: str) -> np.ndarray:
   """A float32 copy in the layout used here."""
   if layout == "pointwise":
     array = array[:, :, 0, 0]
+  if layout == "planes":
+    array = array[:, 0, 0]
+  if layout == "taps":
+    array = array[0].T
   axes = {"conv": (2, 3, 1, 0), "linear": (1, 0), "pointwise": (1, 0)}
   turned = array.transpose(axes.get(layout, range(array.ndim)))
   return np.array(turned, np.float32, order="C")
@@ -153,6 +162,10 @@ def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
 def _turn(array: np.ndarray, layout: str) -> np.ndarray:
   if layout == "pointwise":
     return array.transpose(1, 0)[:, :, None, None]
+  if layout == "planes":
+    return array[:, None, None]
+  if layout == "taps":
+    return array.T[None]
   axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
   return array.transpose(axes.get(layout, range(array.ndim)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from kd_jax import interfaces
-from kd_jax.types import Record
+from kd_jax.types import Marks, Record
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,59 +25,59 @@ class Chosen(interfaces.DataSource):
   source: interfaces.DataSource
   rows: np.ndarray
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """As many as the source has, whichever occur here."""
     return self.source.num_classes
 
-  @property
+  @interfaces.computed
   def class_names(self) -> Sequence[str]:
     """Those of the source."""
     return self.source.class_names
 
-  @property
+  @interfaces.computed
   def mask_names(self) -> Sequence[str]:
     """Those of the source."""
     return self.source.mask_names
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """Those of the source."""
     return self.source.box_names
 
-  @property
-  def image_ids(self) -> Sequence[int | str]:
+  @interfaces.computed
+  def image_ids(self) -> Sequence[int | str] | None:
     """Those of the source's files, or its places."""
     known = self.source.image_ids
     return known if known is None else [known[row] for row in self.rows]
 
-  @property
-  def category_ids(self) -> Sequence[int | str]:
+  @interfaces.computed
+  def category_ids(self) -> Sequence[int | str] | None:
     """Those of the source's files."""
     return self.source.category_ids
 
-  @property
+  @interfaces.computed
   def skip_corrupt(self) -> bool:
     """As in the source."""
     return self.source.skip_corrupt
 
-  @property
+  @interfaces.computed
   def exif_rotation(self) -> bool:
     """As in the source."""
     return self.source.exif_rotation
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the source's and of the rows."""
     rows = np.ascontiguousarray(self.rows, np.int64).tobytes()
     text = self.source.fingerprint.encode()
     return hashlib.sha256(text + rows).hexdigest()[:16]
 
-  def all_labels(self) -> np.ndarray:
+  def all_labels(self) -> interfaces.Numbers:
     """(n,) label of every record."""
     return np.asarray(self.source.all_labels())[self.rows]
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """Those of the source's record."""
     return self.source.objects(int(self.rows[index]))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
@@ -75,12 +75,12 @@ class Dense(Views):
   label_size: tuple[int, ...] = ()
 
   # What `Views` has beside; a network that was trained so expects no margin.
-  interpolation: ClassVar[str] = "bilinear"
-  crop_pct: ClassVar[float] = 1.0
-  crop_mode: ClassVar[str] = "center"
-  train_interpolation: ClassVar[str] = "bilinear"
-  num_crops: ClassVar[int] = 1
-  canvas: ClassVar[int] = 0
+  interpolation = "bilinear"
+  crop_pct = 1.0
+  crop_mode = "center"
+  train_interpolation = "bilinear"
+  num_crops = 1
+  canvas = 0
 
   def __post_init__(self) -> None:
     tuples = ("scale", "ratio", "fill", "scales", "eval_size", "label_size")
@@ -146,9 +146,10 @@ class Draws(NamedTuple):
 
 def draw(rng: np.random.Generator) -> Draws:
   """All numbers of a view, whether it uses them or not."""
-  first = rng.random(5).tolist()
+  scale, ratio, rotate, angle, blur = rng.random(5).tolist()
   colours = rng.random(photometric.NUMBERS)
-  return Draws(*first, colours, *rng.random(3).tolist())
+  flip, down, right = rng.random(3).tolist()
+  return Draws(scale, ratio, rotate, angle, blur, colours, flip, down, right)
 
 
 def pair(record: Record) -> joint.Pair:
@@ -157,12 +158,22 @@ def pair(record: Record) -> joint.Pair:
   Raises:
     ValueError: it has no mask, or the image cannot be decoded.
   """
+  mask = mask_of(record)
+  return pixels(record), mask
+
+
+def mask_of(record: Record) -> joint.Mask:
+  """The record's mask.
+
+  Raises:
+    ValueError: it has none.
+  """
   if "mask" not in record:
     raise ValueError(
       f"record {record['id']} has no mask; segmentation needs a source with "
       "masks, such as --config.data.name=pairs"
     )
-  return pixels(record), record["mask"]
+  return record["mask"]
 
 
 def _between(bounds: tuple[float, float], share: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from kd_jax.data.augment.crops import MEAN_COLOUR
 from kd_jax.data.augment.objects import Placed, labels, things
 from kd_jax.data.preprocess import pixels
 from kd_jax.data.views import Draw, Views
+from kd_jax.interfaces import computed
 from kd_jax.types import Objects, Record
 
 Size = tuple[int, int]
@@ -73,13 +74,13 @@ class Detection(Views):
   fill: tuple[int, int, int] = MEAN_COLOUR
 
   # What `Views` has beside; a network that was trained so expects no margin.
-  interpolation: ClassVar[str] = "bilinear"
-  crop_pct: ClassVar[float] = 1.0
-  crop_mode: ClassVar[str] = "center"
-  train_interpolation: ClassVar[str] = "bilinear"
-  augment: ClassVar[str] = "objects"
-  num_crops: ClassVar[int] = 1
-  canvas: ClassVar[int] = 0
+  interpolation = "bilinear"
+  crop_pct = 1.0
+  crop_mode = "center"
+  train_interpolation = "bilinear"
+  augment = "objects"
+  num_crops = 1
+  canvas = 0
 
   def __post_init__(self) -> None:
     for name in ("short", "jitter", "fill"):
@@ -87,8 +88,8 @@ class Detection(Views):
       object.__setattr__(self, name, tuple(getattr(self, name)))
     _check(self)
 
-  @property
-  def image_size(self) -> int:  # type: ignore[override]
+  @computed
+  def image_size(self) -> int:
     """The shorter side in evaluation."""
     return self.test_short
 
@@ -189,7 +190,7 @@ class Detection(Views):
   def eval_canvas(self, *, portrait: bool = False) -> Size:
     """Height and width of the canvas of evaluation."""
     found = self._up(self.test_short), self._up(self.test_long)
-    return found[::-1] if portrait else found
+    return (found[1], found[0]) if portrait else found
 
   def _placed(self, size: Size, draws: Float64[np.ndarray, " 5"]) -> Placed:
     """Where an image lies in training; `draws` has all that is random."""
@@ -198,7 +199,8 @@ class Detection(Views):
     if not self.jitter:
       longest = round(self.long * side / max(self.short))
       canvas = self._canvas(max(self.short))
-      canvas = canvas[::-1] if size[0] > size[1] else canvas
+      if size[0] > size[1]:
+        canvas = canvas[1], canvas[0]
       return Placed.whole(size, scaled(size, side, longest), canvas, flip)
     least, most = self.jitter
     factor = side * (least + (most - least) * draws[2]) / max(size)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from kd_jax.data import examples
 from kd_jax.data.detection import Detection, put
 from kd_jax.data.order import portraits
+from kd_jax.data.preprocess import pixels
 from kd_jax.data.reading import USUAL
 from kd_jax.data.streams import Report, Stream, check_share, share
 from kd_jax.interfaces import DataSource
@@ -83,7 +84,7 @@ def _rows(
   count = min(limit or len(source), len(source))
   portrait = portraits(source)[:count]
   if source.sizes() is None:
-    image = examples.Decoded(source).next_readable(0)[0]["image"]
+    image = pixels(examples.Decoded(source).next_readable(0)[0])
     portrait[:] = image.shape[0] > image.shape[1]
   found = []
   for turned in (False, True):
@@ -106,7 +107,7 @@ class _Fetch:
     if record is None:
       skipped = np.int64(index)
       return {**self._nothing(portrait), "skipped": skipped}
-    image = record["image"]
+    image = pixels(record)
     placed = self.views.eval_placed(image.shape[:2])
     return {
       "image": put(image, placed, placed.canvas, self.views.fill),

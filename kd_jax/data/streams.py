@@ -99,9 +99,9 @@ class Share:
   def __len__(self) -> int:
     return len(self.dataset) // self.count
 
-  def __getitem__(self, position: int) -> Any:
+  def __getitem__(self, index: int) -> Any:
     own = self.rows // self.count
-    batch, row = divmod(position, own)
+    batch, row = divmod(index, own)
     return self.dataset[batch * self.rows + self.index * own + row]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import numpy as np
@@ -34,6 +34,9 @@ class Views:
     canvas: 0, or the side of the canvases on which whole images travel to the
       device, which cuts the views.
   """
+
+  if TYPE_CHECKING:
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
   image_size: int
   interpolation: str
@@ -80,6 +83,21 @@ class Views:
     del rng
     return self
 
+  @property
+  def reduces(self) -> bool:
+    """Whether `reduction` may be more than 1."""
+    return False
+
+  def reduction(self, size: tuple[int, int], rng: Draw) -> int:
+    """What the sides of a JPEG may be divided by before its training views.
+
+    Args:
+      size: height and width of the image, pixels.
+      rng: as `train` will get it.
+    """
+    del size, rng
+    return 1
+
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The training views of one record.
 
@@ -99,7 +117,7 @@ class Views:
 
   def stated(self) -> dict[str, Any]:
     """{field: value}, as fingerprints and banks tell views apart."""
-    return dataclasses.asdict(self)  # type: ignore[call-overload]
+    return dataclasses.asdict(self)
 
   def fingerprint(self) -> str:
     """16 hex digits that identify the settings."""

@@ -20,7 +20,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Int16, UInt8
 
 from kd_jax.data import examples
-from kd_jax.data.dense import Dense, pair
+from kd_jax.data.dense import Dense, mask_of, pair
 from kd_jax.data.reading import USUAL
 from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.interfaces import DataSource
@@ -217,7 +217,7 @@ def check_room(
       raise
     try:
       # Images have the size of their masks.
-      _check_size(record["mask"].shape, dense)
+      _check_size(mask_of(record).shape, dense)
     except ValueError as error:
       raise ValueError(f"{source.describe(index)}: {error}") from error
     if not isinstance(record["image"], bytes):
@@ -284,8 +284,8 @@ def starts(size: Size, window: int) -> tuple[Size, ...]:
     window: side of the windows.
   """
   stride = math.ceil(window * 2 / 3)
-  sides = [
+  rows, columns = (
     [min(place * stride, room) for place in range(math.ceil(room / stride) + 1)]
     for room in (max(side - window, 0) for side in size)
-  ]
-  return tuple(itertools.product(*sides))
+  )
+  return tuple(itertools.product(rows, columns))

@@ -102,6 +102,7 @@ class Choice:
     )
     config.data.skip_corrupt = True
     config.preprocess.image_size = self.image_size
+    config.preprocess.dct_scaling = True
     if self.small_images:
       config.preprocess.scale = (0.25, 1.0)
     if self.photos.grey:
@@ -116,7 +117,7 @@ class Choice:
     for name, section in sections:
       if name in _REPLACED:
         config[name] = ConfigDict()
-      config[name].update(section)
+      getattr(config, name).update(section)
     limit = 64 if self.machine.cpu else 2048
     config.eval.limit = min(self.photos.count, limit)
     config.eval.batch_size = self.batch_size // self.accum_steps

@@ -7,6 +7,8 @@ import os
 
 import jax
 
+from kd_jax.train.mesh import Device
+
 SPARE = 0.6  # share of the memory that a run may be estimated to need
 _CPU_GFLOPS = 40.0  # per second and core, of networks in float32
 
@@ -62,7 +64,7 @@ def host_memory() -> int:
     return 0
 
 
-def _of_device(device: jax.Device) -> int:
+def _of_device(device: Device) -> int:
   stats = device.memory_stats() or {}
   return int(stats.get("bytes_limit", 0))
 

@@ -115,7 +115,9 @@ def _header(source: folder.Source, row: int) -> tuple[int, bool] | None:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Pillow, about odd files
     try:
-      with Image.open(io.BytesIO(source[row]["image"])) as image:
+      file = source[row]["image"]
+      assert isinstance(file, bytes)
+      with Image.open(io.BytesIO(file)) as image:
         return min(image.size), image.mode in ("1", "L", "LA", "I;16", "I", "F")
     # Pillow's plugins raise whatever comes to them.
     except Exception:

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 from absl import logging
-from sklearn import exceptions, linear_model, pipeline, preprocessing
 
 from kd_jax.evals import features
 
@@ -37,6 +36,8 @@ def evaluate(
     ValueError: a field is out of range, labels are missing, or there is one
       class only.
   """
+  from sklearn import exceptions, linear_model, pipeline, preprocessing
+
   if C <= 0 or max_iter < 1:
     raise ValueError(
       f"probe needs C > 0 and max_iter >= 1, got C={C}, max_iter={max_iter}"

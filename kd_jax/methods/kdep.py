@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -110,7 +110,8 @@ class Method(interfaces.Method):
   def phases(self) -> tuple[Phase, ...]:
     """One phase; a classifier that no term reads is left out of training."""
     needs = Needs(
-      *(_union(TAPS[t][side] for t in self.terms) for side in (0, 1))
+      student=_union(TAPS[term][0] for term in self.terms),
+      teacher=_union(TAPS[term][1] for term in self.terms),
     )
     frozen = () if self._reads("logits") else ("student/head",)
     return (Phase("kdep", self.losses, needs, frozen=frozen),)
@@ -129,12 +130,7 @@ class Method(interfaces.Method):
         temperature=self.kl_temperature,
       ),
       "ce": lambda: losses.cross_entropy(_wide(taps["logits"]), batch.classes),
-      "fsp": lambda: sum(
-        losses.fsp(
-          [_wide(taps[s]) for s in STAGES],
-          [_wide(teacher.taps[s]) for s in STAGES],
-        )
-      ),
+      "fsp": lambda: _fsp(taps, teacher.taps),
     }
     return {term: compute[term]() for term in self.terms}, {}
 
@@ -166,12 +162,18 @@ class Method(interfaces.Method):
     return any(tap in TAPS[term][0] for term in self.terms)
 
 
+def _fsp(student: Taps, teacher: Taps) -> Array:
+  """Sum over the pairs of stages."""
+  sides = ([_wide(side[s]) for s in STAGES] for side in (student, teacher))
+  return sum(losses.fsp(*sides), jnp.zeros(()))
+
+
 def _wide(x: Array) -> Array:
   """Losses are computed in float32 at least, whatever the networks used."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _union(groups: Any) -> tuple[str, ...]:
+def _union(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
   return tuple(sorted({tap for group in groups for tap in group}))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -99,10 +99,9 @@ class Method(interfaces.Method):
     phases = [method.phases()[0] for method in self.methods.values()]
     frozen = set(phases[0].frozen).intersection(*(p.frozen for p in phases))
     needs = Needs(
-      *(
-        tuple(sorted({tap for p in phases for tap in getattr(p.needs, side)}))
-        for side in ("student", "teacher", "resume")
-      )
+      student=_union(p.needs.student for p in phases),
+      teacher=_union(p.needs.teacher for p in phases),
+      resume=_union(p.needs.resume for p in phases),
     )
     return (
       dataclasses.replace(
@@ -150,8 +149,8 @@ class Method(interfaces.Method):
 
   @property
   def _artifacts(self) -> list[str]:
-    taps = {method.artifact_tap for method in self.methods.values()}
-    return sorted(taps - {None})
+    taps = (method.artifact_tap for method in self.methods.values())
+    return sorted({tap for tap in taps if tap is not None})
 
   def _check_phases(self) -> None:
     several = [
@@ -174,6 +173,10 @@ class Method(interfaces.Method):
           f"the parts of multi run in the same steps, and their phases differ "
           f"in {field}: {values}"
         )
+
+
+def _union(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+  return tuple(sorted({tap for group in groups for tap in group}))
 
 
 def _own(variables: types.Variables, name: str) -> types.Variables:

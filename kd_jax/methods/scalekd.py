@@ -190,8 +190,11 @@ class Method(interfaces.Method):
       for name in (name for name in outputs if name in self.terms):
         found[name] = losses.directions(*self._pair(name, outputs, teacher))
     if "kd" in self.terms:
-      sides = (_wide(side["logits"]) for side in (taps, teacher.taps))
-      found["kd"] = losses.soft_cross_entropy(*sides, self.kd_temperature)
+      found["kd"] = losses.soft_cross_entropy(
+        _wide(taps["logits"]),
+        _wide(teacher.taps["logits"]),
+        self.kd_temperature,
+      )
     for term in (term for term in LABELS if term in self.terms):
       found[term] = LABELS[term](_wide(taps["logits"]), batch.classes)
     return found, {"batch_stats": stats} if stats else {}
@@ -261,13 +264,14 @@ class Method(interfaces.Method):
 
   def _tail(self, teacher: Teacher, tokens: Array) -> Float[Array, "n p d"]:
     """What the teacher's tail makes of a proxy."""
-    assert teacher.resume is not None
+    resume = teacher.resume
+    assert resume is not None
     shape = teacher.taps[self._entry].shape
     x = tokens.reshape(shape) if len(shape) == 4 else tokens
     end = "head" if self.target == "final" else "stage4"
 
     def run(x: Array) -> Array:
-      return teacher.resume(self.resume, x, end)[self.target]
+      return resume(self.resume, x, end)[self.target]
 
     return maps.as_tokens(self._kept(run)(x))
 
@@ -281,10 +285,10 @@ class Method(interfaces.Method):
   ) -> tuple[Float[Array, "n p d"], Float[Array, "n p d"]]:
     """(student, target) as the view of `name` sees them."""
     target = maps.as_tokens(teacher.taps[self.target])
-    sides = (_wide(outputs[name]), _wide(target))
+    ours, theirs = _wide(outputs[name]), _wide(target)
     if name.endswith(ALTERNATIVE):
-      return tuple(losses.without_mean(side) for side in sides)
-    return sides
+      return losses.without_mean(ours), losses.without_mean(theirs)
+    return ours, theirs
 
   def _projector(
     self, name: str, width: int, num_queries: int, dtype: Any = None

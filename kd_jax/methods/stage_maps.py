@@ -131,10 +131,7 @@ class Comparison:
       shape = (x.shape[0], *theirs, x.shape[-1])
       return jax.image.resize(x, shape, "linear"), target
     size = tuple(map(min, ours, theirs))
-    return tuple(
-      y if y.shape[1:3] == size else losses.adaptive_mean(y, size)
-      for y in (x, target)
-    )
+    return _pooled(x, size), _pooled(target, size)
 
   def _adapted(self, params: Mapping[str, Any], x: Array, width: int) -> Array:
     if self.adapter == "linear":
@@ -143,6 +140,10 @@ class Comparison:
       q, _ = jnp.linalg.qr(params["kernel"])
       return x @ (q if x.shape[-1] >= width else q.T)
     return x
+
+
+def _pooled(x: Array, size: tuple[int, ...]) -> Array:
+  return x if x.shape[1:3] == size else losses.adaptive_mean(x, size)
 
 
 def _unit(x: Array) -> Array:

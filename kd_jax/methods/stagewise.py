@@ -155,8 +155,10 @@ class Method(interfaces.Method):
 
   def _pair(self, name: str, networks: Networks) -> tuple[str, str]:
     """The taps of student and teacher at the end of a stage."""
-    sides = {"student": networks.student, "teacher": networks.teacher}
-    return tuple(self._tap(name, *side) for side in sides.items())
+    return (
+      self._tap(name, "student", networks.student),
+      self._tap(name, "teacher", networks.teacher),
+    )
 
   def _tap(self, name: str, side: str, specs: Specs) -> str:
     tap = name
@@ -257,7 +259,7 @@ class Bound(interfaces.Method):
   shares: tuple[float, ...]
   head: tuple[str, ...]
 
-  @property
+  @interfaces.computed
   def terms(self) -> tuple[str, ...]:
     """Names of the loss terms."""
     return self.method.terms
@@ -308,14 +310,16 @@ class Bound(interfaces.Method):
     'stages' is the mean of L_k over the stages.
     """
     del batch
-    found, total = {}, 0.0
+    found: dict[str, tuple[Array, Array]] = {}
+    parts = []
     for cut in self.cuts:
       x, target = cut.sides(variables, taps, teacher)
       rows = cut.comparison.rows(x, target)
-      total += rows / len(self.cuts)
+      parts.append(rows / len(self.cuts))
       found[cut.name] = (rows, jnp.ones(rows.shape))
       error = jnp.sum(jnp.square(x - target), (1, 2, 3))
       found[f"{cut.name}_error"] = (error, jnp.sum(target**2, (1, 2, 3)))
+    total = sum(parts[1:], parts[0])
     return {**found, "stages": (total, jnp.ones(total.shape))}
 
   def _phase(self, cuts: tuple[Cut, ...], index: int, share: float) -> Phase:

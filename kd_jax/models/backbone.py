@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.nn.initializers import Initializer
+from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers
-from kd_jax.types import STAGES, Taps
+from kd_jax.types import STAGES, Network, Taps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,7 +28,7 @@ FieldValue: TypeAlias = (
 """What a field of a network may be set to."""
 
 
-class Backbone(nn.Module):
+class Backbone(Network):
   """A network that runs stage by stage.
 
   A family subclasses it and defines `run_stage` and `num_features`.
@@ -70,6 +70,12 @@ class Backbone(nn.Module):
   crop_pct: float = 0.875
   input_size: tuple[int, ...] = (3, 224, 224)
   crop_mode: str = dataclasses.field(default="center", repr=False)
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -115,12 +121,11 @@ class Backbone(nn.Module):
     return begin, {}
 
   def run_stage(
-    self, stage: str, x: Array, *, train: bool, **start: Any
+    self, stage: str, x: Array, *, train: bool
   ) -> tuple[Array, dict[str, Array]]:
     """Runs one stage; returns its output and the taps that it yields.
 
-    `start` is what `entry` says; a family that keeps the `entry` of this class
-    need not take it.
+    A family with an `entry` of its own also takes what that says.
     """
     raise NotImplementedError
 
@@ -162,9 +167,11 @@ class Backbone(nn.Module):
     if self.dtype is not None:
       x = x.astype(self.dtype)
     taps: dict[str, Array] = {}
+    # A family with an `entry` of its own takes what that says.
+    run: Callable[..., tuple[Array, dict[str, Array]]] = self.run_stage
     for stage in stages:
       on = train and STAGES.index(stage) >= STAGES.index(train_from)
-      x, new = self.run_stage(stage, x, train=on, **start)
+      x, new = run(stage, x, train=on, **start)
       taps.update(new)
     return taps
 
@@ -196,8 +203,15 @@ class ConvNet(Backbone):
     one_of("output_stride", self.output_stride, (32, 16, 8))
 
 
+class Inits(TypedDict, total=False):
+  """Initialisers of a classifier."""
+
+  kernel_init: Initializer
+  bias_init: Initializer
+
+
 def classify(
-  model: Backbone, x: Float[Array, "n h w c"], **inits: Initializer
+  model: Backbone, x: Float[Array, "n h w c"], **inits: Unpack[Inits]
 ) -> tuple[Array, dict[str, Array]]:
   """The last stage: global pooling and the classifier, named `head`.
 

@@ -112,7 +112,7 @@ def step(lowered: Lowered, topology: Topology) -> Step:
   except jax.errors.JaxRuntimeError as error:
     return _refused(lowered, counted, error, time.monotonic() - start)
   seconds = time.monotonic() - start
-  program = hlo.parse(compiled.as_text())
+  program = hlo.parse(compiled.as_text() or "")
   memory = _memory(program, compiled.memory_analysis())
   cost = compiled.cost_analysis() or {}
   again = _again(lowered)
@@ -146,7 +146,7 @@ def _again(lowered: Lowered) -> float:
 def _refused(
   lowered: Lowered,
   counted: float,
-  error: jax.errors.JaxRuntimeError,
+  error: RuntimeError,
   seconds: float,
 ) -> Step:
   """A step that is too large; any other refusal is an error."""

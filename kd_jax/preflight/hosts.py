@@ -42,9 +42,9 @@ def measure(source: DataSource, views: Views) -> Reading:
     source: of the run; one of unknown or no length is taken to be absent.
     views: how its images are prepared.
   """
+  what = "the run's own images"
   try:
     records = [source[i] for i in range(min(len(source), 64))]
-    what = "the run's own images"
   except ValueError:
     records = []
   if not records:

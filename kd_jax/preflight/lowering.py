@@ -71,7 +71,9 @@ def steps_of(experiment: Experiment) -> list[Lowered]:
       )
       known[same[0]] = (key, joined)
       continue
-    traced = job.step(stretch).trace(state, job.frozen, batch)
+    step = job.step(stretch)
+    assert isinstance(step, jax.stages.Wrapped)
+    traced = step.trace(state, job.frozen, batch)
     found = Lowered(stretch.phase.name, lasts, state, job.frozen, batch, traced)
     known.append((key, found))
   return [found for _, found in known]
@@ -158,7 +160,8 @@ def _placed(
 def _shape(
   x: ArrayLike | jax.ShapeDtypeStruct, where: jax.sharding.Sharding
 ) -> jax.ShapeDtypeStruct:
-  dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+  shaped = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+  dtype = x.dtype if shaped else np.asarray(x).dtype
   return jax.ShapeDtypeStruct(np.shape(x), dtype, sharding=where)
 
 

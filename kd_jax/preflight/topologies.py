@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from kd_jax.preflight.chips import CHIPS, HOP_SECONDS, Chip
+from kd_jax.train.mesh import Device
 
 EXTRA = "pip install -r requirements-tpu.txt"
 _NAME = re.compile(r"(v4|v5e|v5p|v6e|v5litepod)[:-](\d+(?:x\d+)*)")
@@ -156,7 +157,7 @@ def _of_size(chip: Chip, text: str) -> Topology:
   return Topology(f"{chip.name}:{'x'.join(map(str, shape))}", chip, shape)
 
 
-def devices(topology: Topology) -> Sequence[jax.Device]:
+def devices(topology: Topology) -> Sequence[Device]:
   """Devices to compile for, sorted by process and number; none can compute.
 
   Raises:
@@ -165,7 +166,7 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
   check_installed()
   from jax.experimental import topologies
 
-  options = {"chips_per_host_bounds": topology.host_shape}
+  options: dict[str, object] = {"chips_per_host_bounds": topology.host_shape}
   if topology.chip.counts_cores:
     options["chip_config_name"] = "megacore"  # two cores are one device
   with _environment():

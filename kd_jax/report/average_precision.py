@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
-from matplotlib import axes, figure
+from jaxtyping import Float
 
 from kd_jax.report import plots, tables
 from kd_jax.report.plots import COLORS, INK
 from kd_jax.transfer.average_precision.judged import Curve, Judged
+
+if TYPE_CHECKING:
+  from matplotlib import axes
 
 _PANELS, _PER_ROW = 20, 5  # Of curves; further classes are left out.
 _WIDE, _HIGH = 9.0, 1.75  # Inches, of all and of a row.
@@ -36,6 +39,8 @@ def curves(judged: Judged, names: Sequence[str]) -> bytes:
   mean, seen = np.mean(lines, 0), seen[:_PANELS]
   rows = math.ceil(len(seen) / _PER_ROW)
   size = (_WIDE, 0.7 + _HIGH * rows)
+  from matplotlib import figure
+
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(rows, _PER_ROW, squeeze=False, sharex=True, sharey=True)
   for ax in grid.flat[len(seen) :]:
@@ -72,11 +77,9 @@ def sampled(curve: Curve) -> Float[np.ndarray, 101]:
   return np.append(curve.precision, 0.0)[place]
 
 
-def _order(
-  values: Float[np.ndarray, " classes"],
-) -> Int[np.ndarray, " classes"]:
+def _order(values: Float[np.ndarray, " classes"]) -> list[int]:
   """The lowest first; what does not occur (NaN) last."""
-  return np.argsort(values, kind="stable")
+  return np.argsort(values, kind="stable").tolist()
 
 
 def _per_cent(value: float) -> float | None:

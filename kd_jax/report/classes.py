@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import axes, colors, figure
 
 from kd_jax.report import plots, tables
 from kd_jax.report.plots import COLORS, INK
 from kd_jax.transfer import confusion
+
+if TYPE_CHECKING:
+  from matplotlib import axes
 
 _WRITTEN = 20  # Above so many classes cells hold no numbers.
 _NAME = 18  # Letters of a name that are shown.
@@ -83,6 +86,8 @@ def matrix(judged: Judged, title: str = "Confusion of classes") -> bytes:
   share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   classes = len(share)
   height = min(max(_ROW * classes, _LEAST), _MOST)
+  from matplotlib import figure
+
   fig = figure.Figure(figsize=(9.0, height + 1.4), layout="constrained")
   ax = fig.subplots()
   ax.imshow(_painted(share), interpolation="nearest", aspect="auto")
@@ -98,14 +103,16 @@ def matrix(judged: Judged, title: str = "Confusion of classes") -> bytes:
 
 def bars(judged: Judged) -> bytes:
   """A PNG: the figure of every class as a bar, the highest first."""
+  from matplotlib import figure
+
   values = judged.values
-  order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable")
+  order = np.argsort(-np.nan_to_num(values, nan=-1.0), kind="stable").tolist()
   panels = math.ceil(len(order) / _PER_PANEL)
   rows = math.ceil(len(order) / panels)
   size = (9.0, 0.9 + 0.17 * rows)
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(1, panels, squeeze=False, sharex=True)[0]
-  mean = np.nanmean(values)
+  mean = float(np.nanmean(values))
   for number, ax in enumerate(grid):
     _panel(ax, judged, order[number * rows : (number + 1) * rows], rows, mean)
   rest = " of those that occur" if np.isnan(values).any() else ""
@@ -135,6 +142,8 @@ def _painted(
 ) -> Float[np.ndarray, "classes classes 4"]:
   """Colours on a transparent ground."""
   right = np.eye(len(share), dtype=bool)[..., None]
+  from matplotlib import colors
+
   good, bad = (np.array(colors.to_rgb(COLORS[i])) for i in (2, 1))
   strength = np.where(right[..., 0], share, np.sqrt(share))
   return np.concatenate(

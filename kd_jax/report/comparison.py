@@ -12,15 +12,17 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib import axes, figure, ticker
 
 from kd_jax import disk
 from kd_jax.report import plots, tables
 from kd_jax.report.plots import COLORS, INK
 from kd_jax.transfer import paired
+
+if TYPE_CHECKING:
+  from matplotlib import axes
 
 MEAN = "mean"
 """Name of the column over all data sets."""
@@ -194,6 +196,8 @@ def chart(given: Comparison) -> bytes:
   wide = min(len(columns), _PER_ROW)
   high = -(-len(columns) // _PER_ROW)
   size = (9.0, 0.7 + high * (0.8 + 0.34 * len(rows)))
+  from matplotlib import figure
+
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(high, wide, squeeze=False, sharey=True).reshape(-1)
   for ax in grid[len(columns) :]:
@@ -278,6 +282,8 @@ def _panel(ax: axes.Axes, given: Comparison, column: str) -> None:
     ax.axvline(0, color=INK, lw=1.0)
   ax.set_title(column, loc="left", fontsize=9, color=INK, weight="bold")
   ax.margins(x=0.15)
+  from matplotlib import ticker
+
   ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
   ax.tick_params(colors=INK, labelsize=8, length=0)
   ax.grid(color=INK, alpha=0.22, lw=0.6)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+import types
 from collections.abc import Mapping
 from pathlib import Path
-
-from tensorboardX import record_writer, summary
-from tensorboardX.proto import event_pb2
 
 _VERSION = "brain.Event:2"
 _SECONDS = 30  # between two flushes, each of which waits for the disk
@@ -32,24 +30,29 @@ class EventFile:
   """
 
   def __init__(self, folder: Path, start_step: int) -> None:
+    from tensorboardX import record_writer
+
+    self._proto = _messages()
     # The suffix keeps a run that resumes within a second from reusing a name.
     stamp = f"{time.time():.0f}.{socket.gethostname()}.{start_step}"
     path = folder / f"events.out.tfevents.{stamp}"
     self._file = record_writer.RecordWriter(str(path))
     first = start_step + 1 if start_step else 0
-    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    start = self._proto.SessionLog(status=self._proto.SessionLog.START)
     with contextlib.ExitStack() as undo:
       undo.callback(self.close)
-      self._add(event_pb2.Event(file_version=_VERSION))
-      self._add(event_pb2.Event(step=first, session_log=start))
+      self._add(file_version=_VERSION)
+      self._add(step=first, session_log=start)
       self._flush()
       undo.pop_all()
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends scalars of a step; viewers see them within half a minute."""
+    from tensorboardX import summary
+
     for name, value in scalars.items():
       found = summary.scalar(name, value)
-      self._add(event_pb2.Event(step=step, summary=found))
+      self._add(step=step, summary=found)
     if time.monotonic() - self._flushed > _SECONDS:
       self._flush()
 
@@ -61,6 +64,13 @@ class EventFile:
     self._file.flush()
     self._flushed = time.monotonic()
 
-  def _add(self, event: event_pb2.Event) -> None:
-    event.wall_time = time.time()
+  def _add(self, **fields: object) -> None:
+    event = self._proto.Event(wall_time=time.time(), **fields)
     self._file.write(event.SerializeToString())
+
+
+def _messages() -> types.ModuleType:
+  """Its classes are made when it is imported: type checkers see none."""
+  from tensorboardX.proto import event_pb2
+
+  return event_pb2

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import axes, figure, ticker
 
 from kd_jax.align import basis as basis_lib
+
+if TYPE_CHECKING:
+  from matplotlib import axes, figure, ticker
 
 Lines = Sequence[Mapping[str, Any]]
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -29,7 +31,6 @@ ACCURACIES = (
 PRECISIONS = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
 
 _SMALL, _WIDE = (4.4, 3.0), (9.0, 3.0)
-_PLAIN = ticker.FuncFormatter(lambda y, _: f"{y:,.6g}")
 _DENSE = 30  # Above so many points a line shows no markers.
 
 
@@ -114,6 +115,8 @@ def spectrum(basis: basis_lib.Basis, width: int | None) -> bytes:
     basis: fitted to the teacher's features.
     width: number of directions kept, marked in both panels; None if unknown.
   """
+  from matplotlib import ticker
+
   values = basis.singular_values
   index = np.arange(1, len(values) + 1)
   energy = np.cumsum(np.square(values))
@@ -174,7 +177,7 @@ def _curves(
   if values.min() > 0 and values.max() / values.min() >= log_from:
     _log(ax, values.max() / values.min())
   else:
-    ax.yaxis.set_major_formatter(_PLAIN)
+    ax.yaxis.set_major_formatter(_plain)
   ax.set_ylim(bottom=bottom)
   ax.set_xlim(left=0)
   rows = _legend(ax, list(found))
@@ -185,6 +188,8 @@ def _curves(
 def _figure(
   size: tuple[float, float], columns: int = 1, *, sharey: bool = False
 ) -> tuple[figure.Figure, list[axes.Axes]]:
+  from matplotlib import figure
+
   fig = figure.Figure(figsize=size, layout="constrained")
   grid = fig.subplots(1, columns, squeeze=False, sharey=sharey)
   return fig, list(grid[0])
@@ -209,6 +214,8 @@ def _legend(ax: axes.Axes, labels: Sequence[str]) -> int:
 
 
 def _log(ax: axes.Axes, ratio: float) -> None:
+  from matplotlib import ticker
+
   ax.set_yscale("log")
   decades = math.log10(ratio)
   if decades < 0.7:
@@ -218,12 +225,19 @@ def _log(ax: axes.Axes, ratio: float) -> None:
     locator = ticker.LogLocator(subs=subs, numticks=8)
   ax.yaxis.set_major_locator(locator)
   ax.yaxis.set_minor_locator(ticker.NullLocator())
-  ax.yaxis.set_major_formatter(_PLAIN)
+  ax.yaxis.set_major_formatter(_plain)
+
+
+def _plain(value: float, place: float | None) -> str:
+  del place
+  return f"{value:,.6g}"
 
 
 def _decorate(
   ax: axes.Axes, title: str, xlabel: str, ylabel: str, *, pad: float = 8
 ) -> None:
+  from matplotlib import ticker
+
   ax.set_title(
     title, loc="left", fontsize=10, color=INK, pad=pad, weight="bold"
   )

@@ -12,12 +12,12 @@ from kd_jax.report import classes, tables
 from kd_jax.report.pictures import mistakes, sheet
 from kd_jax.running import frozen, results, training, transfer
 from kd_jax.transfer import confusion
-from kd_jax.transfer.classify import Predictions
+from kd_jax.transfer.classify import Judge, Predictions
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
 
 
-def conclude(plan: Plan, where: Path) -> dict[str, Any]:
+def conclude(plan: Plan[Judge], where: Path) -> dict[str, Any]:
   """Runs, or goes on with, a classification.
 
   Args:
@@ -49,7 +49,7 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   return found
 
 
-def _show(plan: Plan, said: Predictions, folder: Path) -> None:
+def _show(plan: Plan[Judge], said: Predictions, folder: Path) -> None:
   """Confusions and worst classes of a run, for its part of the report."""
   names, count = tuple(plan.test.class_names), plan.experiment.pictures.count
   counts = confusion.of(said.predicted, said.label, len(names))
@@ -67,11 +67,13 @@ def _show(plan: Plan, said: Predictions, folder: Path) -> None:
     sheet.keep(folder, "mistakes", mistakes.draw(groups))
 
 
-def _mistake(plan: Plan, said: Predictions, row: int) -> mistakes.Mistake:
+def _mistake(
+  plan: Plan[Judge], said: Predictions, row: int
+) -> mistakes.Mistake:
   """An image that was taken for something else."""
   record = examples.Decoded(plan.test)[int(said.row[row])]
   return mistakes.Mistake(
     image=plan.experiment.inputs.views.eval(record),
-    said=plan.test.class_names[said.predicted[row]],
+    said=plan.test.class_names[int(said.predicted[row])],
     confidence=float(said.confidence[row]),
   )

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 
+from kd_jax.data.detection import Detection
 from kd_jax.report import average_precision, tables
 from kd_jax.report.pictures import detections, sheet
 from kd_jax.running import results, training, transfer
 from kd_jax.transfer.average_precision import files as said_files
 from kd_jax.transfer.average_precision import images
 from kd_jax.transfer.average_precision.detections import Detections
+from kd_jax.transfer.detect import Judge
 from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Plan
 from kd_jax.types import Variables
@@ -21,7 +23,7 @@ _SHOWN = ("ap", "ap50", "ap75", "mask_ap", "mask_ap50", "mask_ap75")
 """Figures in the table; results.json has all."""
 
 
-def conclude(plan: Plan, where: Path) -> dict[str, Any]:
+def conclude(plan: Plan[Judge], where: Path) -> dict[str, Any]:
   """Runs, or goes on with, a detection.
 
   Args:
@@ -41,7 +43,8 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
     said = plan.judge.said(variables, plan.test)
     if jax.process_index():
       return
-    model, views = plan.experiment.student, plan.experiment.inputs.views
+    model, views = plan.judge.student, plan.experiment.inputs.views
+    assert isinstance(views, Detection)
     files.save(
       model.clone(backbone=training.prepared(model.backbone, views)),
       variables,
@@ -59,7 +62,7 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   return found
 
 
-def _show(plan: Plan, said: Detections, folder: Path) -> None:
+def _show(plan: Plan[Judge], said: Detections, folder: Path) -> None:
   """Curves, classes, and the best and worst images, for the report."""
   truth, count = plan.judge.truth(plan.test), plan.experiment.pictures.count
   for judged in plan.judge.judged(truth, said):

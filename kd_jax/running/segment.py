@@ -13,11 +13,11 @@ from kd_jax.report.pictures import masks, sheet
 from kd_jax.running import results, training, transfer
 from kd_jax.transfer import confusion, files
 from kd_jax.transfer.plan import Plan
-from kd_jax.transfer.segment import Example
+from kd_jax.transfer.segment import Example, Judge
 from kd_jax.types import Variables
 
 
-def conclude(plan: Plan, where: Path) -> dict[str, Any]:
+def conclude(plan: Plan[Judge], where: Path) -> dict[str, Any]:
   """Runs, or goes on with, a segmentation.
 
   Args:
@@ -38,7 +38,7 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
     counts = plan.judge.counts(variables, plan.test) if shown else None
     if jax.process_index():
       return
-    model, views = plan.experiment.student, plan.experiment.inputs.views
+    model, views = plan.judge.student, plan.experiment.inputs.views
     files.save(
       model.clone(backbone=training.prepared(model.backbone, views)),
       variables,
@@ -57,7 +57,7 @@ def conclude(plan: Plan, where: Path) -> dict[str, Any]:
   return found
 
 
-def _show(plan: Plan, counts: confusion.Matrix, folder: Path) -> None:
+def _show(plan: Plan[Judge], counts: confusion.Matrix, folder: Path) -> None:
   """Classes of a run, for its part of the report."""
   names = tuple(plan.test.mask_names)
   judged = classes.Judged(counts, names, iou=True)
@@ -65,7 +65,7 @@ def _show(plan: Plan, counts: confusion.Matrix, folder: Path) -> None:
   sheet.keep(folder, "classes", classes.bars(judged))
 
 
-def _draw(plan: Plan, variables: Variables, folder: Path) -> None:
+def _draw(plan: Plan[Judge], variables: Variables, folder: Path) -> None:
   """Overlays of a run, for its part of the report."""
   examples = plan.judge.examples(
     variables, plan.test, plan.experiment.pictures.count

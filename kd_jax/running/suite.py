@@ -23,6 +23,7 @@ from kd_jax.report import comparison, page, tables
 from kd_jax.report.run import summary
 from kd_jax.running import frozen, results, training
 from kd_jax.train.views import as_unit
+from kd_jax.transfer.classify import Judge
 from kd_jax.transfer.plan import Plan
 from kd_jax.transfer.protocol import mean_and_error
 from kd_jax.types import Array, Taps
@@ -129,7 +130,7 @@ def _run(cell: Cell, row: Row) -> Mapping[str, Any]:
   return conclude(plan, cell.folder)
 
 
-def _pixel_classifier(plan: Plan, where: Path) -> dict[str, Any]:
+def _pixel_classifier(plan: Plan[Judge], where: Path) -> dict[str, Any]:
   """What a linear classifier of raw pixels reaches on the same images."""
   protocol = dataclasses.replace(plan.protocol, evals=("probe",))
   asked = dataclasses.replace(plan, protocol=protocol)

@@ -20,7 +20,7 @@ def run(config: ConfigDict, where: str | Path) -> Path:
     ValueError: no source, or anything `tfds_write.write` refuses.
   """
   del where  # other runs read the result, from `data_dir`
-  parts = {split: config[split] for split in ("train", "test")}
+  parts = {"train": config.train, "test": config.test}
   sources = {
     split: images.source(part.to_dict())
     for split, part in parts.items()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from kd_jax import workdir
@@ -27,7 +26,7 @@ from kd_jax.report.pictures import training_views
 from kd_jax.report.run import summary, throughput
 from kd_jax.running import pictures, training
 from kd_jax.train.experiment import Experiment
-from kd_jax.types import TrainState
+from kd_jax.types import Network, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Result:
     workdir: where everything was written.
   """
 
-  student: nn.Module
+  student: Network
   variables: Mapping[str, Any]
   metrics: Mapping[str, float]
   workdir: Path

@@ -20,6 +20,7 @@ from kd_jax.buckets import spool
 from kd_jax.build.bank_job import BankJob, bank_job
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.bank import compatibility
+from kd_jax.data.preprocess import Preprocess
 from kd_jax.report.run import summary
 from kd_jax.train import phases
 from kd_jax.types import Array
@@ -91,6 +92,7 @@ def _header(
 ) -> bank_lib.Header:
   """What is stored, and what it comes from."""
   data, views = job.inputs.source, job.inputs.views
+  assert isinstance(views, Preprocess)  # of the task's config
   return bank_lib.Header(
     records=len(data),
     crops=views.num_crops,

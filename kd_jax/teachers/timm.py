@@ -70,7 +70,7 @@ class Network:
   ) -> None:
     self._model = model
     self._mean, self._std = (
-      np.float32(v).reshape(3, 1, 1) for v in (mean, std)
+      np.array(v, np.float32).reshape(3, 1, 1) for v in (mean, std)
     )
     # The step may call for vectors and maps from two threads at once.
     self._lock = threading.Lock()
@@ -163,13 +163,13 @@ class Source(interfaces.TeacherSource):
     name: as timm knows it.
     digest: of its weights.
     model: its preprocessing.
-    network: the network.
+    running: the network, in PyTorch.
   """
 
   name: str
   digest: str
   model: Facts
-  network: Network = dataclasses.field(repr=False, compare=False)
+  running: Network = dataclasses.field(repr=False, compare=False)
 
   @property
   def evaluation_view(self) -> interfaces.EvaluationView:
@@ -188,12 +188,12 @@ class Source(interfaces.TeacherSource):
 
   def _run(self, part: str, image: Array) -> Mapping[str, Array]:
     n, *size = image.shape
-    shapes = self.network.specs(part, tuple(size))
+    shapes = self.running.specs(part, tuple(size))
     specs = {
       name: jax.ShapeDtypeStruct((n, *shape[1:]), np.float32)
       for name, shape in shapes.items()
     }
-    run: Callable[[Array], Arrays] = getattr(self.network, part)
+    run: Callable[[Array], Arrays] = getattr(self.running, part)
     return jax.pure_callback(run, specs, image) if specs else {}
 
 

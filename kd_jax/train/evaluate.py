@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from kd_jax import resolve
 from kd_jax.evals import features
@@ -23,6 +22,7 @@ from kd_jax.types import (
   ArrayTree,
   Batch,
   Frozen,
+  Network,
   Params,
   Taps,
   TrainState,
@@ -87,7 +87,7 @@ class Evaluator:
       classifier learns; otherwise `method.metrics` sees none (-1).
   """
 
-  student: nn.Module
+  student: Network
   source: TeacherSource
   method: Method
   mesh: jax.sharding.Mesh
@@ -102,11 +102,6 @@ class Evaluator:
   def __post_init__(self) -> None:
     for name in self.evals:
       resolve.symbol("evals", name, "evaluate")
-    # Jitted once: a run evaluates many times.
-    object.__setattr__(self, "_taps", jax.jit(self._apply))
-    whole = mesh_lib.replicated(self.mesh)
-    sums = jax.jit(self._sums, out_shardings=whole)
-    object.__setattr__(self, "_metrics", sums)
 
   def __call__(self, state: TrainState, frozen: Frozen) -> dict[str, float]:
     """{'eval/<name>': value} of every eval and of the method's metrics."""
@@ -152,6 +147,18 @@ class Evaluator:
     # No figure where nothing was counted: no row has a label, for instance.
     found = {k: v for k, v in sums.items() if v[1]}
     return {name: float(top / bottom) for name, (top, bottom) in found.items()}
+
+  # Jitted once: a run evaluates many times.
+  @functools.cached_property
+  def _taps(self) -> Callable[[Variables, Array], Taps]:
+    return jax.jit(self._apply)
+
+  @functools.cached_property
+  def _metrics(
+    self,
+  ) -> Callable[[Variables, Variables, Frozen, Batch], dict[str, Array]]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._sums, out_shardings=whole)
 
   def _apply(self, variables: Variables, image: Array) -> Taps:
     return self.student.apply(variables, as_unit(image), train=False)

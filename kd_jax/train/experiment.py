@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from kd_jax.interfaces import DataSource, Method
-from kd_jax.models.backbone import Backbone
 from kd_jax.train import phases
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.optim import Optim
@@ -21,7 +20,7 @@ from kd_jax.train.phases import Stretch
 from kd_jax.train.step import Settings
 from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
-from kd_jax.types import Frozen, Specs, TrainState, Variables
+from kd_jax.types import Frozen, Network, Specs, TrainState, Variables
 
 Evaluate = Callable[[TrainState, Frozen], Mapping[str, float]]
 """(state, frozen) -> {'eval/<name>': value}."""
@@ -55,6 +54,8 @@ class Schedule:
     log_every: steps between lines of metrics.
     eval_every: steps between evaluations; 0 evaluates only at the end.
     save_every: steps between checkpoints; 0 saves only at the end.
+    save_last: whether there is one at the end; a run that was asked to stop
+      leaves one in any case.
     keep: newest checkpoints that are kept.
     trackers: files of `report.trackers`, which get the figures too.
   """
@@ -67,6 +68,7 @@ class Schedule:
   save_every: int
   keep: int
   trackers: tuple[str, ...] = ()
+  save_last: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Experiment:
   names: Names
   schedule: Schedule
   mesh: jax.sharding.Mesh
-  student: Backbone
+  student: Network
   teaching: Teaching
   method: Method
   specs: tuple[Specs, Specs]

@@ -7,8 +7,9 @@ ULMFiT (arXiv:1801.06146), as BEiT (2106.08254) fine-tunes transformers.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import jax
 import optax
@@ -32,11 +33,12 @@ def head_and_layers(
   """
 
   def scale(
-    updates: Mapping[str, Array], params: object = None
-  ) -> dict[str, Array]:
+    updates: optax.Updates, params: optax.Params | None = None
+  ) -> optax.Updates:
     del params
-    found = factors(updates, head=head, layer_decay=layer_decay)
-    return {path: found[path] * leaf for path, leaf in updates.items()}
+    assert isinstance(updates, dict)
+    found = factors(map(str, updates), head=head, layer_decay=layer_decay)
+    return jax.tree.map(operator.mul, found, updates)
 
   return optax.stateless(scale)
 

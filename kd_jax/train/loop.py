@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from kd_jax.interfaces import MetricsWriter, ProgressLine, TeacherSource
 from kd_jax.train import best_weights, signals
@@ -20,9 +20,11 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import step as step_lib
 from kd_jax.train.optim import Optim
 from kd_jax.train.phases import Stretch
+from kd_jax.train.signals import Stopped
 from kd_jax.types import (
   Frozen,
   Metrics,
+  Network,
   Params,
   Phase,
   Stats,
@@ -31,10 +33,6 @@ from kd_jax.types import (
 
 # Steps after which every trainable parameter must have had a gradient.
 GRACE = 3
-
-
-class Stopped(Exception):  # noqa: N818 (an orderly end, no error)
-  """The run was asked to end; its state is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +51,12 @@ class Job:
     evaluate: (state, frozen) -> {name: value}.
     batch_size: global.
     log_every, eval_every, save_every: steps; 0 is only at the end.
+    save_last: see `Schedule`.
     programs: compiled functions by name; jobs that differ only in data,
       weights, seed or rate may share them.
   """
 
-  student: nn.Module
+  student: Network
   source: TeacherSource
   stretches: tuple[Stretch, ...]
   settings: step_lib.Settings
@@ -73,6 +72,7 @@ class Job:
   programs: dict[str, Callable[..., Any]] = dataclasses.field(
     default_factory=dict
   )
+  save_last: bool = True
 
   @property
   def mesh(self) -> jax.sharding.Mesh:
@@ -134,7 +134,7 @@ def placed_state(
 ) -> TrainState:
   """The state before step 0, on the mesh of `settings`."""
   state = TrainState(
-    step=np.zeros((), np.int32),
+    step=jnp.zeros((), jnp.int32),
     params=params,
     stats=stats,
     opt=opt,
@@ -224,7 +224,8 @@ class Run:
     """Logs, evaluates, saves and stops where it is time to."""
     job, last = self.job, step == self.job.total_steps
     stop, done = self._must_stop(step), step == stretch.stop
-    save = last or stop or done or _due(step, job.save_every)
+    save = stop or _due(step, job.save_every) or done
+    save = save and (stop or not last or job.save_last)
     judged = done and stretch.phase.judge
     evaluate = last or judged or _due(step, job.eval_every)
     if save or evaluate or _due(step, job.log_every) or step == 1:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, ArrayLike, Int
 
 from kd_jax.train import group_rates
 
@@ -251,9 +251,9 @@ class Optim:
       [ramp, lambda step: curve(step + hidden)], [self.warmup]
     )
 
-  def _stair(self, step: Int[Array, ""]) -> Int[Array, ""]:
+  def _stair(self, step: ArrayLike) -> Int[Array, ""]:
     """The step whose rate holds at `step`."""
-    found = step
+    found = step = jnp.asarray(step)
     for start, every, at in self.stairs:
       stair = at + (step - start) // every * every
       found = jnp.where(step >= start, stair, found)

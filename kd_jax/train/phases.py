@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.interfaces import Method, TeacherSource
@@ -19,6 +18,7 @@ from kd_jax.types import (
   Array,
   Batch,
   Frozen,
+  Network,
   Params,
   Phase,
   Specs,
@@ -83,7 +83,7 @@ def image_batch(
 
 
 def student_specs(
-  student: nn.Module, batch: Batch, *, truth: bool = False
+  student: Network, batch: Batch, *, truth: bool = False
 ) -> Specs:
   """Tap shapes of a freshly initialised student, nothing is computed.
 
@@ -105,7 +105,7 @@ def student_specs(
 
 
 @functools.lru_cache(maxsize=64)
-def _taps(student: nn.Module, image: jax.ShapeDtypeStruct) -> Specs:
+def _taps(student: Network, image: jax.ShapeDtypeStruct) -> Specs:
   return jax.eval_shape(
     functools.partial(student.apply, train=False),
     variable_shapes(student, image.shape[1]),
@@ -203,7 +203,7 @@ def check_trainable(phase: Phase, params: Params) -> None:
 
 
 def init_variables(
-  student: nn.Module, method: Method, key: Array, specs: tuple[Specs, Specs]
+  student: Network, method: Method, key: Array, specs: tuple[Specs, Specs]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Fresh (params, stats), each {'student': ..., 'method': ...}."""
   return parted(*initialiser(student, method, specs)(*jax.random.split(key)))
@@ -214,7 +214,7 @@ Initialiser = Callable[[Array, Array], tuple[Variables, Variables]]
 
 
 def initialiser(
-  student: nn.Module, method: Method, specs: tuple[Specs, Specs]
+  student: Network, method: Method, specs: tuple[Specs, Specs]
 ) -> Initialiser:
   """What makes fresh variables, compiled."""
   image = jnp.zeros((1, *student.example_size, 3))
@@ -230,7 +230,9 @@ def initialiser(
   # cost.
   options = {"xla_backend_optimization_level": 0}
   keys = tuple(jax.random.split(jax.random.key(0)))
-  return init.lower(*keys).compile(options)
+  lowered = init.lower(*keys)
+  # The type of options leaves out numbers, which this one is.
+  return lowered.compile(options)  # pyright: ignore[reportArgumentType]
 
 
 def parted(

@@ -10,12 +10,11 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from kd_jax import trees
 from kd_jax.interfaces import TeacherSource
@@ -26,6 +25,7 @@ from kd_jax.types import (
   Array,
   Batch,
   Frozen,
+  Network,
   Params,
   Phase,
   Stats,
@@ -100,7 +100,7 @@ class Objective:
     settings: weights and microbatches.
   """
 
-  student: nn.Module
+  student: Network
   source: TeacherSource
   phase: Phase
   settings: Settings
@@ -155,7 +155,8 @@ class Objective:
       self.source(frozen, batch),
       batch,
     )
-    total = sum(self.settings.weights[k] * term for k, term in terms.items())
+    first, *rest = (self.settings.weights[k] * x for k, x in terms.items())
+    total = sum(rest, first)
     metrics = {f"loss/{name}": term for name, term in terms.items()}
     return total, (
       {**metrics, "loss/total": total},
@@ -194,7 +195,7 @@ class Objective:
 
 
 def make_train_step(
-  student: nn.Module,
+  student: Network,
   source: TeacherSource,
   phase: Phase,
   tx: optax.GradientTransformation,
@@ -218,7 +219,8 @@ def make_train_step(
     leaves = trainable(state.params, phase)
     updates, opt = tx.update(grads, state.opt, leaves)
     updates = group_rates.scaled(updates, frozen.get("rate"))
-    params = trees.overlay(state.params, optax.apply_updates(leaves, updates))
+    leaves = cast(dict[str, Array], optax.apply_updates(leaves, updates))
+    params = trees.overlay(state.params, leaves)
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["has_grad"] = jnp.stack([jnp.any(g != 0) for g in grads.values()])
     new = TrainState(

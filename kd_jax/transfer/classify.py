@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from kd_jax.data.pipeline import Batches
@@ -19,7 +19,7 @@ from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
 from kd_jax.transfer.judge import on_devices
-from kd_jax.types import Batch, Variables
+from kd_jax.types import Batch, Network, Variables
 
 Total = tuple[confusion.Counts, Int[Array, ""]]
 
@@ -59,7 +59,7 @@ class Judge:
     ValueError: another figure.
   """
 
-  student: nn.Module
+  student: Network
   mesh: jax.sharding.Mesh
   batches: Callable[[DataSource], Batches]
   figure: str = "top1"
@@ -69,14 +69,6 @@ class Judge:
       raise ValueError(
         f"eval.figure is {self.figure!r}; it can be one of {FIGURES}"
       )
-    # Compiled once, however many runs are judged.
-    whole = mesh_lib.replicated(self.mesh)
-    for name, function in (
-      ("count", self._counted),
-      ("answer", self._answered),
-    ):
-      jitted = jax.jit(function, out_shardings=whole)
-      object.__setattr__(self, f"_{name}", jitted)
 
   def figures(
     self, variables: Variables, source: DataSource
@@ -118,6 +110,17 @@ class Judge:
     kept = np.flatnonzero(mask > 0)
     rows = _places(len(mask), len(mask) // len(found))
     return Predictions(rows[kept], *(answer[kept] for answer in answers))
+
+  # Compiled once, however many runs are judged.
+  @functools.cached_property
+  def _count(self) -> Callable[[Total, Variables, Batch], Total]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._counted, out_shardings=whole)
+
+  @functools.cached_property
+  def _answer(self) -> Callable[[Variables, Batch], tuple[Array, ...]]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._answered, out_shardings=whole)
 
   def _logits(self, variables: Variables, batch: Batch) -> Float[Array, "n c"]:
     image = as_unit(batch.image)

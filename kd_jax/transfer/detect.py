@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -113,12 +114,6 @@ class Judge:
   limit: int = 0
   _truths: dict[object, Truth] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self) -> None:
-    # Compiled once per canvas, however many runs are judged.
-    whole = mesh_lib.replicated(self.mesh)
-    jitted = jax.jit(self._answered, out_shardings=whole)
-    object.__setattr__(self, "_answer", jitted)
-
   def figures(
     self, variables: Variables, source: DataSource
   ) -> Mapping[str, float]:
@@ -160,6 +155,12 @@ class Judge:
           yield from _on_host(waiting.pop(0), known)
     for last in waiting:
       yield from _on_host(last, known)
+
+  # Compiled once per canvas, however many runs are judged.
+  @functools.cached_property
+  def _answer(self) -> Callable[[Variables, EvalBatch], dict[str, Array]]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._answered, out_shardings=whole)
 
   def _answered(
     self, variables: Variables, batch: EvalBatch

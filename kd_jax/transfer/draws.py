@@ -108,7 +108,7 @@ def check_classes(labels: Rows, names: Sequence[str]) -> None:
     ValueError: names those that have none.
   """
   counts = np.bincount(labels[labels >= 0], minlength=len(names))
-  empty = [names[i] for i in np.flatnonzero(counts == 0)]
+  empty = [names[i] for i in np.flatnonzero(counts == 0).tolist()]
   if empty:
     raise ValueError(
       f"{len(empty)} of {len(names)} classes have no training image, such as "
@@ -128,7 +128,7 @@ def _held(
   if count >= len(group):
     what = "the data"
     if labels is not None:
-      what = f"class {source.class_names[labels[group[0]]]!r}"
+      what = f"class {source.class_names[int(labels[group[0]])]!r}"
     raise ValueError(
       f"holdout={holdout} leaves no training image: {what} has {len(group)}. "
       "Lower --config.transfer.holdout, or name one rate only, which needs "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jax
 
@@ -25,6 +25,10 @@ class Judge(Protocol):
   ) -> Mapping[str, float]:
     """{name: value} of the images of `source`; larger is better."""
     ...
+
+
+JudgeT = TypeVar("JudgeT", bound=Judge, covariant=True)
+"""The judge of a task."""
 
 
 def on_devices(tree: ArrayTree, mesh: jax.sharding.Mesh) -> ArrayTree:

@@ -16,6 +16,12 @@ from jaxtyping import Array, Float
 Size = tuple[int, int]
 
 
+def size_of(x: Float[Array, "n h w c"]) -> Size:
+  """Height and width of maps, or of images."""
+  _, height, width, _ = x.shape
+  return height, width
+
+
 @functools.cache
 def resize_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
   """Linear interpolation of `old` numbers at `new` places: (new, old).
@@ -61,18 +67,18 @@ def resize(
 
   Computed in float32 or wider; the result has the dtype of x.
   """
-  if x.shape[1:3] == size:
+  if size_of(x) == size:
     return x
   rows, columns = (
     resize_matrix(old, new, align_corners)
-    for old, new in zip(x.shape[1:3], size, strict=True)
+    for old, new in zip(size_of(x), size, strict=True)
   )
   return _separable(x, rows, columns)
 
 
 def pool(x: Float[Array, "n h w c"], bins: int) -> Float[Array, "n b b c"]:
   """Averages over a grid of `bins` x `bins`, see `pool_matrix`."""
-  rows, columns = (pool_matrix(length, bins) for length in x.shape[1:3])
+  rows, columns = (pool_matrix(length, bins) for length in size_of(x))
   return _separable(x, rows, columns)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Generic
 
 from kd_jax.data.pipeline import Report
 from kd_jax.interfaces import DataSource
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.inputs import Inputs
 from kd_jax.transfer.draws import Parts
-from kd_jax.transfer.judge import Judge, on_devices
+from kd_jax.transfer.judge import JudgeT, on_devices
 from kd_jax.transfer.protocol import Protocol
 from kd_jax.types import Frozen, TrainState, Variables
 
@@ -37,7 +38,7 @@ class Trial:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Generic[JudgeT]):
   """Everything that a transfer is made of, checked against each other.
 
   Attributes:
@@ -56,7 +57,7 @@ class Plan:
   experiment: Experiment
   parts: Parts
   test: DataSource
-  judge: Judge
+  judge: JudgeT
   protocol: Protocol
   start: str
   on_skip: Callable[[DataSource], Report]
@@ -83,6 +84,8 @@ class Plan:
     """The experiment of a run."""
     base, images = self.experiment, self.images(trial)
     every = base.schedule.eval_every if not trial.search else 0
+    # What a finished run has found outlives its checkpoints at once.
+    save_last = base.schedule.save_every > 0
     judged = self.parts.held_out() if trial.search else self.test
     inputs = dataclasses.replace(
       base.inputs,
@@ -93,7 +96,10 @@ class Plan:
     return dataclasses.replace(
       base,
       schedule=dataclasses.replace(
-        base.schedule, seed=trial.seed, eval_every=every
+        base.schedule,
+        seed=trial.seed,
+        eval_every=every,
+        save_last=save_last,
       ),
       inputs=inputs,
       evaluate=self.measured(judged, inputs),

@@ -7,6 +7,7 @@ weights that have changed meanwhile; these do not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 from kd_jax import trees
 from kd_jax.models.blocks import layers
 from kd_jax.train.views import as_unit
-from kd_jax.types import ArrayTree, Batch, Phase, Variables
+from kd_jax.types import ArrayTree, Batch, Network, Phase, Variables
 
 _OBSERVED = "moments"
 _MEAN, _SQUARE = "mean", "square"
@@ -33,12 +34,8 @@ class Precise:
       network is given the labels.
   """
 
-  student: nn.Module
+  student: Network
   phase: Phase
-
-  def __post_init__(self) -> None:
-    # Compiled once per shape of batches, however often it is asked for.
-    object.__setattr__(self, "_observe", jax.jit(self._observed))
 
   def __call__(
     self, variables: Variables, batches: Iterable[Batch]
@@ -69,6 +66,11 @@ class Precise:
     stats = trees.overlay(variables["batch_stats"], found)
     return {**variables, "batch_stats": stats}
 
+  # Compiled once per shape of batches, however often it is asked for.
+  @functools.cached_property
+  def _observe(self) -> Callable[[Variables, Batch], ArrayTree]:
+    return jax.jit(self._observed)
+
   def _observed(self, variables: Variables, batch: Batch) -> ArrayTree:
     """{path of a BatchNorm: {'mean': (c,), 'square': (c,)}} of a batch."""
     truth = {"truth": batch.label} if self.phase.needs.truth else {}
@@ -96,10 +98,12 @@ def _watch(
   own = isinstance(module, layers.BatchNorm)
   if own and context.method_name == "__call__" and kwargs["train"]:
     for name, value in zip((_MEAN, _SQUARE), _moments(args[0]), strict=True):
-      module.sow(
-        _OBSERVED, name, value, reduce_fn=lambda _, new: new, init_fn=tuple
-      )
+      module.sow(_OBSERVED, name, value, reduce_fn=_newest, init_fn=tuple)
   return call(*args, **kwargs)
+
+
+def _newest(_: Array | tuple[()], new: Array) -> Array | tuple[()]:
+  return new
 
 
 def _moments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -128,14 +129,6 @@ class Judge:
   mirror: bool
   figure: str = "miou"
 
-  def __post_init__(self) -> None:
-    # Compiled once, however many runs are judged.
-    whole = mesh_lib.replicated(self.mesh)
-    jobs = {"count": self._counted, "answer": self._answered}
-    for name, function in jobs.items():
-      jitted = jax.jit(function, out_shardings=whole)
-      object.__setattr__(self, f"_{name}", jitted)
-
   def figures(
     self, variables: Variables, source: DataSource
   ) -> Mapping[str, float]:
@@ -174,8 +167,21 @@ class Judge:
     for local in stream:
       batch = mesh_lib.put_batch(local, self.mesh)
       said = np.asarray(self._answer(variables, batch))
-      for row in np.flatnonzero(local.mask > 0):
+      for row in np.flatnonzero(local.mask > 0).tolist():
         yield _example(local, said, row)
+
+  # Compiled once, however many runs are judged.
+  @functools.cached_property
+  def _count(
+    self,
+  ) -> Callable[[confusion.Counts, Variables, DenseBatch], confusion.Counts]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._counted, out_shardings=whole)
+
+  @functools.cached_property
+  def _answer(self) -> Callable[[Variables, DenseBatch], Int[Array, "n h w"]]:
+    whole = mesh_lib.replicated(self.mesh)
+    return jax.jit(self._answered, out_shardings=whole)
 
   def _logits(
     self, variables: Variables, image: Num[Array, "n h w 3"]
@@ -204,7 +210,7 @@ def _example(batch: DenseBatch, said: np.ndarray, row: int) -> Example:
   high, wide = view.size[row]
   rows, columns = batch.size[row]
   return Example(
-    image=view.image[row, :high, :wide],
-    truth=batch.label[row, :rows, :columns],
+    image=np.asarray(view.image[row, :high, :wide]),
+    truth=np.asarray(batch.label[row, :rows, :columns]),
     predicted=said[row, :rows, :columns],
   )

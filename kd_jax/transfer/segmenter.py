@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,13 @@ from jaxtyping import Array, Float
 
 from kd_jax import trees
 from kd_jax.models import backbone, dependence
-from kd_jax.models.blocks import patches, token_net
+from kd_jax.models.blocks.tokens import patches, token_net
 from kd_jax.transfer import maps
 from kd_jax.transfer.heads import base
-from kd_jax.types import STAGES, Taps
+from kd_jax.types import STAGES, Network, Taps
 
 
-class Segmenter(nn.Module):
+class Segmenter(Network):
   """Logits per pixel; trained and evaluated as any student.
 
   Parameters: `backbone`, whose tree is that of the bare network whatever the
@@ -32,6 +33,12 @@ class Segmenter(nn.Module):
   backbone: backbone.Backbone
   head: base.MapHead
   aux: base.MapHead | None = None
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -135,7 +142,7 @@ class Segmenter(nn.Module):
     names = {base.tap_of(name, known) for name in head.needs}
     found = head(self._maps(names, known, image), train=train)
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
-    return maps.resize(found, image.shape[1:3], align_corners=True)
+    return maps.resize(found, maps.size_of(image), align_corners=True)
 
   def _maps(
     self, names: Collection[str], taps: Taps, image: Array
@@ -143,7 +150,7 @@ class Segmenter(nn.Module):
     """The taps, tokens among those of `names` laid out as maps."""
     net, found = self.backbone, dict(taps)
     if isinstance(net, token_net.TokenNet):
-      grid = patches.grid_of(image.shape[1:3], patches.pair(net.patch_size))
+      grid = patches.grid_of(maps.size_of(image), patches.pair(net.patch_size))
       for name in names:
         prefix = net.num_prefix_tokens
         found[name] = patches.tokens_to_map(taps[name], prefix, grid)

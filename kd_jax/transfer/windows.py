@@ -30,18 +30,22 @@ class View(Protocol):
   @property
   def image(self) -> Num[Array, "n h w 3"]:
     """Resized images at the top left of canvases."""
+    ...
 
   @property
   def start(self) -> Int[Array, "n k 2"]:
     """Top and left of the windows."""
+    ...
 
   @property
   def weight(self) -> Float[Array, "n k"]:
     """0 = there is no such window."""
+    ...
 
   @property
   def size(self) -> Int[Array, "n 2"]:
     """Height and width of the resized image."""
+    ...
 
 
 class DenseBatch(Protocol):
@@ -50,18 +54,22 @@ class DenseBatch(Protocol):
   @property
   def views(self) -> Sequence[View]:
     """One per scale."""
+    ...
 
   @property
   def label(self) -> Int[Array, "n h w"]:
     """Masks at the top left, -1 beyond and where ignored."""
+    ...
 
   @property
   def size(self) -> Int[Array, "n 2"]:
     """Height and width of the masks."""
+    ...
 
   @property
   def mask(self) -> Float[Array, " n"]:
     """0 = padding row."""
+    ...
 
 
 def probabilities(
@@ -147,13 +155,13 @@ def scores(
   apply: Apply, batch: DenseBatch, crop: tuple[int, int], *, mirror: bool
 ) -> Float[Array, "n h w classes"]:
   """Probabilities on the canvases of the masks, a mean over all scales."""
-  out = batch.label.shape[1:]
+  _, high, wide = batch.label.shape
   found = [
     at_label_size(
       probabilities(apply, view, crop, mirror=mirror),
       view.size,
       batch.size,
-      out,
+      (high, wide),
     )
     for view in batch.views
   ]

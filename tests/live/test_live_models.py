@@ -5,9 +5,11 @@ import numpy as np
 import peers
 import pytest
 import torch
+from timm.utils.model import reparameterize_model
 
-from kd_jax import convert, trees
-from kd_jax.models.blocks import patches
+from kd_jax import convert, models, trees
+from kd_jax.models import fuse
+from kd_jax.models.blocks.tokens import patches
 from kd_jax.teachers import timm as timm_teacher
 
 CONV = 64
@@ -40,6 +42,18 @@ CASES = (
   ("tf_mobilenetv3_large_minimal_100", 75, {}),
   ("lcnet_035", CONV, {}),
   ("fbnetv3_b", CONV, {}),
+  ("repvit_m0_9", 75, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
+  ("fastvit_t8", 75, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci0", CONV, {"layers": (1, 1, 1, 1)}),
+  ("fastvit_mci3", 130, {"layers": (1, 1, 1, 1, 1)}),
+  ("test_byobnet", 75, {}),
+  ("mobileone_s0", CONV, {}),
+  ("repvgg_a0", 75, {}),
+  ("gernet_s", CONV, {"output_stride": 16}),
+  ("mobilenetv4_conv_small_050", 75, {}),
+  ("mobilenetv4_conv_blur_medium", CONV, {}),
+  ("mobilenetv4_hybrid_medium_075", 75, {}),
   ("mnasnet_small", CONV, {}),
   ("semnasnet_050", 75, {}),
   ("fbnetc_100", CONV, {}),
@@ -90,7 +104,19 @@ CASES = (
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
+BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
+MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("test_byobnet", CONV, {}),
+  ("repvgg_a0", CONV, {}),
+  (
+    "fastvit_sa12",
+    CONV,
+    {"layers": (1, 1, 1, 1), "layer_scale_init_value": 0.5},
+  ),
+  ("repvit_m0_9", CONV, {"depth": (1, 1, 2, 1)}),
+  ("repvit_m1", CONV, {"depth": (1, 1, 2, 1)}),
+  ("mobilenetv4_hybrid_medium_075", CONV, {}),
   ("mobilenetv2_050", CONV, {}),
   ("seresnet18", CONV, {"layers": (1, 1, 1, 1)}),
   ("convnextv2_atto", CONV, {"depths": (1, 1, 1, 1)}),
@@ -179,3 +205,17 @@ def test_training_step(name, size, fields):
   for path, value in wanted.items():
     scale = max(np.abs(value).max(), least)
     assert np.abs(found[path] - value).max() < 1e-5 * scale, path
+
+
+@pytest.mark.parametrize(("name", "size", "fields"), MERGED)
+def test_merged_tensors_are_those_of_timm(name, size, fields):
+  del size
+  theirs = peers.timm_model(name, num_classes=7, **fields)
+  ours = models.create_model(name, num_classes=7, **fields)
+  variables = convert.from_timm(ours, peers.arrays(theirs))
+  found = convert.to_timm(*fuse.merge(ours, variables))
+  wanted = peers.arrays(reparameterize_model(theirs))
+  assert set(found) == set(wanted)
+  for key, want in wanted.items():
+    gap = np.abs(found[key] - want).max()
+    assert gap <= 1e-5 * np.abs(want).max(), key

@@ -197,7 +197,8 @@ def _count(model):
   width = width or model.scaled(model.stem_size)
   total = 3 * 3 * 3 * width + 2 * width
   for fields in blocks:
-    for _, conv in mbconv.Block(**fields, style=model.style).steps():
+    for step in mbconv.Block(**fields, style=model.style).steps():
+      conv = step.fields
       window = conv.get("size", 1) ** 2 * width // conv.get("groups", 1)
       width = conv["features"]
       total += (window + 2) * width
@@ -293,7 +294,7 @@ def test_initialisation():
 @pytest.mark.parametrize(
   "name, fields, message",
   [
-    ("efficientnet_b0", {"act_layer": "gelu"}, "act_layer is 'gelu'; allowed"),
+    ("efficientnet_b0", {"act_layer": "tanh"}, "act_layer is 'tanh'; allowed"),
     ("efficientnet_b0", {"pad_type": "valid"}, "pad_type is 'valid'; allowed"),
     ("efficientnet_b0", {"bn_eps": 0.0}, "bn_eps is 0.0; it must be > 0"),
     ("efficientnet_b0", {"round_limit": 2.0}, r"2.0, not in \[0, 1\]"),

@@ -16,7 +16,8 @@ from flax import linen as nn
 
 from kd_jax import convert, models, trees
 from kd_jax.convert import rules
-from kd_jax.models.blocks import layers, patches, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.models.vit import vit
 
 CASES = (

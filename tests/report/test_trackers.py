@@ -11,7 +11,7 @@ from kd_jax.build import training
 from kd_jax.report import metrics
 from kd_jax.report.trackers import mlflow, together, wandb
 from kd_jax.tasks import pretrain
-from kd_jax.train import loop
+from kd_jax.train import signals
 
 
 class Service:
@@ -98,7 +98,7 @@ def test_a_run_goes_on_under_its_name(name, service, tmp_path):
   for first, failed in (
     (0, None),
     (4, ValueError),
-    (4, loop.Stopped),
+    (4, signals.Stopped),
     (0, None),
   ):
     with together.Trackers([name], folder, start_step=first) as others:

@@ -6,12 +6,13 @@ import goldens as gw
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prints
 import pytest
 
 import runs
 from kd_jax import main
 from kd_jax.models import create_model
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions
 from kd_jax.tasks import models
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4}
@@ -31,9 +32,12 @@ def count(function, *shapes):
 def test_what_is_said_to_be_checked_has_a_golden():
   files = gw.FOLDER.glob("*.npz")
   cases = (path.stem for path in files if "meta_json" in np.load(path))
-  known = {gw.load(case)[0]["arch"] for case in cases}
-  whole = {facts["case"][0] for facts, _ in gw.small("whole")}
-  assert known | whole == models.CHECKED
+  archs = {gw.load(case)[0]["arch"] for case in cases}
+  archs |= {facts["case"][0] for facts, _ in gw.small("whole")}
+  for path in gw.FOLDER.glob("prints_*.npz"):
+    stored = prints.load(path.stem.removeprefix("prints_"))[0]
+    archs |= {arch for arch, fields, *_ in stored if not fields}
+  assert archs == models.CHECKED
 
 
 def test_operations_by_hand():
@@ -45,8 +49,8 @@ def test_operations_by_hand():
     return jax.lax.scan(lambda y, _: (y @ w, None), x, None, length=6)[0]
 
   assert count(jax.jit(twice), (5, 7), (7, 7)) == 6 * 2 * 5 * 7 * 7
-  window = depthwise.Window(stride=2, dilation=1, padding=1)
-  conv = lambda x, w: depthwise.conv(x, w, window)  # noqa: E731
+  window = convolutions.Window(stride=2, dilation=1, padding=1)
+  conv = lambda x, w: convolutions.conv(x, w, window)  # noqa: E731
   grouped = count(conv, (1, 8, 8, 6), (3, 3, 2, 9))
   assert grouped == 2 * 3 * 3 * 2 * (4 * 4 * 9)
   each = count(conv, (1, 8, 8, 6), (3, 3, 1, 6))
@@ -103,6 +107,6 @@ def test_taps_are_shortened():
 
 @pytest.mark.parametrize("name", ["mobilenetv2_035"])
 def test_depthwise_layers_count_on_every_device(name):
-  """timm's figure for MobileNetV2 at 0.35: 0.06 GMACs, a tenth depthwise."""
+  """timm's figure for MobileNetV2 at 0.35: 0.06 GMACs, a tenth convolutions."""
   found = models.row(name, create_model(name)).flops
   assert found / 2e9 == pytest.approx(0.059, rel=0.02)

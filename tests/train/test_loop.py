@@ -159,7 +159,7 @@ def test_a_signal_stops_in_order_and_handlers_come_back(number, tmp_path):
   job = new_job(evaluate=evaluate, eval_every=2, save_every=0)
   with (
     running(job, tmp_path) as (run, checkpoints),
-    pytest.raises(loop.Stopped, match="stopped after step 3 of 6 and saved"),
+    pytest.raises(signals.Stopped, match="stopped after step 3 of 6 and saved"),
   ):
     run.fit(fresh_state(job))
   assert (tmp_path / "checkpoints" / "3").is_dir()

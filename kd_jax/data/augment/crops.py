@@ -330,5 +330,5 @@ def random_erase(
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> Pixels:
   noise = rng.standard_normal((height, width, 3), np.float32)
-  noise = 255 * (noise * np.float32(STD) + np.float32(MEAN))
+  noise = 255 * (noise * np.array(STD, np.float32) + np.array(MEAN, np.float32))
   return np.clip(np.rint(noise), 0, 255).astype(np.uint8)

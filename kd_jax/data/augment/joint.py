@@ -23,10 +23,10 @@ def scaled(pair: Pair, factor_x: float, factor_y: float) -> Pair:
   """Both resized; sides are rounded, and at least 1 pixel."""
   image, mask = pair
   height, width = mask.shape
-  factors = {"fx": max(factor_x, 1 / width), "fy": max(factor_y, 1 / height)}
+  x, y = max(factor_x, 1 / width), max(factor_y, 1 / height)
   return (
-    cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR),
-    cv2.resize(mask, None, **factors, interpolation=cv2.INTER_NEAREST),
+    cv2.resize(image, None, fx=x, fy=y, interpolation=cv2.INTER_LINEAR),
+    cv2.resize(mask, None, fx=x, fy=y, interpolation=cv2.INTER_NEAREST),
   )
 
 

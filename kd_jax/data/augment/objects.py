@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
-from kd_jax.types import Record
+from kd_jax.types import Record, is_marked
 
 Size = tuple[int, int]
 """Height and width, pixels."""
@@ -85,7 +85,7 @@ def things(record: Record) -> Things:
   Raises:
     ValueError: the record has none to offer.
   """
-  if "boxes" not in record:
+  if not is_marked(record):
     raise ValueError(
       f"record {record['id']} has no boxes; detection needs a source with "
       "boxes, such as --config.data.name=coco"
@@ -144,7 +144,7 @@ def labels(
     seen = np.sort(seen[largest])
   masks = [
     _grid(found.masks[i], boxes[i], placed, grid)
-    for i in seen
+    for i in seen.tolist()
     if grid and found.masks is not None
   ]
   return _padded(boxes[seen], found.classes[seen], masks, placed, count, grid)

@@ -48,7 +48,7 @@ class Writer:
       _check_same(place, read_header(place), header)
       return
     file = io.BytesIO()
-    np.savez(file, **constants)
+    np.savez(file, allow_pickle=False, **constants)
     with disk.writing(f"the bank's {CONSTANTS}", place, len(file.getbuffer())):
       files.put(place, CONSTANTS, file.getvalue())
       files.put(place, HEADER, header.text().encode())

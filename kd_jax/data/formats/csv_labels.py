@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int32
 
 from kd_jax.data.formats.folder_listing import Index
+
+if TYPE_CHECKING:
+  from _csv import Reader
 
 _COLUMNS = ("path", "label")
 _SHOWN = 3
@@ -87,7 +91,7 @@ def _columns(file: str, header: Sequence[str]) -> list[int]:
 
 
 def _collect(
-  file: str, directory: str, reader: csv._reader, columns: Sequence[int]
+  file: str, directory: str, reader: Reader, columns: Sequence[int]
 ) -> dict[bytes, str]:
   roots = [
     os.path.join(f(directory), "") for f in (os.path.abspath, os.path.realpath)

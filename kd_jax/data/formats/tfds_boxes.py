@@ -14,7 +14,7 @@ from kd_jax.data.formats import array_cache
 from kd_jax.data.formats.objects.annotations import box_problem, clipped
 from kd_jax.data.formats.tfds_prepared import Prepared
 from kd_jax.data.formats.tfds_records import Records
-from kd_jax.types import Record
+from kd_jax.types import Marks
 
 Size = tuple[int, int]
 """Height and width, pixels."""
@@ -51,7 +51,7 @@ def box_names(prepared: Prepared, key: str) -> tuple[str, ...]:
 
 def objects(
   prepared: Prepared, key: str, features: Mapping[str, Any], size: Size
-) -> Record:
+) -> Marks:
   """What `DataSource.objects` says of a record.
 
   TFDS keeps boxes as shares of the image. Those of VOC, which are told by
@@ -86,7 +86,7 @@ def objects(
 
   sides = boxes[:, 2:] - boxes[:, :2]
   area = column("area") if "area" in parts else sides.prod(1)
-  found = {
+  found: Marks = {
     "size": size,
     "boxes": boxes.astype(np.float32),
     "classes": column("label").astype(np.int32),

@@ -116,8 +116,13 @@ def load(dataset: str, data_dir: str = "") -> Prepared:
       f"{str(place)!r} is stored as {sorted(found)}; {list(FORMATS)} can be "
       f"read. Move it away. {_how_to_prepare(dataset, parent)}"
     )
-  if info.file_format.value != kinds[0]:
+  if info.file_format is None or info.file_format.value != kinds[0]:
     info = tfds.builder_from_directory(place, file_format=kinds[0]).info
+  if not isinstance(info.features, tfds.features.FeaturesDict):
+    raise ValueError(
+      f"{str(place)!r} has records without named features; prepare the data "
+      "set with a FeaturesDict"
+    )
   splits = {name: _shards(split) for name, split in info.splits.items()}
   return Prepared(
     info.full_name,

@@ -187,7 +187,8 @@ def _parse(data: bytes) -> Mapping[str, Any]:
 def _example() -> Any:
   from tensorflow_datasets.proto import tf_example_pb2  # slow to import
 
-  return tf_example_pb2.Example
+  # protobuf makes the class at run time.
+  return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _structured(**fields: np.ndarray) -> np.ndarray:

@@ -150,7 +150,10 @@ def _write_split(
   named = list(source.ids())
 
   def write_shard(number: int) -> int:
-    from array_record.python import array_record_module  # slow to import
+    # Slow to import; written in C++, without stubs.
+    from array_record.python import (
+      array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
     path = f"{head}-{number:05d}-of-{len(shards):05d}"
     # Images are compressed already.
@@ -182,7 +185,7 @@ def _example(
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     image = file.getvalue()
-  example = {"image": image, "file_name": os.fsencode(name)}
+  example: dict[str, Any] = {"image": image, "file_name": os.fsencode(name)}
   if "label" in features:
     example["label"] = record["label"]
   return example

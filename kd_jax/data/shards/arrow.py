@@ -113,9 +113,11 @@ def load(file: File, start: int, size: int, wanted: layout.Layout) -> Columns:
     images = found.column(wanted.image)
     paths = None
     if pa.types.is_struct(images.type):
+      # pyarrow makes its functions at run time.
+      part = pc.struct_field  # pyright: ignore[reportAttributeAccessIssue]
       if images.type.get_field_index("path") >= 0:
-        paths = pc.struct_field(images, "path")
-      images = pc.struct_field(images, "bytes")
+        paths = part(images, "path")
+      images = part(images, "bytes")
     labels = _numbers(found.column(wanted.label)) if wanted.label else None
     return Columns(images, paths, labels)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
   import fsspec
+  from _typeshed import WriteableBuffer
 
 _WAITS = (0.2, 1.0, 3.0, 10.0)  # seconds before trying again
 _FINAL = (
@@ -195,12 +196,13 @@ class Reader(io.RawIOBase):
     self._at = origin.get(whence, self._file.size) + offset
     return self._at
 
-  def readinto(self, buffer: memoryview) -> int:
+  def readinto(self, buffer: WriteableBuffer) -> int:
     """Fills a buffer, except at the end of the file."""
-    stop = min(self._at + len(buffer), self._file.size)
+    space = memoryview(buffer).cast("B")
+    stop = min(self._at + len(space), self._file.size)
     count = max(stop - self._at, 0)
     if count:
-      buffer[:count] = self._bytes(self._at, stop)
+      space[:count] = self._bytes(self._at, stop)
     self._at += count
     return count
 

@@ -87,7 +87,8 @@ def _expand(text: str, whole: str) -> Iterator[str]:
   head, parts, rest = _split(text, start, whole)
   match = _RANGE.fullmatch(parts[0]) if len(parts) == 1 else None
   if match:
-    choices = _numbers(*match.groups(), whole)
+    first, last, step = match.groups()
+    choices = _numbers(first, last, step, whole)
   elif len(parts) == 1:
     choices = [f"{{{inner}}}" for inner in _expand(parts[0], whole)]
   else:

@@ -139,7 +139,8 @@ def _members(file: File, reader: BinaryIO) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=reader, mode="r:") as archive:
       for member in archive:
         yield member
-        archive.members = []  # it would keep them all
+        # It would keep them all; type checkers do not know the list.
+        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
       end = archive.offset
   except (tarfile.TarError, EOFError) as error:
     raise ValueError(_damaged(file, str(error))) from error

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,7 +15,7 @@ from kd_jax.data.formats import folder_listing
 from kd_jax.data.formats.objects import coco_json
 from kd_jax.data.formats.objects.annotations import Table
 from kd_jax.data.sources import splits
-from kd_jax.types import Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,29 +115,29 @@ class Source(interfaces.DataSource):
       )
     return np.array([places[name] for name in names], np.int64)
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """Names of the categories, by their ids."""
     return tuple(kind.name for kind in self._read[1])
 
-  @property
-  def category_ids(self) -> tuple[int, ...]:  # type: ignore[override]
+  @interfaces.computed
+  def category_ids(self) -> tuple[int, ...]:
     """Their ids, as files of results use them."""
     return tuple(kind.known for kind in self._read[1])
 
-  @property
-  def image_ids(self) -> list[int | str]:  # type: ignore[override]
+  @interfaces.computed
+  def image_ids(self) -> list[int | str]:
     """Ids of the images, as files of results use them."""
     return [self._table.ids[row] for row in self._rows]
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the images' paths and sizes, in order."""
     return self._index.digest(self._files)
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See the base; crowds are 'ignored'."""
-    found = dict(self._table.objects(int(self._rows[index])))
+    found = self._table.objects(int(self._rows[index]))
     del found["difficult"]
     return found
 
@@ -165,7 +164,7 @@ class Source(interfaces.DataSource):
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Record:
+  def __getitem__(self, index: int) -> MarkedRecord:
     image = self._index.read(self._place, self._files[index])
-    known: dict[str, Any] = {"label": -1, "id": index % len(self)}
-    return {"image": image, **known, **self.objects(index)}
+    known: Record = {"image": image, "label": -1, "id": index % len(self)}
+    return {**known, **self.objects(index)}

@@ -56,17 +56,17 @@ class Source(interfaces.DataSource):
     name, start, stop = splits.parse(self.split, sizes)
     return np.flatnonzero(parts[name])[start:stop]
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """The digits kept; () where labels are hidden."""
     return tuple(map(str, self.classes or range(10))) if self.labels else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of digits kept, or 0 where labels are hidden."""
     return len(self.class_names)
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the images in order; labels play no part."""
     images = _load()[0][self._rows]
@@ -101,7 +101,7 @@ def _load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
   """Images and labels; records take turns over classes, test ones first."""
   from sklearn.datasets import load_digits  # slow to import
 
-  images, labels = load_digits(return_X_y=True)
+  images, labels = map(np.asarray, load_digits(return_X_y=True))
   rank = np.empty(len(labels), np.int64)
   shuffle = np.random.RandomState(0)  # its stream is frozen, Generator's not
   for digit in range(10):

@@ -130,22 +130,22 @@ class Source(interfaces.DataSource):
       )
     return left
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """Names of the labels, of the whole tree; empty if it has none."""
     return self._named[0] if self.labels else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of classes, or 0 where there are no labels."""
     return len(self.class_names)
 
-  @property
+  @interfaces.computed
   def drawn(self) -> bool:
     """Whether only a draw of the files is kept."""
     return self.per_class != 0 or self.percent != 100
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the relative paths and sizes, in order."""
     if len(self) == len(self._index):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Int64
 
+from kd_jax import interfaces
 from kd_jax.data.shards import arrow, files, hub, layout, work
 from kd_jax.data.sources import sharded
 from kd_jax.types import Record
@@ -78,7 +79,7 @@ class Source(sharded.Sharded):
   def _table(self) -> np.ndarray:
     return arrow.blocks(self._files, self.image_column, self.label_column)
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _sizes(self) -> Int64[np.ndarray, " blocks"]:
     return np.ascontiguousarray(self._table["rows"])
 
@@ -86,19 +87,19 @@ class Source(sharded.Sharded):
   def _where(self) -> str:
     return f"path={self.path!r}"
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _known_labels(self) -> Int64[np.ndarray, " n"]:
     if not self._layout.label:
       return np.broadcast_to(np.int64(-1), int(self._ends[-1]))
     return arrow.labels(self._files, self._table, self._layout)
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _known_names(self) -> tuple[str, ...]:
     if self._layout.classes or not self._layout.label:
       return self._layout.classes
     return tuple(map(str, range(int(self._known_labels.max()) + 1)))
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the files' names and sizes and of which records."""
     digest = hashlib.sha256(f"{self._layout.image}\0".encode())

@@ -151,12 +151,12 @@ class Source(interfaces.DataSource):
       raise ValueError(f"list_file={path!r} {what}; write one line for each")
     return names
 
-  @property
+  @interfaces.computed
   def mask_names(self) -> tuple[str, ...]:
     """Names of the classes in masks."""
     return self._labels.names
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the images' paths and sizes, in order."""
     return self._folders["images"].digest(self._pairs[:, 0])

@@ -48,7 +48,8 @@ _CUTS = (32, 128)  # least and largest side that is cut out, pixels
 def glyphs(split: str, digit: int) -> UInt8[np.ndarray, "n 8 8"]:
   """All images of one digit in a split of digits.py."""
   found = digits.Source(split, classes=(digit,))
-  return np.stack([found[row]["image"][..., 0] for row in range(len(found))])
+  images = [np.asarray(found[row]["image"]) for row in range(len(found))]
+  return np.stack([image[..., 0] for image in images])
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,12 +20,13 @@ from jaxtyping import Bool, Float32
 from kd_jax import interfaces
 from kd_jax.data.augment import paste
 from kd_jax.data.sources import scene_parts, splits
-from kd_jax.types import Record
+from kd_jax.types import MarkedRecord, Marks, Record, is_marked
 
 _SMALLEST = 8  # pixels of a digit's side, as many as the originals have
 _PLACES = 20  # tries to find room for a digit
 _HIDDEN = 0.25  # most that later digits cover of an earlier one
 _KEPT = 2**25  # bytes of pixels: so many scenes are made only once
+_SOURCES = 6  # of which they are kept for later runs of the same process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,29 +113,34 @@ class Source(interfaces.DataSource):
   def _names(self) -> tuple[str, ...]:
     return tuple(map(str, self.classes or range(10)))
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """The digits; () where scenes have no label."""
     return self._names if self.labels and self._single else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of digits to tell apart; 0 where scenes have no label."""
     return len(self.class_names)
 
-  @property
+  @interfaces.computed
   def mask_names(self) -> Sequence[str]:
     """'background' and the digits; () where labels are hidden."""
     return ("background", *self._names) if self.labels else ()
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """The digits; () where labels are hidden."""
     return self._names if self.labels else ()
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See `DataSource`: what is visible of every digit."""
     record = self[index]
+    if not is_marked(record) or "masks" not in record:
+      raise ValueError(
+        "scenes with --config.data.labels=False hide their objects; set it to "
+        "True"
+      )
     return {
       "size": (self.size, self.size),
       "boxes": record["boxes"],
@@ -144,7 +150,7 @@ class Source(interfaces.DataSource):
       "masks": record["masks"],
     }
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of what determines the images; labels play no part."""
     fields = dataclasses.asdict(self)
@@ -167,15 +173,16 @@ class Source(interfaces.DataSource):
 
   @functools.cached_property
   def _made(self) -> dict[int, Record]:
-    return {}
+    return _made_of(self)
 
   def __getitem__(self, index: int) -> Record:
     place = self._rows[index]
     if place in self._made:
       return self._made[place]
     record = self._scene(place, index % len(self))
-    if len(self) * 3 * self.size**2 <= _KEPT:
-      record["image"].flags.writeable = False  # all who ask share it
+    image = record["image"]
+    if isinstance(image, np.ndarray) and len(self) * image.nbytes <= _KEPT:
+      image.flags.writeable = False  # all who ask share it
       self._made[place] = record
     return record
 
@@ -191,12 +198,12 @@ class Source(interfaces.DataSource):
     image, masks, kinds = self._pasted(image, kinds, rng)
     noise = rng.standard_normal(image.shape, np.float32)
     image = np.rint(image + np.float32(self.noise) * noise)
-    known = self._known(masks, kinds) if self.labels else {"label": -1}
-    return {
+    record: Record = {
       "image": np.clip(image, 0, 255).astype(np.uint8),
+      "label": -1,
       "id": number,
-      **known,
     }
+    return self._marked(record, masks, kinds) if self.labels else record
 
   def _kinds(self, place: int, rng: np.random.Generator) -> list[int]:
     """Classes of the digits, the lowest first."""
@@ -245,20 +252,28 @@ class Source(interfaces.DataSource):
         return covered, wider
     return None, masks
 
-  def _known(
-    self, masks: Bool[np.ndarray, "k s s"], kinds: list[int]
-  ) -> Record:
-    """Label, mask, and what there is to say of every digit."""
+  def _marked(
+    self, record: Record, masks: Bool[np.ndarray, "k s s"], kinds: list[int]
+  ) -> MarkedRecord:
+    """With label, mask, and what there is to say of every digit."""
     masks, classes = paste.visible(masks), np.array(kinds, np.int32)
     mask = ((1 + classes)[:, None, None] * masks).sum(0)
     boxes = [paste.bounding_box(each) for each in masks]
     return {
+      **record,
       "label": kinds[0] if self._single else -1,
       "mask": mask.astype(np.int16),
       "classes": classes,
       "boxes": np.array(boxes, np.float32),
       "masks": masks,
     }
+
+
+@functools.lru_cache(maxsize=_SOURCES)
+def _made_of(source: Source) -> dict[int, Record]:
+  """Scenes by their places in the split; sources that are equal share them."""
+  del source
+  return {}
 
 
 def _all_seen(masks: Bool[np.ndarray, "k s s"]) -> bool:
@@ -304,5 +319,7 @@ def _allowed(source: Source) -> dict[str, tuple[bool, str]]:
 def _is_count(digits: object) -> bool:
   """Whether it is n or (low, high), from 1 on."""
   bounds = digits if isinstance(digits, tuple) else (digits, digits)
-  whole = all(type(each) is int for each in bounds)
-  return len(bounds) == 2 and whole and 1 <= bounds[0] <= bounds[1]
+  if len(bounds) != 2:
+    return False
+  low, high = bounds
+  return type(low) is int and type(high) is int and 1 <= low <= high

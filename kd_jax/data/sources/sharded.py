@@ -49,7 +49,7 @@ class Sharded(interfaces.DataSource):
   exif_rotation: bool = True
   shuffle_blocks: int = 0
 
-  @property
+  @interfaces.computed
   def _sizes(self) -> Int64[np.ndarray, " blocks"]:
     """Records in every block, before any draw."""
     raise NotImplementedError
@@ -59,12 +59,12 @@ class Sharded(interfaces.DataSource):
     """The field that says where the records are, for errors."""
     raise NotImplementedError
 
-  @property
+  @interfaces.computed
   def _known_labels(self) -> Int64[np.ndarray, " n"]:
     """Of all records, hidden or not; -1 where there is none."""
     raise NotImplementedError
 
-  @property
+  @interfaces.computed
   def _known_names(self) -> tuple[str, ...]:
     """Of the classes, hidden or not."""
     raise NotImplementedError
@@ -111,17 +111,17 @@ class Sharded(interfaces.DataSource):
     except ValueError as error:
       raise ValueError(f"{self._where}: {error}") from error
 
-  @property
+  @interfaces.computed
   def drawn(self) -> bool:
     """Whether only a draw of the records is kept."""
     return self.per_class != 0 or self.percent != 100
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """Names of the labels; empty if there are none."""
     return self._known_names if self.labels else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of classes, or 0 where there are no labels."""
     return len(self.class_names)

@@ -62,7 +62,7 @@ def _of_every_class(
   small = np.flatnonzero(sizes < count)
   if small.size:
     first = small[0]
-    name = names[found[first]] if names else int(found[first])
+    name = names[int(found[first])] if names else int(found[first])
     raise ValueError(
       f"per_class={count} is more than {small.size} classes have, such as "
       f"{name!r} with {sizes[first]} records; lower it to {sizes.min()}"

@@ -39,12 +39,12 @@ class Source(interfaces.DataSource):
           f"synthetic.{name}={getattr(self, name)}; it must be at least {low}"
         )
 
-  @property
+  @interfaces.computed
   def class_names(self) -> tuple[str, ...]:
     """The classes' numbers."""
     return tuple(map(str, range(self.num_classes)))
 
-  @property
+  @interfaces.computed
   def fingerprint(self) -> str:
     """16 hex digits of the settings, which determine the images."""
     text = f"synthetic {dataclasses.astuple(self)}"

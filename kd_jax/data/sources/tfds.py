@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from kd_jax.data.formats import tfds_boxes, tfds_features, tfds_prepared
 from kd_jax.data.formats.masks import LabelMap, decode, label_map
 from kd_jax.data.formats.tfds_records import Records, columns
 from kd_jax.data.sources import splits, subset
-from kd_jax.types import Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Source(interfaces.DataSource):
     return dict(zip(names, starts[:-1], strict=True))
 
   @functools.cached_property
-  def _rows(self) -> Sequence[int]:
+  def _rows(self) -> interfaces.Numbers:
     """Where every record is in `_records`."""
     ranges = [
       range(self._origins[name] + start, self._origins[name] + stop)
@@ -190,17 +190,17 @@ class Source(interfaces.DataSource):
     key = self._label_key
     return tuple(self._prepared.features[key].names) if key else ()
 
-  @functools.cached_property
+  @interfaces.computed_once
   def class_names(self) -> tuple[str, ...]:
     """Names of the labels, of the whole data set; empty if it has none."""
     return self._classes() if self.labels else ()
 
-  @property
+  @interfaces.computed
   def num_classes(self) -> int:
     """Number of classes of the data set, or 0 where there are no labels."""
     return len(self.class_names)
 
-  @property
+  @interfaces.computed
   def mask_names(self) -> tuple[str, ...]:
     """Names of the classes in masks; () where masks are not asked for."""
     return self._mask_labels.names if self.masks else ()
@@ -209,18 +209,18 @@ class Source(interfaces.DataSource):
   def _box_key(self) -> str:
     return tfds_boxes.box_key(self._prepared, self.box_key)
 
-  @functools.cached_property
+  @interfaces.computed_once
   def box_names(self) -> tuple[str, ...]:
     """Names of the classes of objects; () where boxes are not asked for."""
     if not self.boxes:
       return ()
     return tfds_boxes.box_names(self._prepared, self._box_key)
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See the base; without masks."""
     return self._objects(index, self._records[int(self._rows[index])])
 
-  def _objects(self, index: int, record: Mapping[str, Any]) -> Record:
+  def _objects(self, index: int, record: Mapping[str, Any]) -> Marks:
     size = tfds_boxes.size_of(record[self._image_key].bytes_list.value[0])
     try:
       return tfds_boxes.objects(self._prepared, self._box_key, record, size)
@@ -237,12 +237,12 @@ class Source(interfaces.DataSource):
     """Height and width of every image, where boxes are asked for."""
     return self._sizes if self.boxes else None
 
-  @property
+  @interfaces.computed
   def drawn(self) -> bool:
     """Whether only a draw of the records is kept."""
     return self.per_class != 0 or self.percent != 100
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of names, sizes and which records; labels play no part."""
     digest = hashlib.sha256(f"{self._prepared.name}\0".encode())
@@ -295,14 +295,15 @@ class Source(interfaces.DataSource):
     if self.num_classes:
       label = record[self._label_key].int64_list.value[0]
     image = record[self._image_key].bytes_list.value[0]
-    found = {"image": image, "label": label, "id": index % len(self)}
-    if self.boxes:
-      found = {**found, **self._objects(index, record)}
-    if not self.masks:
+    found: Record = {"image": image, "label": label, "id": index % len(self)}
+    if self.masks:
+      data = record[self._mask_key].bytes_list.value[0]
+      name = f"{self._mask_key} of {self.describe(index)}"
+      found["mask"] = self._mask_labels(decode(data, name), name)
+    if not self.boxes:
       return found
-    data = record[self._mask_key].bytes_list.value[0]
-    name = f"{self._mask_key} of {self.describe(index)}"
-    return {**found, "mask": self._mask_labels(decode(data, name), name)}
+    marked: MarkedRecord = {**found, **self._objects(index, record)}
+    return marked
 
 
 def _text(name: np.bytes_) -> str:

@@ -16,7 +16,7 @@ from kd_jax import interfaces
 from kd_jax.data.formats import folder_listing
 from kd_jax.data.formats.objects import voc_xml
 from kd_jax.data.formats.objects.annotations import Collected, Table
-from kd_jax.types import Record
+from kd_jax.types import MarkedRecord, Marks, Record
 
 _PART = re.compile(r"(\d+)_(\w+)")
 
@@ -159,17 +159,17 @@ class Source(interfaces.DataSource):
       )
     return np.array(found, np.int64)
 
-  @property
+  @interfaces.computed
   def box_names(self) -> Sequence[str]:
     """Names of the classes."""
     return self.classes or voc_xml.NAMES
 
-  @property
-  def image_ids(self) -> list[int | str]:  # type: ignore[override]
+  @interfaces.computed
+  def image_ids(self) -> list[int | str]:
     """Names of the images, as files of results use them."""
     return [self._table.ids[row] for row in self._rows]
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the images' names and sizes, in order."""
     years = self._files[:, 0]
@@ -179,7 +179,7 @@ class Source(interfaces.DataSource):
     ]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
 
-  def objects(self, index: int) -> Record:
+  def objects(self, index: int) -> Marks:
     """See the base; without masks."""
     return self._table.objects(int(self._rows[index]))
 
@@ -208,11 +208,11 @@ class Source(interfaces.DataSource):
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Record:
+  def __getitem__(self, index: int) -> MarkedRecord:
     year, place = self._files[index]
     folder = os.path.join(self._folders[year], "JPEGImages")
     image = self._indices[year].read(folder, place)
-    record = {"image": image, "label": -1, "id": index % len(self)}
+    record: Record = {"image": image, "label": -1, "id": index % len(self)}
     return {**record, **self.objects(index)}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int64
 
+from kd_jax import interfaces
 from kd_jax.data.formats import masks
 from kd_jax.data.shards import files, names, tar, tar_index, work
 from kd_jax.data.sources import sharded
@@ -82,7 +83,7 @@ class Source(sharded.Sharded):
   def _table(self) -> np.ndarray:
     return tar_index.table(self._files, self._wanted)
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _sizes(self) -> Int64[np.ndarray, " blocks"]:
     """Samples that begin in the same 8 MiB of a tar are a block."""
     shards, starts = self._table["shard"], self._table["start"] // _BLOCK
@@ -93,11 +94,11 @@ class Source(sharded.Sharded):
   def _where(self) -> str:
     return f"urls={self.urls}"
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _known_labels(self) -> Int64[np.ndarray, " n"]:
     return self._table["label"]
 
-  @functools.cached_property
+  @interfaces.computed_once
   def _known_names(self) -> tuple[str, ...]:
     if not self._wanted.label:
       return ()
@@ -111,7 +112,7 @@ class Source(sharded.Sharded):
       )
     return found or tuple(map(str, range(largest + 1)))
 
-  @functools.cached_property
+  @interfaces.computed_once
   def fingerprint(self) -> str:
     """16 hex digits of the samples' names and sizes, in order."""
     rows = self._table[np.asarray(self._rows)]

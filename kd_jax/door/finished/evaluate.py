@@ -128,13 +128,19 @@ def _judged(wishes: Wishes) -> worth.Worth:
     networks["teacher"] = seen.teacher(wishes.model)
   fresh = seen.untrained(network, size, wishes.seed)
   networks["untrained student"] = seen.by(network, fresh)
-  figures = {}
-  for name, sees in networks.items():
+
+  def features(name: str) -> tuple[Features, Features]:
     summary.say(f"{name}: features of {sum(map(len, split)):,} images")
     train, test = (
-      seen.extract(sees, part, view, wishes.batch_size) for part in split
+      seen.extract(networks[name], part, view, wishes.batch_size)
+      for part in split
     )
-    figures[name] = _figures(wishes, train, test)
+    return train, test
+
+  *others, last = networks
+  figures = {name: _figures(wishes, *features(name)) for name in others}
+  train, test = features(last)
+  figures[last] = _figures(wishes, train, test)
   return worth.Worth(
     model=wishes.model,
     images=wishes.images,

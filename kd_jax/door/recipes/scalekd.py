@@ -45,7 +45,7 @@ def settings(pair: Pair) -> Settings:
   grid = math.prod(maps.grid_of(pair.teacher[target].shape))
   weights = (_ORIGINAL / grid, _ALTERNATIVE / grid)
   original, alternative = (round(weight, 5) for weight in weights)
-  losses = dict.fromkeys(("proxy", "final"), original)
+  losses: dict[str, float] = dict.fromkeys(("proxy", "final"), original)
   losses |= dict.fromkeys(("proxy_alt", "final_alt"), alternative)
   return Settings({"method": method, "losses": losses}, passes=100, rate=0.2)
 

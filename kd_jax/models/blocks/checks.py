@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 
 
 class Tokens(Protocol):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from flax import linen as nn
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
+
+from kd_jax.models.blocks import layers
 
 
 class Step(NamedTuple):
@@ -75,8 +79,41 @@ def average_down(
     The averages; `x` itself if both numbers are 1.
   """
   if dilation > 1:
-    return nn.avg_pool(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
+    return layers.average_pooling(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
   if stride == 1:
     return x
   odd = tuple((0, length % 2) for length in x.shape[1:3])
-  return nn.avg_pool(x, (2, 2), (2, 2), odd, count_include_pad=False)
+  return layers.average_pooling(x, (2, 2), (2, 2), odd, count_include_pad=False)
+
+
+def blur(
+  x: Float[Array, "n h w c"], mode: str = "constant", stride: int = 2
+) -> Float[Array, "n y x c"]:
+  """Every other pixel of a binomial blur, 1 2 1 (arXiv:1904.11486).
+
+  Args:
+    x: maps.
+    mode: padding of one pixel, see `jnp.pad`.
+    stride: distance of the pixels that are kept.
+  """
+  for axis in (1, 2):
+    sides = [(1, 1) if a == axis else (0, 0) for a in range(4)]
+    padded, length = jnp.pad(x, sides, mode), x.shape[axis]
+    parts = [
+      lax.slice_in_dim(padded, i, i + length, stride, axis) for i in (0, 1, 2)
+    ]
+    x = (parts[0] + 2 * parts[1] + parts[2]) / 4
+  return x
+
+
+def average(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
+  """Averages of 2x2 pixels; an odd last row or column is left out."""
+  return layers.average_pooling(x, (2, 2), (2, 2))
+
+
+POOLS: dict[str, Callable[[Array], Array]] = {
+  "avg": average,
+  "blur": functools.partial(blur, mode="reflect"),
+  "blurpc": blur,
+}
+"""Poolings that take the place of a stride of 2, named as in timm."""

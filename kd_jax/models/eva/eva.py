@@ -23,9 +23,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import (
   attention_pool,
-  layers,
   patches,
   rotary,
   swiglu,

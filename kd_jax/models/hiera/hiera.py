@@ -21,7 +21,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.models.hiera import block
 from kd_jax.types import STAGES
 

@@ -14,7 +14,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import checks, layers, patches, token_net, transformer
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, token_net, transformer
 
 # embed_dim, num_blocks.
 _SIZES = {"s": (512, 8), "b": (768, 12), "l": (1024, 24)}

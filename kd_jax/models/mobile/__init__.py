@@ -1,1 +1,1 @@
-"""Mobile networks: MobileNet V1-V3, EfficientNet, MnasNet, FBNet."""
+"""Mobile networks: MobileNet V1-V4, EfficientNet, MnasNet, FBNet."""

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers, strides
-from kd_jax.models.mobile import mbconv
+from kd_jax.models.mobile import mbconv, words
 from kd_jax.types import STAGES
 
 TF = {"pad_type": "same", "bn_eps": 1e-3}
@@ -41,6 +41,30 @@ RULES = (
     for conv in ("reduce", "expand")
   ),
   *(("blocks.{s}.{b}.bn{c}", path + "bn{c}", "norm") for path in _BLOCKS),
+  *(
+    (f"blocks.{{s}}.{{b}}.{conv}.{part}", path + conv + mine, layout)
+    for path in _BLOCKS
+    for conv in ("dw_start", "pw_exp", "dw_mid", "pw_proj")
+    for part, mine, layout in (
+      ("conv.weight", "/kernel", "conv"),
+      ("bn", "_bn", "norm"),
+    )
+  ),
+  *(
+    (f"blocks.{{s}}.{{b}}.attn.{part}.{layer}", f"{path}attn/{mine}", layout)
+    for path in _BLOCKS
+    for part in ("query", "key", "value", "output")
+    for layer, mine, layout in (
+      ("down_conv.weight", f"{part}_down/kernel", "conv"),
+      ("norm", f"{part}_norm", "norm"),
+      ("proj.weight", f"{part}/kernel", "pointwise"),
+    )
+  ),
+  *(("blocks.{s}.{b}.norm", path + "norm", "norm") for path in _BLOCKS),
+  *(
+    ("blocks.{s}.{b}.layer_scale.gamma", path + "layer_scale/gamma", "copy")
+    for path in _BLOCKS
+  ),
   ("conv_head.weight", "params/neck/conv/kernel", "conv"),
   ("bn2", "params/neck/bn", "norm"),
   ("classifier", "params/head", "dense"),
@@ -59,7 +83,7 @@ class MobileNet(backbone.ConvNet):
 
   Attributes:
     interpolation: see `Backbone`.
-    arch_def: the groups of blocks, see `mbconv`.
+    arch_def: the groups of blocks, see `words`.
     channel_multiplier: factor of all widths, which are then rounded to 8.
     depth_multiplier: factor of the number of blocks, rounded up; a tuple has
       one per group.
@@ -100,7 +124,7 @@ class MobileNet(backbone.ConvNet):
     if not 0 <= self.round_limit <= 1:
       raise ValueError(f"round_limit is {self.round_limit}, not in [0, 1]")
     _check_depth(self.depth_multiplier, len(self.arch_def))
-    steps = [mbconv.decode(g)[0].stride for g in self.arch_def]
+    steps = [words.decode(g)[0].stride for g in self.arch_def]
     if steps.count(2) != 4:
       raise ValueError(
         f"arch_def has {steps.count(2)} groups of stride 2; it must have 4, "
@@ -143,7 +167,7 @@ class MobileNet(backbone.ConvNet):
     logits, taps = backbone.classify(self, final, **self.head_inits())
     return logits, {"feature": x.mean((1, 2)), "final": final, **taps}
 
-  def head_inits(self) -> dict[str, initializers.Initializer]:
+  def head_inits(self) -> backbone.Inits:
     """Initialisers of the classifier."""
     init = layers.torch_linear_init(max(self.num_classes, 1))
     return {"kernel_init": init, "bias_init": initializers.zeros}
@@ -183,11 +207,11 @@ class MobileNet(backbone.ConvNet):
         width, done = fields["features"], done + 1
     return plan
 
-  def _block(self, spec: mbconv.Spec, width: int) -> dict[str, Any]:
+  def _block(self, spec: words.Spec, width: int) -> dict[str, Any]:
     """The fields that do not depend on the stride; `width` is the input's."""
     base = self.scaled(spec.base) if spec.base else width
     middle = width
-    if spec.kind in ("ir", "er"):
+    if spec.kind in words.WIDE:
       middle = strides.divisible(base * spec.expansion)
     se = spec.se and self.se_width(spec.se, spec.expansion, middle)
     return {
@@ -199,21 +223,26 @@ class MobileNet(backbone.ConvNet):
       "act": spec.act or self.act_layer,
       "last_act": spec.last_act,
       "skip": spec.skip,
+      "start": spec.start,
+      "base": width,
+      "heads": spec.heads,
+      "head_dim": spec.head_dim,
+      "kv_stride": spec.kv_stride,
     }
 
-  def _stem(self) -> dict[str, int]:
+  def _stem(self) -> layers.ConvFields:
     fixed = self.fix_stem_head
     width = self.stem_size if fixed else self.scaled(self.stem_size)
     return {"features": width, "size": 3, "stride": self.stem_stride}
 
-  def _groups(self) -> list[list[mbconv.Spec]]:
+  def _groups(self) -> list[list[words.Spec]]:
     """Every block of every group."""
     last, groups = len(self.arch_def) - 1, []
     for s, text in enumerate(self.arch_def):
       factor = self.depth_multiplier
       factor = factor[s] if isinstance(factor, tuple) else factor
       fixed = self.fix_stem_head and s in (0, last)
-      specs = mbconv.decode(text)
+      specs = words.decode(text)
       counts = _depths([n.repeat for n in specs], 1.0 if fixed else factor)
       groups.append(
         [p for p, n in zip(specs, counts, strict=True) for _ in range(n)]

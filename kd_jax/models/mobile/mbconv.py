@@ -1,124 +1,29 @@
-"""Blocks of mobile networks, and the strings that describe them.
-
-A network is a stem convolution and groups of blocks; each group is a string
-of its `arch_def`, as in timm: blocks 'KIND_rR_kK_sS[_eE]_cC[...]' with a space
-between them.
-
-  KIND  ds   depthwise, pointwise (arXiv:1704.04861)
-        dsa  'ds' with a last activation and without a shortcut
-        ir   pointwise, depthwise, pointwise (arXiv:1801.04381)
-        er   full convolution, pointwise (arXiv:2104.00298)
-        cn   full convolution with activation; a shortcut only with '_skip'
-  r, k, s, e, c   repeats, window, stride of the group, expansion, channels
-  fcN   the expansion of 'er' counts from N channels
-  seX   squeeze-and-excitation (arXiv:1709.01507) of the width X times that of
-        the block's input (MobileNetV3: of its depthwise convolution)
-  nre, nr6, nhs, nsw   another activation: ReLU, ReLU6, hard-swish, SiLU
-  noskip, skip   without, or with, a shortcut
-
-Such strings are timm's, in the order given here.
-"""
+"""Blocks of mobile networks; `words` says how a network names them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from flax import linen as nn
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import multi_query
+from kd_jax.models.convs.conv_norm import ACTIVATIONS as _EVERY
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  "relu": nn.relu,
-  "relu6": nn.relu6,
-  "silu": nn.silu,
-  "swish": nn.silu,
-  "hard_swish": nn.hard_swish,
-}
+ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""
 
-_CODES = {"re": "relu", "r6": "relu6", "hs": "hard_swish", "sw": "silu"}
-_BLOCK = re.compile(
-  r"(?P<kind>dsa?|ir|er|cn)_r(?P<repeat>[1-9]\d*)_k(?P<size>\d*[13579])"
-  r"_s(?P<stride>[12])(_e(?P<expansion>\d+(\.\d+)?))?_c(?P<features>[1-9]\d*)"
-  r"(_fc(?P<base>[1-9]\d*))?(_se(?P<se>0\.\d+|1))?"
-  r"(_n(?P<act>re|r6|hs|sw))?(_(?P<skip>skip|noskip))?"
-)
-
-
-class Spec(NamedTuple):
-  """Blocks of an `arch_def`.
-
-  Attributes:
-    kind: 'ds', 'ir', 'er' or 'cn'.
-    repeat: number of blocks.
-    size: width of the window.
-    stride: stride of the group, used by its first block.
-    expansion: width between the convolutions over that of the input.
-    features: number of output channels, before scaling.
-    base: what `expansion` is relative to, before scaling; 0 is the input.
-    se: width of squeeze-and-excitation, relative; 0 leaves it out.
-    act: activation; '' is the network's.
-    last_act: whether it also follows the last convolution.
-    skip: have a shortcut where the shapes agree.
-  """
-
-  kind: str
-  repeat: int
-  size: int
-  stride: int
-  expansion: float
-  features: int
-  base: int
-  se: float
-  act: str
-  last_act: bool
-  skip: bool
-
 
 @functools.cache
-def decode(group: str) -> tuple[Spec, ...]:
-  """What a string of an `arch_def` says.
-
-  Raises:
-    ValueError: one of its words is no block, or it has none.
-  """
-  return tuple(map(_decode, group.split() or [""]))
-
-
-def _decode(word: str) -> Spec:
-  match = _BLOCK.fullmatch(word)
-  if match is None:
-    raise ValueError(
-      f"arch_def has {word!r}; a block is KIND_rR_kK_sS[_eE]_cC[_fcN][_seX]"
-      "[_nA][_skip|_noskip] in this order: KIND one of ds, dsa, ir, er, cn, K "
-      "odd, S 1 or 2, A one of re, r6, hs, sw; 'ir_r2_k3_s2_e6_c24_se0.25'"
-    )
-  kind, skip = match["kind"], match["skip"]
-  wide = kind in ("ir", "er")
-  return Spec(
-    kind="ds" if kind == "dsa" else kind,
-    repeat=int(match["repeat"]),
-    size=int(match["size"]),
-    stride=int(match["stride"]),
-    expansion=float(match["expansion"] or 1) if wide else 1.0,
-    features=int(match["features"]),
-    base=int(match["base"] or 0),
-    se=float(match["se"] or 0),
-    act=_CODES.get(match["act"], ""),
-    last_act=kind in ("dsa", "cn"),
-    skip=skip == "skip" if kind == "cn" else kind != "dsa" and skip != "noskip",
-  )
-
-
-@functools.cache
-def goog_init(groups: int) -> initializers.Initializer:
+def goog_init(groups: int) -> Initializer:
   """N(0, 2 / (k k c_out / groups)), for a kernel in HWIO."""
 
   def init(
@@ -142,15 +47,20 @@ class Style:
     init: from the number of groups to the initialiser of a convolution.
     se_act: activation inside squeeze-and-excitation; '' is the block's.
     gate: gate of squeeze-and-excitation.
+    aa: pooling in place of strides, see `strides.POOLS`; '' leaves strides.
+    scale: first value of the scale of a branch of 'uir' and 'mqa'; 0 leaves
+      it out.
   """
 
   act: str
   same: bool
   eps: float
   dtype: layers.Dtype
-  init: Callable[[int], initializers.Initializer]
+  init: Callable[[int], Initializer]
   se_act: str = ""
   gate: Callable[[Array], Array] = nn.sigmoid
+  aa: str = ""
+  scale: float = 0.0
 
 
 def conv_norm(
@@ -159,7 +69,7 @@ def conv_norm(
   names: tuple[str, str],
   *,
   train: bool,
-  **fields: int,
+  **fields: Unpack[layers.ConvFields],
 ) -> Float[Array, "n y x d"]:
   """A convolution and its normalisation, as submodules of the caller.
 
@@ -185,11 +95,25 @@ def conv_norm(
   return norm(conv(x), train=train)
 
 
+class Step(NamedTuple):
+  """One convolution of a block.
+
+  Attributes:
+    names: of the convolution and its normalisation.
+    act: whether the activation follows.
+    fields: of `layers.Conv`.
+  """
+
+  names: tuple[str, str]
+  act: bool
+  fields: layers.ConvFields
+
+
 class Block(nn.Module):
   """One block of any kind.
 
   Attributes:
-    kind: 'ds', 'ir', 'er' or 'cn', see the module's docstring.
+    kind: see `words`; not 'dsa', which is 'ds' here.
     features: number of output channels.
     width: number of channels between the convolutions.
     size: width of the window.
@@ -201,6 +125,11 @@ class Block(nn.Module):
     skip: add the input where the shapes agree.
     drop_path: probability of dropping the branch.
     style: what it shares with other blocks.
+    start: see `words.Spec`.
+    base: number of input channels; only 'uir' asks.
+    heads: see `words.Spec`.
+    head_dim: see `words.Spec`.
+    kv_stride: see `words.Spec`.
   """
 
   kind: str
@@ -215,20 +144,21 @@ class Block(nn.Module):
   skip: bool
   drop_path: float
   style: Style
+  start: int = 0
+  base: int = 0
+  heads: int = 0
+  head_dim: int = 0
+  kv_stride: int = 1
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "n h w c"], *, train: bool
   ) -> Float[Array, "n y x d"]:
     """Branch, plus the input if there is a shortcut."""
-    act, steps = ACTIVATIONS[self.act], self.steps()
-    y = x
-    for i, (name, fields) in enumerate(steps, 1):
-      last = i == len(steps)
-      if last and self.se_width:
-        y = self._squeeze(y)
-      y = conv_norm(y, self.style, (name, f"bn{i}"), train=train, **fields)
-      y = y if last and not self.last_act else act(y)
+    branch = self._attend if self.kind == "mqa" else self._convolve
+    y = branch(x, train)
+    if self.style.scale and self.kind in ("uir", "mqa"):
+      y = transformer.LayerScale(self.style.scale, name="layer_scale")(y)
     same = self.stride == 1 and x.shape[-1] == self.features
     if not (self.skip and same):
       return y
@@ -236,23 +166,81 @@ class Block(nn.Module):
       y = layers.DropPath(self.drop_path)(y, train=train)
     return y + x
 
-  def steps(self) -> list[tuple[str, dict[str, int]]]:
-    """Name and fields of each convolution."""
-    window = {
-      "size": self.size,
-      "stride": self.stride,
-      "dilation": self.dilation,
-    }
-    last = {"features": self.features}
-    middle = {"features": self.width}
-    depthwise = {**middle, "groups": self.width, **window}
-    steps = {
+  def _convolve(self, x: Array, train: bool) -> Array:
+    act, steps = ACTIVATIONS[self.act], self.steps()
+    for i, step in enumerate(steps, 1):
+      if i == len(steps) and self.se_width:
+        x = self._squeeze(x)
+      fields: layers.ConvFields = step.fields
+      pooled = 1
+      if self.style.aa:
+        pooled = fields.get("stride", 1)
+        fields = {**step.fields, "stride": 1}
+      x = conv_norm(x, self.style, step.names, train=train, **fields)
+      x = act(x) if step.act else x
+      x = x if pooled == 1 else strides.POOLS[self.style.aa](x)
+    return x
+
+  def _attend(self, x: Array, train: bool) -> Array:
+    style = self.style
+    norm = layers.BatchNorm(style.dtype, eps=style.eps, name="norm")
+    attention = multi_query.MultiQueryAttention(
+      features=self.features,
+      heads=self.heads,
+      head_dim=self.head_dim,
+      kv_stride=self.kv_stride,
+      size=self.size,
+      dilation=self.dilation,
+      same=style.same,
+      eps=style.eps,
+      dtype=style.dtype,
+      name="attn",
+    )
+    return attention(norm(x, train=train), train=train)
+
+  def steps(self) -> list[Step]:
+    """The convolutions; none for 'mqa'."""
+    if self.kind == "uir":
+      return self._universal()
+    window = self._window(self.size)
+    last: layers.ConvFields = {"features": self.features}
+    middle: layers.ConvFields = {"features": self.width}
+    depthwise: layers.ConvFields = {**middle, "groups": self.width, **window}
+    steps: dict[str, list[tuple[str, layers.ConvFields]]] = {
       "ds": [("conv_dw", depthwise), ("conv_pw", last)],
       "ir": [("conv_pw", middle), ("conv_dw", depthwise), ("conv_pwl", last)],
       "er": [("conv_exp", {**middle, **window}), ("conv_pwl", last)],
       "cn": [("conv", {**last, **window})],
+      "mqa": [],
     }
-    return steps[self.kind]
+    own = steps[self.kind]
+    count = len(own)
+    return [
+      Step((name, f"bn{i}"), i < count or self.last_act, fields)
+      for i, (name, fields) in enumerate(own, 1)
+    ]
+
+  def _universal(self) -> list[Step]:
+    steps: list[tuple[str, bool, layers.ConvFields]] = []
+    if self.start:
+      window = self._window(self.start)
+      if self.size:
+        window["stride"] = 1
+      first: layers.ConvFields = {
+        "features": self.base,
+        "groups": self.base,
+        **window,
+      }
+      steps.append(("dw_start", False, first))
+    steps.append(("pw_exp", True, {"features": self.width}))
+    if self.size:
+      middle: layers.ConvFields = {"features": self.width, "groups": self.width}
+      steps.append(("dw_mid", True, {**middle, **self._window(self.size)}))
+    steps.append(("pw_proj", False, {"features": self.features}))
+    return [Step((n, f"{n}_bn"), act, fields) for n, act, fields in steps]
+
+  def _window(self, size: int) -> layers.WindowFields:
+    return {"size": size, "stride": self.stride, "dilation": self.dilation}
 
   def _squeeze(self, x: Array) -> Array:
     act = ACTIVATIONS[self.style.se_act or self.act]
@@ -269,8 +257,8 @@ class Stage(nn.Module):
     style: what the blocks share.
   """
 
-  blocks: tuple[tuple[str, dict[str, Any]], ...]
-  stem: dict[str, int] | None
+  blocks: Sequence[tuple[str, dict[str, Any]]]
+  stem: layers.ConvFields | None
   style: Style
 
   @nn.compact

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers
-from kd_jax.models.mobile import base, mbconv
+from kd_jax.models.mobile import base, mbconv, words
 
 VARIANTS = {
   "mobilenetv1_100": base.HALF,
@@ -49,7 +49,7 @@ class Model(base.MobileNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    if not self.head_conv and not mbconv.decode(self.arch_def[-1])[-1].last_act:
+    if not self.head_conv and not words.decode(self.arch_def[-1])[-1].last_act:
       raise ValueError(
         f"arch_def ends with {self.arch_def[-1]!r}, without an activation; "
         "end it with a block 'dsa' or 'cn', or set head_conv=True"

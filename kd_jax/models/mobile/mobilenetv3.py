@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers, strides
@@ -223,19 +223,24 @@ class Model(base.MobileNet):
     """See `Backbone.run_stage`; 'feature' comes with 'head'."""
     if stage != "head":
       return super().run_stage(stage, x, train=train)
-    neck = nn.Dense(
+    feature = self.neck(layers.global_pool(x, self.global_pool), train)
+    pooled = logits = mbconv.ACTIVATIONS[self.act_layer](feature)
+    if self.num_classes:
+      fields = {"dtype": self.dtype, **self.head_inits()}
+      logits = nn.Dense(self.num_classes, **fields, name="head")(pooled)
+    return logits, {"feature": feature, "pooled": pooled, "logits": logits}
+
+  def neck(self, x: Float[Array, "n c"], train: bool) -> Float[Array, "n d"]:
+    """From pooled channels to `feature`; part of `run_stage`."""
+    del train
+    layer = nn.Dense(
       self.head_width,
       use_bias=self.head_bias,
       dtype=self.dtype,
       kernel_init=layers.kaiming_fan_out,
       name="neck",
     )
-    feature = neck(layers.global_pool(x, self.global_pool))
-    pooled = logits = mbconv.ACTIVATIONS[self.act_layer](feature)
-    if self.num_classes:
-      fields = {"dtype": self.dtype, **self.head_inits()}
-      logits = nn.Dense(self.num_classes, **fields, name="head")(pooled)
-    return logits, {"feature": feature, "pooled": pooled, "logits": logits}
+    return layer(x)
 
 
 def _hard_sigmoid(x: Array) -> Array:

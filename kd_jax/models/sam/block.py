@@ -12,7 +12,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, transformer, windows
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer, windows
 
 
 class Attention(transformer.Attention):

@@ -19,7 +19,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import checks, layers, patches, transformer
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.models.sam import block
 
 _IMAGENET = {"mean": backbone.IMAGENET_MEAN, "std": backbone.IMAGENET_STD}

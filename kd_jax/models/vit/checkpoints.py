@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 from kd_jax.models.vit import foreign
 
 _OPENAI = (
@@ -113,8 +113,9 @@ def _resized(
   if kernel is not None and shape is not None:
     flat = (shape[0], math.prod(shape[1:]))
     kernel = kernel.reshape(shape) if kernel.shape == flat else kernel
-    fits = kernel.ndim == 4
-    found[name] = patches.resample_patch(kernel, shape[2:]) if fits else kernel
+    if kernel.ndim == 4:
+      kernel = patches.resample_patch(kernel, (shape[2], shape[3]))
+    found[name] = kernel
   if "pos_embed" in found:
     tokens = ("cls_token", "dist_token", "reg_token")
     count = sum(shapes[token][1] for token in tokens if token in shapes)

@@ -8,7 +8,8 @@ from flax.linen import dtypes
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer
 
 
 class Norm(nn.Module):

@@ -30,10 +30,9 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import (
   attention_pool,
-  checks,
-  layers,
   patches,
   swiglu,
   token_net,

@@ -13,7 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.models.vit import checkpoints, variants, vit
 
 adapt = checkpoints.adapt

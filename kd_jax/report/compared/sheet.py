@@ -51,7 +51,7 @@ def curves(runs: Sequence[Record]) -> dict[str, bytes | None]:
 
 def figures(runs: Sequence[Record]) -> Table:
   """The last value of every metric, and what students were worth."""
-  rows = [
+  rows: list[tuple[object, ...]] = [
     (name, *(run.last.get(name) for run in runs)) for name in _metrics(runs)
   ]
   worth = [_worth(run) for run in runs]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
 
 from kd_jax.report.pictures import columns, look
 from kd_jax.report.pictures import sheet as sheet_lib
 
-_HEAT = colormaps["inferno"]
 _SHARE = 0.65  # Of the heat in what is shown; the rest is the image in grey.
 
 
@@ -44,10 +42,12 @@ def overlaid(
   image: UInt8[np.ndarray, "s t 3"], attention: Float[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "s t 3"]:
   """Heat over the image in grey, from its smallest to its largest value."""
+  from matplotlib import colormaps
+
   low, high = attention.min(), attention.max()
   scaled = (attention - low) / max(high - low, np.finfo(np.float32).tiny)
   size = image.shape[1], image.shape[0]
   smooth = cv2.resize(scaled.astype(np.float32), size)
-  heat = _HEAT(np.clip(smooth, 0, 1))[..., :3]
+  heat = colormaps["inferno"](np.clip(smooth, 0, 1))[..., :3]
   grey = image.mean(-1, keepdims=True) / 255
   return _SHARE * heat + (1 - _SHARE) * grey

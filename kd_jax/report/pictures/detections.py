@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from matplotlib import colors
 
 from kd_jax.data import examples
 from kd_jax.data.formats.objects import runs
+from kd_jax.data.preprocess import pixels
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import palette
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -149,7 +149,7 @@ def shown(
     ValueError: an image cannot be decoded.
   """
   decoded = examples.Decoded(source)
-  return [of(decoded[row]["image"], matched, row) for row in rows]
+  return [of(pixels(decoded[row]), matched, row) for row in rows]
 
 
 def _truth(matched: images.Matched, index: int) -> Marked:
@@ -187,7 +187,7 @@ def _picture(
   place: tuple[float, float, float],
 ) -> None:
   painted = _colours(marked, len(names))
-  pixels = overlaid(image, marked.masks or (), painted)
+  pixels = overlaid(image, marked.masks or (), list(painted))
   left, top, scale = page.image(pixels, *place)
   # The surest last, on top of the others; labels on top of boxes.
   order = range(len(painted))[::-1]
@@ -210,7 +210,10 @@ def _colours(marked: Marked, classes: int) -> UInt8[np.ndarray, "k 3"]:
 
 
 def _hex(colour: UInt8[np.ndarray, 3]) -> str:
-  return colors.to_hex(colour / 255)
+  from matplotlib import colors
+
+  red, green, blue = (colour / 255).tolist()
+  return colors.to_hex((red, green, blue))
 
 
 def overlaid(

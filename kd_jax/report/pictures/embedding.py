@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps, colors
 
 from kd_jax.report.pictures import look
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -18,7 +17,6 @@ MOST = 128
 
 _FEWEST = 8
 _SIDE, _EDGE = 46, 3  # Of a thumbnail and its frame, pixels.
-_FRAMES = tuple(map(colors.to_hex, colormaps["tab10"].colors))
 
 
 def draw(looked: look.Looked, name: str) -> sheet_lib.Picture:
@@ -64,6 +62,8 @@ def places(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
 
 
 def _sheet(images: look.Images, where: Float[np.ndarray, "n 2"]) -> bytes:
+  from matplotlib import colors
+
   page = sheet_lib.Sheet(sheet_lib.WIDTH)
   frames = _frames(images)
   room = sheet_lib.WIDTH - _SIDE - 2 * _EDGE
@@ -78,10 +78,13 @@ def _sheet(images: look.Images, where: Float[np.ndarray, "n 2"]) -> bytes:
 
 def _frames(images: look.Images) -> dict[int, str]:
   """{class: its colour}; {} without labels or with more than colours."""
+  from matplotlib import colors
+
+  frames = tuple(map(colors.to_hex, colors.TABLEAU_COLORS.values()))
   classes = np.unique(images.label[:MOST]).tolist()
-  if -1 in classes or not 1 < len(classes) <= len(_FRAMES):
+  if -1 in classes or not 1 < len(classes) <= len(frames):
     return {}
-  return dict(zip(classes, _FRAMES, strict=False))
+  return dict(zip(classes, frames, strict=False))
 
 
 def _unfit(features: Float[np.ndarray, "n d"]) -> str:

@@ -15,19 +15,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 from jaxtyping import Array, Float, Int, UInt8
 
+from kd_jax import trees
 from kd_jax.align import maps as maps_lib
 from kd_jax.data import examples
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, TeacherSource
 from kd_jax.models.backbone import Backbone
-from kd_jax.models.blocks import transformer
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.train.views import as_unit
-from kd_jax.types import Batch, Taps, Variables
+from kd_jax.types import Batch, Network, Taps, Variables
 
 CHUNK = 16
 """Images that a `Look` gets at a time."""
@@ -52,6 +51,9 @@ class Seen(NamedTuple):
   maps: Mapping[str, Float[np.ndarray, "n h w c"]] = {}
   attention: Float[np.ndarray, "n h w"] | None = None
 
+
+_Found = tuple[Array, dict[str, Array], Array | None]
+"""`Seen`, on the devices."""
 
 Look = Callable[[UInt8[np.ndarray, "n s s 3"], bool], Seen]
 """(evaluation views, whether maps and attention are wanted) -> what is seen."""
@@ -142,7 +144,7 @@ def collect(
   return Looked(few, _joined(chunks), seen, many, absent or {})
 
 
-def of_network(network: nn.Module, variables: Variables, tap: str) -> Look:
+def of_network(network: Network, variables: Variables, tap: str) -> Look:
   """How a Flax network looks, computed on this process's first device.
 
   Args:
@@ -151,13 +153,13 @@ def of_network(network: nn.Module, variables: Variables, tap: str) -> Look:
     tap: which is the feature.
   """
 
-  def apply(known: Variables, image: Array) -> Seen:
+  def apply(known: Variables, image: Array) -> _Found:
     taps, noted = network.apply(
       known, as_unit(image), train=False, mutable=["intermediates"]
     )
     pooled = getattr(network, "global_pool", "") == "token"
     attention = last_attention(noted.get("intermediates", {}), pooled)
-    return Seen(taps[tap], last_map(taps), attention)
+    return taps[tap], last_map(taps), attention
 
   # One program, since compiling it takes longer than a few maps too many.
   run, known = jax.jit(apply), _here(variables)
@@ -169,14 +171,14 @@ def of_teacher(source: TeacherSource, variables: Variables) -> Look:
   if isinstance(source.network, Backbone):
     return of_network(source.network, variables, "feature")
 
-  def apply(known: Variables, image: Array, whole: bool) -> Seen:
+  def apply(known: Variables, image: Array, whole: bool) -> _Found:
     batch = Batch(
       image=as_unit(image),
       label=jnp.full(len(image), -1),
       mask=jnp.ones(len(image)),
     )
     taps = source({"teacher": known, "artifact": {}}, batch).taps
-    return Seen(taps["feature"], last_map(taps) if whole else {})
+    return taps["feature"], last_map(taps) if whole else {}, None
 
   run, known = jax.jit(apply, static_argnums=2), _here(variables)
   return lambda image, whole: _host(run(known, image, whole), whole)
@@ -207,8 +209,8 @@ def last_attention(
   """
   found = [
     each
-    for path, each in traverse_util.flatten_dict(dict(noted)).items()
-    if path[-1] == transformer.ATTENTION
+    for path, each in trees.flatten(noted).items()
+    if path.rpartition("/")[2] == transformer.ATTENTION
   ]
   if not found:
     return None
@@ -225,9 +227,9 @@ def _here(variables: Variables) -> Variables:
   return jax.device_put(variables, jax.local_devices()[0])
 
 
-def _host(seen: Seen, whole: bool) -> Seen:
-  wanted = seen if whole else Seen(seen.feature)
-  return jax.tree.map(lambda x: np.asarray(x).astype(np.float32), wanted)
+def _host(found: _Found, whole: bool) -> Seen:
+  wanted = found if whole else (found[0], {}, None)
+  return Seen(*jax.tree.map(lambda x: np.asarray(x).astype(np.float32), wanted))
 
 
 def _drawn(length: int, count: int) -> list[int]:

@@ -6,8 +6,8 @@ similarity of their features decides.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,7 +20,8 @@ _GAP, _LINE, _HEAD = 10, 18, 54
 _SAME, _OTHER = COLORS[2], COLORS[1]
 
 
-class Nearest(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nearest:
   """Neighbours of every query, nearest first.
 
   Attributes:

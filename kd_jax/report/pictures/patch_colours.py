@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from kd_jax.report.pictures import columns, look
@@ -75,6 +74,8 @@ def turned(scores: Scores, wanted: Scores) -> Scores:
     scores: of a network.
     wanted: of another one on the same images, of any grid.
   """
+  import scipy.linalg
+
   size = scores.shape[2], scores.shape[1]
   resized = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in wanted]
   others = np.stack(resized).reshape(-1, 3)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colors, figure, patches
 
 from kd_jax import disk
 from kd_jax.report.plots import INK
@@ -33,6 +32,8 @@ class Sheet:
   """A canvas of `WIDTH` pixels, measured from its top left corner."""
 
   def __init__(self, height: int) -> None:
+    from matplotlib import figure
+
     size = (WIDTH / _DPI, height / _DPI)
     self._figure = figure.Figure(figsize=size, dpi=_DPI)
     self._axes = self._figure.add_axes((0, 0, 1, 1))
@@ -76,6 +77,8 @@ class Sheet:
     thick: float = 2.0,
   ) -> None:
     """Draws a rectangle; its edge lies outside of what it encloses."""
+    from matplotlib import patches
+
     edge = thick / 2
     self._axes.add_patch(
       patches.Rectangle(
@@ -117,6 +120,8 @@ class Sheet:
 
   def label(self, words: str, left: float, top: float, ground: str) -> None:
     """Writes a small line on a ground of its own, white or black."""
+    from matplotlib import colors
+
     red, green, blue = colors.to_rgb(ground)
     light = 0.3 * red + 0.59 * green + 0.11 * blue > _LIGHT
     self._axes.text(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from kd_jax.data import examples, pipeline
 from kd_jax.data.bank import Bank
+from kd_jax.data.preprocess import pixels
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.report.pictures import sheet as sheet_lib
@@ -79,14 +80,16 @@ def collect(
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(decoded, preprocess, view_seed, bank)
   order = pipeline.shuffled(source, seed, images)
-  visits = [fetch.visit(0, order[place]) for place in range(count)]
-  records = [decoded.next_readable(order[i])[0] for i in range(count)]
+  drawn = [order[place] for place in range(count)]
+  rows = [row for row in drawn if row is not None]  # as all are
+  visits = [fetch.visit(0, row) for row in rows]
+  records = [decoded.next_readable(row)[0] for row in rows]
   views = np.asarray(
     see(_batch(visits, preprocess), jax.random.key(seed)).image
   )
   names = tuple(source.class_names)
   return Shown(
-    originals=tuple(record["image"] for record in records),
+    originals=tuple(map(pixels, records)),
     views=views.reshape(count, -1, *views.shape[1:]),
     boxes=_boxes(visits, records) if preprocess.augment == "crop" else None,
     names=tuple(sheet_lib.class_name(r["label"], names) for r in records),
@@ -150,11 +153,23 @@ def _image(
 
 def _batch(visits: list[Any], preprocess: Views) -> Batch:
   """Visits as the host sends them; see `pipeline.train_batches`."""
-  names = ("image", "label", "mask", *("geometry",) * bool(preprocess.canvas))
-  stacked = {n: np.stack([visit[n] for visit in visits]) for n in names}
-  if preprocess.canvas:  # whole images, of which the step cuts views
-    return Batch(**stacked)
-  return Batch(**{k: x.reshape(-1, *x.shape[2:]) for k, x in stacked.items()})
+
+  def stacked(name: str) -> np.ndarray:
+    return np.stack([visit[name] for visit in visits])
+
+  def flat(name: str) -> np.ndarray:
+    x = stacked(name)
+    return x.reshape(-1, *x.shape[2:])
+
+  if not preprocess.canvas:
+    return Batch(flat("image"), flat("label"), flat("mask"))
+  # Whole images, of which the step cuts views.
+  return Batch(
+    stacked("image"),
+    stacked("label"),
+    stacked("mask"),
+    geometry=stacked("geometry"),
+  )
 
 
 def _boxes(visits: list[Any], records: list[Any]) -> Int[np.ndarray, "n m 5"]:

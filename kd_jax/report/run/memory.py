@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kd_jax import trees
 from kd_jax.models.backbone import variable_shapes
@@ -115,7 +116,9 @@ def _activation_bytes(
     experiment.settings, mix=views.Mix(), batch_norm_group=0
   )
   objective = step_lib.Objective(experiment.student, source, phase, settings)
-  state = TrainState(None, params, stats, opt={}, ema={}, rng=None)
+  key = jax.random.key(0)
+  step, rng = jnp.zeros((), jnp.int32), jax.random.key_data(key)
+  state = TrainState(step, params, stats, opt={}, ema={}, rng=rng)
   given = (
     state,
     stats,
@@ -126,7 +129,7 @@ def _activation_bytes(
     phases.image_batch(
       rows, seen.canvas_size, source, label=seen.label_specs(rows)
     ),
-    jax.random.key(0),
+    key,
   )
   leaves = step_lib.trainable(params, phase)
   return _bytes(jax.eval_shape(_residuals(objective.loss), leaves, *given))

@@ -64,8 +64,8 @@ class Progress:
   def update(
     self,
     step: int,
-    terms: Mapping[str, Any],
-    images_per_s: float,
+    losses: Mapping[str, Any],
+    rate: float,
     *,
     phase: str = "",
   ) -> None:
@@ -73,17 +73,17 @@ class Progress:
 
     Args:
       step: number of finished updates.
-      terms: name -> scalar, shown with four significant digits.
-      images_per_s: throughput over all devices.
-      phase: shown before the terms, if there are several.
+      losses: name -> scalar, shown with four significant digits.
+      rate: images per second, over all devices.
+      phase: shown before the losses, if there are several.
     """
     if not self._active:
       return
     now = time.monotonic()
     self._first = self._first or (step, now)
     shown = [phase] if phase else []
-    shown += [f"{name} {digits(value)}" for name, value in terms.items()]
-    shown.append(f"{images_per_s:,.0f} images/s")
+    shown += [f"{name} {digits(value)}" for name, value in losses.items()]
+    shown.append(f"{rate:,.0f} images/s")
     shown.append(f"ETA {self._eta(step, now)}")
     if self._bar is not None:
       self._bar.set_postfix_str(", ".join(shown), refresh=False)

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
-from flax import linen as nn
 
 from kd_jax.buckets import spool
 from kd_jax.models.backbone import variable_shapes
@@ -19,7 +18,7 @@ from kd_jax.report import tables
 from kd_jax.report.run import memory
 from kd_jax.train.experiment import Experiment
 from kd_jax.train.phases import Stretch
-from kd_jax.types import Specs, Variables
+from kd_jax.types import Network, Specs, Variables
 
 
 def about(experiment: Experiment, where: Path) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def _phases(stretches: tuple[Stretch, ...]) -> dict[str, str]:
   return {"steps_per_phase": ", ".join(found)} if len(found) > 1 else {}
 
 
-def _size(side: str, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
+def _size(side: str, model: Network, size: tuple[int, int]) -> dict[str, Any]:
   """Lines about parameters and operations of a network."""
   params = variable_shapes(model, size[0])["params"]
   return {
@@ -109,7 +108,7 @@ def say(text: str) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def gflops(model: nn.Module, height: int, width: int = 0) -> float:
+def gflops(model: Network, height: int, width: int = 0) -> float:
   """1e9 floating point operations of one forward pass of one image.
 
   Args:

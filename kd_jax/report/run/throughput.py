@@ -108,12 +108,12 @@ def _mean_seconds(experiment: Experiment, batch: Batch) -> float:
 
 
 def _step_seconds(experiment: Experiment, phase: Phase, batch: Batch) -> float:
-  step, state, *rest = ready(experiment, phase, batch)
-  state, found = step(state, *rest)  # compiles
+  step, state, frozen, batch = ready(experiment, phase, batch)
+  state, found = step(state, frozen, batch)  # compiles
   jax.block_until_ready(found)
   start = time.monotonic()
   for _ in range(_STEPS):
-    state, found = step(state, *rest)
+    state, found = step(state, frozen, batch)
   jax.block_until_ready(found)
   return (time.monotonic() - start) / _STEPS
 

@@ -6,6 +6,7 @@ everywhere. mlflow-skinny is enough.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ class Tracker:
   """See `base.TrackerLike`."""
 
   def __init__(self, run: Run) -> None:
-    import mlflow  # optional, and slow to import
+    mlflow = importlib.import_module("mlflow")  # optional, and slow to import
 
     self._entities = mlflow.entities
     # A client has no current run that other code could change.

@@ -16,7 +16,7 @@ from absl import logging
 
 from kd_jax import disk, resolve, trees
 from kd_jax.report.trackers.base import Run, TrackerLike
-from kd_jax.train import loop
+from kd_jax.train import signals
 
 FILE = "trackers.json"
 """{tracker: the service's own name of the run}, in its folder."""
@@ -84,7 +84,9 @@ class Trackers:
 
   def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
     # A run that was asked to stop will go on.
-    self.close(failed=kind is not None and not issubclass(kind, loop.Stopped))
+    self.close(
+      failed=kind is not None and not issubclass(kind, signals.Stopped)
+    )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Sends figures to all of them; one that fails gets no more."""

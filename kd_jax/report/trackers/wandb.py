@@ -6,6 +6,7 @@ WANDB_MODE=offline are read as everywhere.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 
@@ -16,7 +17,7 @@ class Tracker:
   """See `base.TrackerLike`."""
 
   def __init__(self, run: Run) -> None:
-    import wandb  # optional, and slow to import
+    wandb = importlib.import_module("wandb")  # optional, and slow to import
 
     self._run = wandb.init(
       project=os.environ.get("WANDB_PROJECT") or "kd_jax",

@@ -109,8 +109,9 @@ class BucketCheckpoints(Checkpoints):
     spool.push(self._spooled)
     jobs = []
     for name, own in parts.items():
-      array = arrays.array(self._step(step), name, notes) if own else None
-      jobs += [array[slices].write(data) for slices, data in own]
+      if own:
+        array = arrays.array(self._step(step), name, notes)
+        jobs += [array[slices].write(data) for slices, data in own]
     for job in jobs:
       store.result(job, self._url)
     text = json.dumps(dict(notes)).encode()

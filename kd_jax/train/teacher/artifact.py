@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -170,6 +170,6 @@ def placeholder(method: Method, specs: tuple[Specs, Specs]) -> Artifact:
   return basis_lib.placeholder(dim=teacher, width=student)
 
 
-def _whole(basis: basis_lib.Basis) -> Mapping[str, np.ndarray]:
+def _whole(basis: basis_lib.Basis) -> Artifact:
   """All directions, and the number of rows that they were fitted on."""
   return {**basis.artifact(basis.mean.size), "rows": np.float32(basis.count)}

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kd_jax.interfaces import EvaluationView, TeacherSource
+from kd_jax.interfaces import EvaluationView, TeacherSource, computed
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.types import Array, Batch, Taps, Teacher, TreeT, Variables
+from kd_jax.types import Array, Batch, Network, Taps, Teacher, TreeT, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Sharded(TeacherSource):
   source: TeacherSource
   placement: Placement
 
-  @property
-  def can_resume(self) -> bool:  # type: ignore[override]
+  @computed
+  def can_resume(self) -> bool:
     """As `source`."""
     return self.source.can_resume
 
@@ -87,7 +86,7 @@ class Sharded(TeacherSource):
     return self.source.can_mix
 
   @property
-  def network(self) -> nn.Module | None:
+  def network(self) -> Network | None:
     """Of `source`."""
     return self.source.network
 

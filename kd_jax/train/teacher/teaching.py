@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from kd_jax.data.bank import Bank
@@ -15,7 +14,7 @@ from kd_jax.interfaces import TeacherSource
 from kd_jax.models.backbone import Backbone
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train.teacher.sharded import Placement, Sharded
-from kd_jax.types import Variables
+from kd_jax.types import Network, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Teaching:
   fsdp: bool = False
 
   @property
-  def network(self) -> nn.Module | None:
+  def network(self) -> Network | None:
     """The Flax network behind the source, if there is one."""
     return self.source.network
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,10 @@ _NAMES = (
 )
 """What `COCOeval.summarize` computes, in its order."""
 
-_TYPES = {"boxes": "bbox", "masks": "segm"}
+_TYPES: Mapping[str, Literal["bbox", "segm"]] = {
+  "boxes": "bbox",
+  "masks": "segm",
+}
 _ALL, _MOST = 0, 2  # All sizes; 100 detections per image.
 _AT50, _AT75 = 0, 5  # Of the thresholds .5, .55, ... .95.
 
@@ -133,7 +137,7 @@ def _api(
   sizes = truth.sizes[images].tolist()
   # Their real names: images in another order break ties another way.
   names = [truth.image_ids[index] for index in images]
-  api.dataset = {
+  dataset = {
     "images": [
       {"id": name, "height": height, "width": width}
       for name, (height, width) in zip(names, sizes, strict=True)
@@ -141,6 +145,8 @@ def _api(
     "categories": [{"id": 0}],
     "annotations": annotations,
   }
+  # The stubs ask for names of files and classes, which nothing here reads.
+  api.dataset = dataset  # pyright: ignore[reportAttributeAccessIssue]
   api.createIndex()
   return api
 
@@ -167,7 +173,7 @@ def _results(
     if masks is None:
       each["area"] = each["bbox"][2] * each["bbox"][3]
     else:
-      each["area"] = rle.area(masks[row], truth.size(said.image[row]))
+      each["area"] = rle.area(masks[row], truth.size(int(said.image[row])))
   return found
 
 
@@ -207,9 +213,11 @@ def _summary(
   """The means, in the order that sums them up as there, to the last bit."""
   order = np.argsort(np.asarray(category_ids))
   judge = cocoeval.COCOeval(iouType=_TYPES[kind])
-  judge.eval = {
+  found = {
     name: table[..., order, :, :] for name, table in tables._asdict().items()
   }
+  # The stubs ask for all that `accumulate` leaves; only tables are read.
+  judge.eval = found  # pyright: ignore[reportAttributeAccessIssue]
   judge.summarize()
   return judge.stats
 

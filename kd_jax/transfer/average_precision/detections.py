@@ -60,7 +60,7 @@ def collect(truth: Truth, found: Iterable[Found]) -> Detections:
       raise ValueError(
         f"image {each.index} has detections twice; pass every image once"
       )
-    kept[each.index] = each._replace(masks=None), _runs(truth, each)
+    kept[each.index] = dataclasses.replace(each, masks=None), _runs(truth, each)
   images = [kept[index] for index in sorted(kept)]
   return _joined([each for each, _ in images], [runs for _, runs in images])
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
 
-class Found(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
   """The detections of an image.
 
   Attributes:
@@ -52,13 +53,13 @@ def originals(
   kept = (detections["classes"] >= 0) & _extended(boxes)
   return [
     _found(detections, boxes, kept[row], row, int(index[row]))
-    for row in np.flatnonzero(np.asarray(index) >= 0)
+    for row in np.flatnonzero(np.asarray(index) >= 0).tolist()
   ]
 
 
 def _extended(boxes: Float32[np.ndarray, "n d 4"]) -> Bool[np.ndarray, "n d"]:
   """Whether boxes have an extent; those of NaN stay, to be complained of."""
-  return ~(boxes[..., 2:] <= boxes[..., :2]).any(-1)
+  return np.logical_not((boxes[..., 2:] <= boxes[..., :2]).any(-1))
 
 
 def _found(

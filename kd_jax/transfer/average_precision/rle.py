@@ -16,12 +16,14 @@ class Rle(TypedDict):
   """A mask as pycocotools knows it."""
 
   size: list[int]
-  counts: bytes
+  counts: str | bytes
 
 
 def encode(mask: Bool[np.ndarray, "h w"]) -> bytes:
   """The runs of a mask, column by column; its size is kept elsewhere."""
-  return coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+  counts = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+  assert isinstance(counts, bytes)
+  return counts
 
 
 def encode_all(masks: Bool[np.ndarray, "k h w"]) -> list[bytes]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from kd_jax.interfaces import DataSource
 from kd_jax.transfer.average_precision import rle
-from kd_jax.types import Record
+from kd_jax.types import Marks
 
 Ids = tuple[int | str, ...]
 
@@ -99,18 +99,18 @@ def collect(source: DataSource, limit: int = 0) -> Truth:
   return found
 
 
-def _image(record: Record) -> _Image:
-  height, width = record["size"]
-  ignored = np.asarray(record["ignored"], bool)
-  if "difficult" in record:  # those of VOC, which may be learnt
-    ignored = ignored | np.asarray(record["difficult"], bool)
-  masks = rle.encode_all(record["masks"]) if "masks" in record else None
+def _image(marks: Marks) -> _Image:
+  height, width = marks["size"]
+  ignored = np.asarray(marks["ignored"], bool)
+  if "difficult" in marks:  # those of VOC, which may be learnt
+    ignored = ignored | np.asarray(marks["difficult"], bool)
+  masks = rle.encode_all(marks["masks"]) if "masks" in marks else None
   return _Image(
     (int(height), int(width)),
-    np.asarray(record["boxes"], np.float32).reshape(-1, 4),
-    np.asarray(record["classes"], np.int32),
+    np.asarray(marks["boxes"], np.float32).reshape(-1, 4),
+    np.asarray(marks["classes"], np.int32),
     ignored,
-    np.asarray(record["area"], np.float32),
+    np.asarray(marks["area"], np.float32),
     masks,
   )
 

@@ -60,7 +60,7 @@ def evaluate(truth: Truth, said: Detections, points: Points = 11) -> Judged:
   classes = len(truth.names)
   table = np.full((len(_THRESHOLDS), classes), np.nan)
   curves = [no_curve()] * classes
-  for index in np.flatnonzero(truth.counts):
+  for index in np.flatnonzero(truth.counts).tolist():
     hits, objects = _hits(truth, said, index), int(truth.counts[index])
     for row, threshold in enumerate(_THRESHOLDS):
       recall, precision, score = _curve(hits, threshold, objects)

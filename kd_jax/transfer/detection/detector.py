@@ -30,7 +30,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ from jaxtyping import Array, Float, Int
 
 from kd_jax import resolve, trees
 from kd_jax.models import backbone, dependence
+from kd_jax.transfer import maps as maps_lib
 from kd_jax.transfer.detection import (
   heads,
   inference,
@@ -61,6 +62,12 @@ class Detector(Fields):
   form reads, `neck` if the form has one, `rpn`, `box`, and `mask` with masks.
   Attributes: see `Fields`.
   """
+
+  if TYPE_CHECKING:
+
+    def __hash__(self) -> int:
+      """By the fields."""
+      ...
 
   def setup(self) -> None:
     """The layers beside the backbone."""
@@ -106,15 +113,15 @@ class Detector(Fields):
     backbone.one_of("train_from", train_from, STAGES)
     if end == "head":
       backbone.one_of("begin of a detector", begin, ("stem",))
-    run = {"train": train and train_from != "head", "train_from": train_from}
+    call = _Call(train, train and train_from != "head", train_from)
     last = self._last_stage() if end == "head" else end
-    taps = dict(self._run(x, begin=begin, end=last, **run))
+    taps = dict(self._run(x, call, begin=begin, end=last))
     if end != "head":
       return taps
     taps.pop("logits", None)  # Without a classifier they are 'pooled'.
     if truth is not None and size is None:
       size = truth.size
-    return {**taps, **self._stages(taps, x, _Call(train, run), truth, size)}
+    return {**taps, **self._stages(taps, x, call, truth, size)}
 
   def _stages(
     self,
@@ -145,17 +152,23 @@ class Detector(Fields):
     """The last stage that the form reads; all of them give the whole tree."""
     return "head" if self.is_initializing() else self.form.END
 
-  def _run(self, x: Array, **call: bool | str) -> Taps:
+  def _run(self, x: Array, call: _Call, *, begin: str, end: str) -> Taps:
     """The backbone, see `norm`."""
     frozen = nn.intercept_methods(parts.with_running_statistics)
     with frozen if self.norm == "frozen" else contextlib.nullcontext():
-      return self.backbone(x, **call)
+      return self.backbone(
+        x,
+        train=call.backbone,
+        begin=begin,
+        end=end,
+        train_from=call.train_from,
+      )
 
   def _pyramid(
     self, taps: Taps, image: Array, size: Int[Array, "n 2"] | None
   ) -> Pyramid:
     """The maps that both stages look at."""
-    canvas = image.shape[1:3]
+    canvas = maps_lib.size_of(image)
     maps = self.form.inputs(self.backbone, taps, canvas)
     strides = self.form.strides(maps, canvas)
     if size is None:
@@ -172,7 +185,7 @@ class Detector(Fields):
     tail = self.form.TAIL
     with parts.per_region(boxes.shape[1]):
       if tail:
-        x = self._run(x, begin=tail, end=tail, **call.run)[tail]
+        x = self._run(x, call, begin=tail, end=tail)[tail]
       return self.box(x, train=call.train and self.norm != "frozen")
 
   def _masks(
@@ -269,10 +282,11 @@ class Detector(Fields):
 
 
 class _Call(NamedTuple):
-  """How the network runs: training or not, and what the backbone is told."""
+  """How the network runs: what trains, and what the backbone is told."""
 
   train: bool
-  run: Mapping[str, bool | str]
+  backbone: bool
+  train_from: str
 
 
 def build(net: backbone.Backbone, fields: Mapping[str, Any]) -> Detector:

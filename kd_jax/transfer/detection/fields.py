@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from flax import linen as nn
-
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers
 from kd_jax.transfer.detection.forms import base
+from kd_jax.types import Network
 
 NORMS = ("frozen", "train", "precise")
 
 
-class Fields(nn.Module):
+class Fields(Network):
   """The fields of `detector.Detector`.
 
   Attributes:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from kd_jax.transfer import maps as maps_lib
 from kd_jax.transfer.detection import proposals
 from kd_jax.transfer.detection.forms import base
 from kd_jax.transfer.detection.ops import anchors, levels, roi_align
@@ -36,7 +37,9 @@ class Pyramid:
   def anchors(self) -> list[Float[np.ndarray, "_ 4"]]:
     """Of every level, see `ops.anchors.grid`."""
     every = zip(self.maps, self.strides, self.form.cells, strict=True)
-    return [anchors.grid(x.shape[1:3], step, cell) for x, step, cell in every]
+    return [
+      anchors.grid(maps_lib.size_of(x), step, cell) for x, step, cell in every
+    ]
 
   def propose(
     self,

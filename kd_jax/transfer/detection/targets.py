@@ -22,13 +22,13 @@ class Sampling(NamedTuple):
   """How the boxes to train on are chosen.
 
   Attributes:
-    count: per image.
+    number: per image.
     fraction: at most this part are objects.
     low: with less overlap a box is background.
     high: from here on it is an object.
   """
 
-  count: int
+  number: int
   fraction: float
   low: float
   high: float
@@ -71,7 +71,7 @@ def of_anchors(
     rule.high,
     low_quality=True,
   )
-  label = matching.chosen(key, found.label, rule.count, rule.fraction)
+  label = matching.chosen(key, found.label, rule.number, rule.fraction)
   target = boxes_lib.encode(anchors, boxes[found.row], proposals.WEIGHTS)
   return label, target
 
@@ -101,12 +101,12 @@ def of_proposals(
     boxes_lib.iou(boxes, every), real, rule.low, rule.high, low_quality=False
   )
   label = jnp.where(valid, found.label, -1)
-  taken = matching.picked(key, label, rule.count, rule.fraction)
+  taken = matching.picked(key, label, rule.number, rule.fraction)
   rows = found.row[taken.row]
   own = jnp.where(taken.positive, classes[rows], background)
   classes = jnp.where(taken.valid, own, -1).astype(jnp.int32)
   # Batch statistics see empty slots too: they repeat the others.
-  real = jnp.arange(rule.count) % jnp.maximum(taken.valid.sum(), 1)
+  real = jnp.arange(rule.number) % jnp.maximum(taken.valid.sum(), 1)
   return Regions(every[taken.row[real]], classes, rows)
 
 
@@ -150,13 +150,13 @@ def of_masks(
     rows: the object of each region.
     out: bins along a side.
   """
-  size = masks.shape[1:]
+  _, height, width = masks.shape
   frame = frames[rows]
   sides = jnp.maximum(frame[:, 2:] - frame[:, :2], boxes_lib.LEAST_SIDE)
-  scale = jnp.asarray(size[::-1], boxes.dtype) / sides
+  scale = jnp.asarray((width, height), boxes.dtype) / sides
   corners = boxes.reshape(-1, 2, 2) - frame[:, None, :2]
   own = (corners * scale[:, None]).reshape(-1, 4)
-  matrices = roi_align.matrices(own, size, 1.0, out)
+  matrices = roi_align.matrices(own, (height, width), 1.0, out)
   shares = jnp.einsum(
     "myh,mhw,mxw->myx",
     matrices[0],

@@ -188,7 +188,7 @@ class PyramidPooling(nn.Module):
         self.features, 1, self.act, self.dtype, name=f"bin{side}"
       )
       y = layer(maps.pool(x, side), train=train)
-      size = x.shape[1:3]
+      size = maps.size_of(x)
       y = maps.resize(y, size, align_corners=self.align_corners)
       found.append(y.astype(x.dtype))
     return jnp.concatenate(found, -1)
@@ -230,7 +230,7 @@ def same_size(
   found: Sequence[Float[Array, "n _ _ _"]],
 ) -> Float[Array, "n h w d"]:
   """Maps side by side, at the size of the largest, corners not aligned."""
-  size = max(x.shape[1:3] for x in found)
+  size = max(map(maps.size_of, found))
   resized = [maps.resize(x, size, align_corners=False) for x in found]
   return jnp.concatenate(resized, -1)
 

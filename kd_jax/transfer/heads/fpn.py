@@ -53,8 +53,8 @@ class Head(base.PyramidHead):
     Parameters: `lateral_*`, `fpn_*`, `branch_*`, `classifier`.
     """
     levels = self._pyramid(taps)
-    sizes = [x.shape[1:3] for x in levels]
-    total = 0.0
+    sizes = [maps.size_of(x) for x in levels]
+    found = []
     for index, name in enumerate(base.PYRAMID):
       # Down to the finest; levels of equal size (dilation) need no step.
       pairs = itertools.pairwise(sizes[: index + 1])
@@ -66,8 +66,8 @@ class Head(base.PyramidHead):
         self.dtype,
         name=f"branch_{name}",
       )
-      total = total + branch(levels[index])
-    return self.classify(total, train)
+      found.append(branch(levels[index]))
+    return self.classify(sum(found[1:], found[0]), train)
 
   def _pyramid(self, taps: Taps) -> list[Array]:
     """The levels, finest first."""
@@ -76,7 +76,7 @@ class Head(base.PyramidHead):
       fields = {"dtype": self.dtype, "name": f"lateral_{name}"}
       lateral = base.conv(taps[name], self.channels, **fields)
       if top is not None:
-        lateral = lateral + maps.nearest(top, lateral.shape[1:3])
+        lateral = lateral + maps.nearest(top, maps.size_of(lateral))
       top = lateral
       fields["name"] = f"fpn_{name}"
       levels.append(base.conv(top, self.channels, 3, **fields))

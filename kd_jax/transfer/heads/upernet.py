@@ -60,7 +60,7 @@ class Head(base.PyramidHead):
       lateral = self.conv_norm(f"lateral_{name}", self.channels, 1)(
         x, train=train
       )
-      size = lateral.shape[1:3]
+      size = maps.size_of(lateral)
       top = lateral + maps.resize(top, size, align_corners=False)
       pyramid.append(
         self.conv_norm(f"fpn_{name}", self.channels, 3)(top, train=train)

@@ -49,7 +49,7 @@ def test_thumbnails_stand_at_their_places(places, monkeypatch):
   middle = picture[round(top) + 23, round(left) + 23]
   assert middle.tolist() == [180, 0, 0, 255]
   frame = picture[round(top) + 23, round(left) - 2, :3].astype(int)
-  wanted = sheets.colour(embedding._FRAMES[2])
+  wanted = sheets.colour("tab:green")
   assert np.abs(frame - wanted).max() < 8
 
 

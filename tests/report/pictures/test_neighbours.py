@@ -70,7 +70,7 @@ def test_the_teacher_finds_an_image_that_is_in_the_gallery(found):
   assert few.image.shape == (5, 8, 8, 3) and many.image.shape == (90, 8, 8, 3)
   assert list(nearest) == ["teacher", "student"]
   for name in networks:
-    index, cosine = nearest[name]
+    index, cosine = nearest[name].index, nearest[name].cosine
     assert index.shape == (5, 4)
     np.testing.assert_array_equal(many.image[index[:, 0]], few.image)
     np.testing.assert_allclose(cosine[:, 0], 1, atol=1e-5)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import ap_case
 import numpy as np
 import pytest
@@ -74,7 +76,9 @@ def test_masks_have_to_be_there():
   with pytest.raises(ValueError, match="no masks to judge masks by"):
     coco.evaluate(known, said, "masks")
   _, found, known, _ = ap_case.judged_case()
-  bare = detections.collect(known, [x._replace(masks=None) for x in found])
+  bare = detections.collect(
+    known, [dataclasses.replace(x, masks=None) for x in found]
+  )
   with pytest.raises(ValueError, match="the detections have no masks"):
     coco.evaluate(known, bare, "masks")
   with pytest.raises(ValueError, match=r"kind='mask'; .*\['boxes', 'masks'\]"):

@@ -208,9 +208,9 @@ def test_frozen_statistics_stay():
 
   def run(norm, train):
     net = tiny("resnet18", "c4", norm=norm)
-    call = {"begin": "stem", "end": "stem", "train_from": "stem"}
+    call = detector._Call(train, train, "stem")
     found, updated = nn.apply(
-      lambda m: m._run(IMAGES, train=train, **call),
+      lambda m: m._run(IMAGES, call, begin="stem", end="stem"),
       net,
       mutable=["batch_stats"],
     )(variables)

@@ -31,7 +31,7 @@ def near(got, want, error=1e-4):
   assert np.abs(got - want).max() <= error * np.abs(want).max()
 
 
-CALL = detector._Call(False, {"train": False, "train_from": "stem"})
+CALL = detector._Call(False, False, "stem")
 # The second stage of a ResNet-50 takes long.
 SOME = ["det_r18_fpn", pytest.param("det_r50_c4", marks=pytest.mark.slow)]
 
@@ -65,7 +65,7 @@ class Case:
 
   def learn(self, net, images):
     """Both stages; the second one on the file's proposals."""
-    taps = net._run(images, begin="stem", end=net.form.END, **CALL.run)
+    taps = net._run(images, CALL, begin="stem", end=net.form.END)
     pyramid = net._pyramid(taps, images, None)
     objectness, deltas = net.rpn(pyramid.maps)
     own = pyramid.propose(objectness, deltas, threshold=0.7, learning=False)

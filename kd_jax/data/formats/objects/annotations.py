@@ -17,7 +17,7 @@ from absl import logging
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from kd_jax.data.formats.objects import runs
-from kd_jax.types import Record
+from kd_jax.types import Marks
 
 Size = tuple[int, int]
 """Height and width, pixels."""
@@ -59,13 +59,18 @@ class Table:
   def __len__(self) -> int:
     return len(self.files)
 
-  def objects(self, row: int) -> Record:
+  def objects(self, row: int) -> Marks:
     """What `DataSource.objects` says of an image, with 'difficult'."""
     own = self._own(row)
     height, width = map(int, self.sizes[row])
-    found: dict[str, Any] = {"size": (height, width)}
-    for name in ("boxes", "classes", "ignored", "difficult", "area"):
-      found[name] = getattr(self, name)[own]
+    found: Marks = {
+      "size": (height, width),
+      "boxes": self.boxes[own],
+      "classes": self.classes[own],
+      "ignored": self.ignored[own],
+      "difficult": self.difficult[own],
+      "area": self.area[own],
+    }
     if len(self.text_ends):
       masks = [self._mask(place, (height, width)) for place in _places(own)]
       found["masks"] = np.array(masks, bool).reshape(-1, height, width)

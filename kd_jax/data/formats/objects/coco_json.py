@@ -205,7 +205,11 @@ def _add(
     found.problem(name, str(error))
     return
   area = annotation.get("area")
-  known = type(area) in (int, float) and math.isfinite(area) and area >= 0
+  known = (
+    (type(area) is int or type(area) is float)
+    and math.isfinite(area)
+    and area >= 0
+  )
   found.add(
     row,
     text,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jaxtyping import Bool
@@ -49,8 +49,13 @@ def encode(segmentation: Any, size: Size) -> bytes:
   for polygon in segmentation:
     _check_polygon(polygon, size)
   height, width = size
-  parts = coco_mask.frPyObjects(segmentation, height, width)
-  return coco_mask.merge(parts)["counts"]
+  parts = coco_mask.frPyObjects(list(segmentation), height, width)
+  return as_bytes(coco_mask.merge(parts)["counts"])
+
+
+def as_bytes(counts: str | bytes) -> bytes:
+  """Compressed runs as pycocotools returns them."""
+  return counts.encode() if isinstance(counts, str) else counts
 
 
 def _check_polygon(polygon: Any, size: Size) -> None:
@@ -75,15 +80,20 @@ def _runs(segmentation: Mapping[str, Any], size: Size) -> bytes:
     )
   counts = segmentation.get("counts")
   found = _unpacked(counts.encode()) if isinstance(counts, str) else counts
-  whole = isinstance(found, list) and all(type(run) is int for run in found)
-  if not whole or min(found, default=0) < 0 or sum(found) != height * width:
+  if not _are_runs(found) or sum(found) != height * width:
     raise ValueError(
       f"has runs that are not the {height * width} pixels of the image"
     )
   if isinstance(counts, str):
     return counts.encode()
-  plain = {"size": [height, width], "counts": found}
-  return coco_mask.frPyObjects(plain, height, width)["counts"]
+  plain: Any = {"size": [height, width], "counts": found}
+  return as_bytes(coco_mask.frPyObjects(plain, height, width)["counts"])
+
+
+def _are_runs(found: object) -> TypeGuard[list[int]]:
+  if not isinstance(found, list):
+    return False
+  return all(type(run) is int for run in found) and min(found, default=0) >= 0
 
 
 def _unpacked(text: bytes) -> list[int] | None:

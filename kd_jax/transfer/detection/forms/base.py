@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from flax import linen as nn
@@ -16,6 +16,9 @@ from kd_jax.models.blocks import layers
 from kd_jax.transfer.detection import heads
 from kd_jax.transfer.detection.ops import anchors
 from kd_jax.types import Taps
+
+if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
 
 Size = tuple[int, int]
 
@@ -177,7 +180,7 @@ def stride_of(x: Float[Array, "n h w c"], size: Size) -> int:
   return down
 
 
-def tuples(fields: object) -> None:
+def tuples(fields: DataclassInstance) -> None:
   """Lists among the fields of a dataclass become tuples: configs have lists."""
   for field in dataclasses.fields(fields):
     value = fields.__dict__.get(field.name)

@@ -83,7 +83,7 @@ class Neck(nn.Module):
     levels, top = [], None
     for name, x in reversed(list(zip(MAPS, maps, strict=True))):
       x = parts.conv(self.channels, **fields, name=f"lateral_{name}")(x)
-      top = x if top is None else x + maps_lib.nearest(top, x.shape[1:3])
+      top = x if top is None else x + maps_lib.nearest(top, maps_lib.size_of(x))
       output = parts.conv(self.channels, 3, **fields, name=f"output_{name}")
       levels.append(output(top))
     return [*levels[::-1], levels[0][:, ::2, ::2]]

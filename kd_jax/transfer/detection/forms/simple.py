@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, token_net
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, token_net
 from kd_jax.transfer.detection import parts
 from kd_jax.transfer.detection.forms import base
 from kd_jax.types import Taps
@@ -95,8 +96,7 @@ class Neck(nn.Module):
     width = x.shape[-1]
     if scale == "half":
       # What an odd side lacks never wins.
-      pad = [(0, side % 2) for side in x.shape[1:3]]
-      return nn.max_pool(x, (2, 2), (2, 2), pad)
+      return nn.max_pool(x, (2, 2), (2, 2), "SAME")
     if scale in ("2", "4"):
       x = self._up(x, width // 2, f"up1_{scale}")
     if scale == "4":

@@ -29,7 +29,7 @@ def cell(
 
 
 def grid(
-  shape: tuple[int, int], stride: int, cell: Float[np.ndarray, "a 4"]
+  shape: tuple[int, int], stride: float, cell: Float[np.ndarray, "a 4"]
 ) -> Float[np.ndarray, "k 4"]:
   """The anchors of a map: constants of the program, float32.
 

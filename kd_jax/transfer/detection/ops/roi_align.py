@@ -56,7 +56,8 @@ def pool(
   Returns:
     Computed in float32 or wider, in the dtype of the map.
   """
-  rows, columns = matrices(boxes, map.shape[:2], scale, out)
+  height, width, _ = map.shape
+  rows, columns = matrices(boxes, (height, width), scale, out)
   return _product(map, rows, columns).astype(map.dtype)
 
 
@@ -82,7 +83,8 @@ def pool_levels(
   """
   total = jnp.zeros((), jnp.promote_types(maps[0].dtype, jnp.float32))
   for i, (x, scale) in enumerate(zip(maps, scales, strict=True)):
-    rows, columns = matrices(boxes, x.shape[:2], scale, out)
+    height, width, _ = x.shape
+    rows, columns = matrices(boxes, (height, width), scale, out)
     rows = jnp.where((level == i)[:, None, None], rows, 0)
     total += _product(x, rows, columns)
   return total.astype(maps[0].dtype)

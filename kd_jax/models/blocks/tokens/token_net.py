@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import patches, transformer
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.types import STAGES
 
 
@@ -92,8 +92,8 @@ class TokenNet(backbone.Backbone):
     x: Array,
     *,
     train: bool,
-    first: int,
-    prefix: int | None,
+    first: int = 0,
+    prefix: int | None = None,
     **call: Any,
   ) -> tuple[Array, dict[str, Array]]:
     """See `Backbone.run_stage`; 'feature' and 'final' come with 'head'.

@@ -196,8 +196,8 @@ def attend(
   """
   # Not jax.nn.dot_product_attention: it computes in float32 even for float64.
   exact = jnp.promote_types(q.dtype, jnp.float32)
-  scale = q.shape[-1] ** -0.5 if scale is None else scale
-  logits = scale * jnp.einsum(
+  factor = q.shape[-1] ** -0.5 if scale is None else scale
+  logits = factor * jnp.einsum(
     "nqhd,nkhd->nhqk", q, k, preferred_element_type=exact
   )
   if bias is not None:

@@ -124,7 +124,7 @@ class Stem(nn.Module):
     plain = self.pre_norm is None
     kind, fields = self.embedding or self._patches(plain)
     y = kind(**fields, dtype=self.dtype, name="patch_embed")(images)
-    grid = y.shape[1:3]
+    grid = y.shape[1], y.shape[2]
     x = y.reshape(len(images), -1, self.features)
     if self.pos == "patches":
       x = x + self._positions(0, grid).astype(x.dtype)
@@ -133,7 +133,7 @@ class Stem(nn.Module):
     if self.pos == "all":
       count = sum(number for _, number, _ in self.prefix)
       x = x + self._positions(count, grid).astype(x.dtype)
-    if plain:
+    if self.pre_norm is None:
       return x
     return layers.NORMS[self.norm](self.pre_norm, self.dtype, "norm_pre")(x)
 
@@ -276,7 +276,7 @@ def fit_positions(
     if old and (old**2 + count, new**2 + count) == (len(table[0]), shape[1]):
       return np.asarray(
         resample_positions(
-          np.asarray(table, np.float32),
+          jnp.asarray(table, jnp.float32),
           num_prefix_tokens=count,
           old=(old, old),
           new=(new, new),

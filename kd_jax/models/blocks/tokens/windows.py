@@ -287,14 +287,14 @@ def fitted(
   Returns:
     The window.
   """
-  shift = tuple(t // 2 if shifted else 0 for t in target)
+  shift = (target[0] // 2, target[1] // 2) if shifted else (0, 0)
   if whole:
     return Window(target, shift)
-  covered = [n <= t for n, t in zip(size, target, strict=True)]
-  return Window(
-    tuple(min(n, t) for n, t in zip(size, target, strict=True)),
-    tuple(0 if c else s for c, s in zip(covered, shift, strict=True)),
+  (height, down), (width, right) = (
+    (min(n, t), 0 if n <= t else s)
+    for n, t, s in zip(size, target, shift, strict=True)
   )
+  return Window((height, width), (down, right))
 
 
 def pair(name: str, value: Sides) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""timm's 'byobnet': RepVGG, MobileOne, GENet, RegNetZ, gated ResNets."""

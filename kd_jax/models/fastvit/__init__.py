@@ -1,0 +1,1 @@
+"""FastViT and the image towers of MobileCLIP."""

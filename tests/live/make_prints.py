@@ -1,0 +1,192 @@
+"""Writes golden/timm/prints_*.npz and students.json, see `prints`.
+
+Run with PYTHONPATH=.:tests where PyTorch and timm are installed:
+python tests/live/make_prints.py [FAMILY ...]
+"""
+
+import json
+import sys
+
+import goldens as gw
+import numpy as np
+import prints
+import timm
+import torch
+from timm.models import mobilenetv3 as timm_mobilenetv3
+from timm.models._efficientnet_builder import decode_arch_def
+
+from kd_jax import convert, models, resolve
+from kd_jax.teachers import timm as timm_teacher
+
+SMALL_V4 = (
+  "er_r1_k3_s2_e2_c8",
+  "uir_r1_a3_k5_s2_e2_c8 uir_r1_a3_k3_s1_e2_c8",
+  "uir_r1_a5_k0_s2_e2_c16 uir_r1_a0_k0_s1_e2_c16 mqa_r1_k3_h2_s1_v2_d8_c16 "
+  "uir_r1_a0_k3_s1_e2_c16",
+  "uir_r1_a0_k3_s2_e2_c16 mqa_r1_k3_h3_s1_d4_c16 uir_r1_a3_k0_s1_e2_c16",
+  "cn_r1_k1_s1_c24",
+)
+CASES = {
+  "mobilenetv4": (
+    (
+      "mobilenetv4_hybrid_medium",
+      {"arch_def": SMALL_V4, "head_width": 32},
+      75,
+      58,
+    ),
+    (
+      "mobilenetv4_hybrid_large",
+      {
+        "arch_def": SMALL_V4,
+        "head_width": 32,
+        "aa_layer": "blurpc",
+        "global_pool": "catavgmax",
+      },
+      75,
+      58,
+    ),
+    ("mobilenetv4_conv_small_035", {}, 64, 64),
+    ("mobilenetv4_conv_aa_medium", {}, 64, 64),
+    ("mobilenetv4_hybrid_medium_075", {}, 75, 64),
+  ),
+  "byobnet": (
+    ("test_byobnet", {}, 75, 58),
+    ("mobileone_s0", {"output_stride": 16}, 64, 64),
+    ("repvgg_a0", {}, 64, 75),
+    ("gernet_s", {}, 64, 64),
+    ("resnet51q", {}, 64, 64),
+    ("gcresnext26ts", {}, 64, 64),
+    ("eca_resnext26ts", {}, 64, 64),
+    ("regnetz_b16", {"output_stride": 8}, 64, 64),
+    ("resnet32ts", {}, 75, 64),
+  ),
+  "fastvit": (
+    (
+      "fastvit_mci0",
+      {
+        "layers": (1,) * 4,
+        "embed_dims": (8, 16, 32, 64),
+        "down_patch_size": 5,
+      },
+      75,
+      58,
+    ),
+    (
+      "fastvit_mci3",
+      {
+        "layers": (1,) * 5,
+        "embed_dims": (8, 16, 16, 32, 64),
+        "global_pool": "avgmax",
+      },
+      75,
+      130,
+    ),
+    ("fastvit_t8", {}, 64, 64),
+    ("fastvit_sa12", {}, 64, 75),
+  ),
+  "repvit": (
+    ("repvit_m0_9", {"embed_dim": (8, 16, 24, 32), "depth": (1,) * 4}, 75, 58),
+    (
+      "repvit_m1",
+      {
+        "embed_dim": (8, 16, 24, 32),
+        "depth": (1,) * 4,
+        "kernel_size": 5,
+        "distillation": False,
+      },
+      75,
+      58,
+    ),
+    ("repvit_m1_0", {}, 64, 64),
+  ),
+}
+
+
+def mobilenetv4(arch, arch_def=None, head_width=1280, **fields):
+  """timm's function has no option for the blocks."""
+  if arch_def is None:
+    return timm.create_model(arch, **fields)
+  ours = models.create_model(arch)
+  return timm_mobilenetv3.MobileNetV3(
+    decode_arch_def([group.split() for group in arch_def]),
+    stem_size=ours.stem_size,
+    num_features=head_width,
+    head_norm=True,
+    act_layer=timm.layers.get_act_layer(ours.act_layer),
+    layer_scale_init_value=ours.layer_scale_init_value or None,
+    **fields,
+  )
+
+
+BUILDERS = {"mobilenetv4": mobilenetv4}
+
+
+def outputs(model, x):
+  """{tap: array}, maps NHWC."""
+  with torch.no_grad():
+    features = model.forward_features(x)
+    found = {
+      "logits": model.forward_head(features),
+      "pooled": model.forward_head(features, pre_logits=True),
+    }
+    stages = model.forward_intermediates(
+      x, intermediates_only=True, output_fmt="NCHW"
+    )
+  for tap, i in timm_teacher.stages_of(len(stages)).items():
+    found[tap] = stages[i].permute(0, 2, 3, 1)
+  return {k: v.numpy() for k, v in found.items()}
+
+
+def load(model):
+  """Gives the model the weights of `prints`, in float64."""
+  shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+  made = prints.state_dict(shapes)
+  model.load_state_dict({k: torch.from_numpy(v) for k, v in made.items()})
+  return model.double().eval()
+
+
+def write(family):
+  """The file of one family."""
+  arrays = {"cases": json.dumps(CASES[family])}
+  build = BUILDERS.get(family, timm.create_model)
+  for i, (arch, fields, *size) in enumerate(CASES[family]):
+    model = load(build(arch, num_classes=prints.CLASSES, **fields))
+    x = prints.images(*size).transpose(0, 3, 1, 2)
+    for tap, value in outputs(model, torch.from_numpy(x.copy())).items():
+      arrays[f"{i}_{tap}"] = prints.of(value)
+      print(family, arch, tap, value.shape, f"{value.std():.3g}")
+  np.savez_compressed(gw.FOLDER / f"prints_{family}.npz", **arrays)
+
+
+def facts(name):
+  """Number of parameters, and how images are prepared."""
+  with torch.device("meta"):
+    parameters = timm.create_model(name).parameters()
+    count = sum(p.numel() for p in parameters)
+  config = timm.get_pretrained_cfg(name)
+  known = {k: getattr(config, k) for k in convert.pretrained.FACTS}
+  classes = config.num_classes
+  return {"parameters": count, "num_classes": classes, **known}
+
+
+def _lines(known):
+  """JSON with a line per variant."""
+  parts = []
+  for family, names in sorted(known.items()):
+    rows = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in names.items()]
+    parts.append(f" {json.dumps(family)}: {{\n" + ",\n".join(rows) + "\n }")
+  return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def main(families):
+  path = gw.FOLDER / "students.json"
+  known = json.loads(path.read_text()) if path.exists() else {}
+  for family in families or CASES:
+    write(family)
+    names = resolve.symbol("models", family, "VARIANTS")
+    known[family] = {name: facts(name) for name in sorted(names)}
+  path.write_text(_lines(known))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])
