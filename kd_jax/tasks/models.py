@@ -78,6 +78,7 @@ CHECKED = frozenset(
     "vit_pe_core_tiny_patch16_384",
     "vit_small_patch16_rope_mixed_ape_224",
     "vit_tiny_patch16_224",
+    "vitamin_small_224",
     "wide_resnet50_2",
   )
 )
