@@ -24,9 +24,12 @@ OF: Mapping[str, tuple[str, ...]] = {
   "clip_resnet": ("resnet",),
   "clip_resnet_gap": ("resnet",),
   "convnext": ("convnext",),
+  "densenet": ("densenet",),
   "efficientnet": ("efficientnet", "test_", "tf_"),
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
+  "hgnet": ("hgnet",),
+  "metaformer": ("caformer_", "convformer_", "poolformer"),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),
@@ -39,6 +42,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "resnetv2": ("resnetv2_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
+  "vgg": ("vgg",),
   "vit": ("deit", "eva_large", "vit_"),
 }
 """{module of `kd_jax.models`: starts of its names}."""

@@ -6,12 +6,14 @@ python tests/live/make_prints.py [FAMILY ...]
 
 import json
 import sys
+from unittest import mock
 
 import goldens as gw
 import numpy as np
 import prints
 import timm
 import torch
+from timm.models import metaformer as timm_metaformer
 from timm.models import mobilenetv3 as timm_mobilenetv3
 from timm.models._efficientnet_builder import decode_arch_def
 
@@ -27,6 +29,28 @@ SMALL_V4 = (
   "cn_r1_k1_s1_c24",
 )
 CASES = {
+  "metaformer": (
+    (
+      "caformer_s18",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    (
+      "poolformer_s12",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    (
+      "poolformerv2_s12",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    ("convformer_s18", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, 64, 64),
+    ("poolformer_s24", {}, 64, 75),
+  ),
   "mobilenetv4": (
     (
       "mobilenetv4_hybrid_medium",
@@ -118,7 +142,18 @@ def mobilenetv4(arch, arch_def=None, head_width=1280, **fields):
   )
 
 
-BUILDERS = {"mobilenetv4": mobilenetv4}
+def metaformer(arch, num_classes, **fields):
+  """timm's functions refuse fields that they set themselves."""
+
+  def build(variant, pretrained, **given):
+    del variant, pretrained
+    return timm_metaformer.MetaFormer(**{**given, **fields})
+
+  with mock.patch.object(timm_metaformer, "_create_metaformer", build):
+    return getattr(timm_metaformer, arch)(num_classes=num_classes)
+
+
+BUILDERS = {"metaformer": metaformer, "mobilenetv4": mobilenetv4}
 
 
 def outputs(model, x):

@@ -21,6 +21,9 @@ VIT = {
   "num_heads": 2,
 }
 CASES = (
+  ("caformer_s18", 75, {}),
+  ("poolformer_s12", CONV, {}),
+  ("poolformerv2_s12", 75, {}),
   ("resnet10t", CONV, {}),
   ("resnet18d", CONV, {"output_stride": 8}),
   ("resnet18", CONV, {"output_stride": 16}),
@@ -94,6 +97,7 @@ CASES = (
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("caformer_s18", CONV, {}),
   ("test_byobnet", CONV, {}),
   ("repvgg_a0", CONV, {}),
   (

@@ -13,6 +13,7 @@ from kd_jax import convert, models
 from kd_jax.models import fuse
 from kd_jax.models.byob import blocks as byob
 from kd_jax.models.fastvit import blocks
+from kd_jax.models.metaformer import blocks as metaformer
 from kd_jax.models.mobile import mbconv, repvit
 
 SMALL_V4 = (
@@ -23,6 +24,11 @@ SMALL_V4 = (
 )
 # A small member, and the block that repeats.
 FAMILIES = {
+  "metaformer": (
+    "caformer_s18",
+    {"depths": (1, 1, 1, 1), "dims": (8, 8, 32, 32)},
+    metaformer.Block,
+  ),
   "mobilenetv4": (
     "mobilenetv4_hybrid_medium",
     {
@@ -61,7 +67,13 @@ FAMILIES = {
   ),
 }
 # How many of the stored cases are small; others take seconds to compile.
-QUICK = {"byobnet": 1, "mobilenetv4": 1, "repvit": 2, "fastvit": 1}
+QUICK = {
+  "metaformer": 2,
+  "byobnet": 1,
+  "mobilenetv4": 1,
+  "repvit": 2,
+  "fastvit": 1,
+}
 FUSED = ("byobnet", "repvit", "fastvit")
 CASES = [
   pytest.param(
