@@ -21,6 +21,9 @@ VIT = {
   "num_heads": 2,
 }
 CASES = (
+  ("hgnetv2_b0", 75, {}),
+  ("hgnet_tiny", CONV, {}),
+  ("densenetblur121d", 75, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
   ("caformer_s18", 75, {}),
   ("poolformer_s12", CONV, {}),
   ("poolformerv2_s12", 75, {}),
@@ -97,6 +100,8 @@ CASES = (
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("hgnetv2_b0", CONV, {}),
+  ("densenet121", CONV, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
   ("caformer_s18", CONV, {}),
   ("test_byobnet", CONV, {}),
   ("repvgg_a0", CONV, {}),

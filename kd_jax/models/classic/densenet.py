@@ -72,7 +72,9 @@ class Stem(nn.Module):
     """A map at a stride of 2."""
     size = 7 if len(self.widths) == 1 else 3
     for i, width in enumerate(self.widths):
-      conv = _conv(width, size, 1 if i else 2, dtype=self.dtype, name=f"conv{i}")
+      conv = _conv(
+        width, size, 1 if i else 2, dtype=self.dtype, name=f"conv{i}"
+      )
       norm = layers.BatchNorm(self.dtype, name=f"norm{i}")
       x = nn.relu(norm(conv(x), train=train))
     return x

@@ -78,9 +78,7 @@ VARIANTS = {
   "hgnetv2_b2": _second(
     (24, 32), (32, 64, 128, 256), (96, 384, 768, 1536), _SHORT, 4, **_LAB
   ),
-  "hgnetv2_b3": _second(
-    (24, 32), (32, 64, 128, 256), _WIDE, _SHORT, 5, **_LAB
-  ),
+  "hgnetv2_b3": _second((24, 32), (32, 64, 128, 256), _WIDE, _SHORT, 5, **_LAB),
   "hgnetv2_b4": _second((32, 48), (48, 96, 192, 384), _WIDE, _SHORT, 6),
   "hgnetv2_b5": _second((32, 64), (64, 128, 256, 512), _WIDE, (1, 2, 5, 2), 6),
   "hgnetv2_b6": _second(
@@ -90,7 +88,7 @@ VARIANTS = {
 
 
 def _unit(theirs: str, ours: str) -> tuple[tuple[str, str, str], ...]:
-  """timm's names of a `Unit`."""
+  """Timm's names of a `Unit`."""
   return (
     (f"{theirs}.conv.weight", f"{ours}/conv/kernel", "conv"),
     (f"{theirs}.bn", f"{ours}/bn", "norm"),
@@ -105,7 +103,9 @@ def _stage(k: int) -> tuple[tuple[str, str, str], ...]:
   return (
     *_unit(f"{theirs}.downsample", f"{ours}/down"),
     *_unit(f"{block[0]}.layers.{{i}}", f"{block[1]}/layer{{i}}"),
-    *_unit(f"{block[0]}.layers.{{i}}.conv{{j}}", f"{block[1]}/layer{{i}}_{{j}}"),
+    *_unit(
+      f"{block[0]}.layers.{{i}}.conv{{j}}", f"{block[1]}/layer{{i}}_{{j}}"
+    ),
     *_unit(f"{block[0]}.aggregation.{{i}}", f"{block[1]}/sum{{i}}"),
     (f"{block[0]}.aggregation.1.conv", f"{block[1]}/gate", "conv2d"),
   )
@@ -118,9 +118,9 @@ RULES = (
   *_unit("stem.stem2b", "params/stem/stem2b"),
   *_unit("stem.stem.{i}", "params/stem/first{i}"),
   *(rule for k in range(4) for rule in _stage(k)),
-  ("head.last_conv.0.weight", "params/neck/kernel", "pointwise"),
-  ("head.last_conv.2.scale", "params/neck_lab/scale", "copy"),
-  ("head.last_conv.2.bias", "params/neck_lab/bias", "copy"),
+  ("head.last_conv.0.weight", "params/neck/dense/kernel", "pointwise"),
+  ("head.last_conv.2.scale", "params/neck/lab/scale", "copy"),
+  ("head.last_conv.2.bias", "params/neck/lab/bias", "copy"),
   ("head.fc", "params/head", "dense"),
 )
 
@@ -301,6 +301,36 @@ class Stage(nn.Module):
     return x
 
 
+class Neck(nn.Module):
+  """The layer after pooling.
+
+  Attributes:
+    features: number of outputs.
+    lab: see `Unit`.
+    dtype: compute dtype.
+  """
+
+  features: int
+  lab: bool
+  dtype: layers.Dtype
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "n c"]
+  ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """The result before and after its activation."""
+    dense = nn.Dense(
+      self.features,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=layers.kaiming_fan_out,
+      name="dense",
+    )
+    before = dense(x)
+    after = nn.relu(before)
+    return before, Lab(name="lab")(after) if self.lab else after
+
+
 class Model(backbone.Backbone):
   """HGNet family; `VARIANTS` lists the named members.
 
@@ -362,17 +392,8 @@ class Model(backbone.Backbone):
     return x, {stage: x}
 
   def _classify(self, x: Array) -> tuple[Array, dict[str, Array]]:
-    neck = nn.Dense(
-      self.head_hidden_size,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=layers.kaiming_fan_out,
-      name="neck",
-    )
-    feature = neck(layers.global_pool(x, self.global_pool))
-    pooled = nn.relu(feature)
-    if self.use_lab:
-      pooled = Lab(name="neck_lab")(pooled)
+    neck = Neck(self.head_hidden_size, self.use_lab, self.dtype, name="neck")
+    feature, pooled = neck(layers.global_pool(x, self.global_pool))
     logits = pooled
     if self.num_classes:
       init = layers.torch_linear_init(self.head_hidden_size)
