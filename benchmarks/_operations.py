@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import itertools
 import math
 import pathlib
 import re
@@ -71,14 +70,17 @@ def _spent(run: Callable[[], object]) -> tuple[collections.Counter[str], str]:
       run()
     (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(file))
-    lines = (line for plane in data.planes for line in plane.lines)
-    for event in itertools.chain.from_iterable(line.events for line in lines):
-      found = dict(event.stats)
-      name = str(found.get("hlo_op", ""))
-      if name and name.split(".")[0] not in _OUTER:
-        module = str(found["hlo_module"])
-        spent = times.setdefault(module, collections.Counter())
-        spent[name] += event.duration_ns / 1e6
+  events = (
+    (event.duration_ns / 1e6, dict(event.stats))
+    for plane in data.planes
+    for line in plane.lines
+    for event in line.events
+  )
+  for milliseconds, found in events:
+    name = str(found.get("hlo_op", ""))
+    if name and name.split(".")[0] not in _OUTER:
+      of = times.setdefault(str(found["hlo_module"]), collections.Counter())
+      of[name] += milliseconds
   name = max(times, key=lambda module: sum(times[module].values()))
   return times[name], name
 

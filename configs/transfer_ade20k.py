@@ -33,7 +33,7 @@ from configs.common_segment import pairs, paper_segmentation
 
 def get_config(variant: str = "") -> ConfigDict:
   """100 epochs of SGD; see `paper_segmentation`."""
-  data = tuple(
+  train, test = (
     pairs(
       dir="ADEChallengeData2016",
       images=f"images/{part}",
@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config = paper_segmentation(
     variant,
-    data,
+    (train, test),
     {"long_side": 512, "label_size": (2048, 2048)},
     images=20_210,
     epochs=100,

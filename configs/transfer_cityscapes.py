@@ -40,14 +40,14 @@ def get_config(variant: str = "") -> ConfigDict:
   fields = {"dir": "cityscapes", "classes": NAMES, "mapping": "cityscapes"}
   fields["image_suffix"] = "_leftImg8bit"
   fields["mask_suffix"] = "_gtFine_labelIds"
-  data = tuple(
+  train, test = (
     pairs(images=f"leftImg8bit/{part}", masks=f"gtFine/{part}", **fields)
     for part in ("train", "val")
   )
   views = {"long_side": 2048, "eval_size": (1024, 2048)}
   return paper_segmentation(
     variant,
-    data,
+    (train, test),
     views,
     images=2975,
     epochs=200,

@@ -39,13 +39,13 @@ def get_config(variant: str = "") -> ConfigDict:
   """50 epochs of SGD; see `paper_segmentation`."""
   fields = {"dir": "VOC2012", "images": "JPEGImages", "classes": NAMES}
   fields["masks"] = "SegmentationClassAug"
-  data = tuple(
+  train, test = (
     pairs(list_file=f"ImageSets/Segmentation/{part}.txt", **fields)
     for part in ("train_aug", "val")
   )
   return paper_segmentation(
     variant,
-    data,
+    (train, test),
     {"scale": (0.5, 1.5), "long_side": 512},
     images=10_582,
     epochs=50,

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions, depthwise
 
 # Outputs of timm 1.0.31 in float64 for small members with unusual options;
 # '<case>_map' is forward_features, maps are means over channels and columns.
@@ -26,7 +26,7 @@ CASES = json.loads(str(OPTIONS["cases"]))
 
 def native_depthwise():
   """A context in which large depthwise windows compile quickly."""
-  return mock.patch.object(depthwise, "depthwise", depthwise.native)
+  return mock.patch.object(convolutions, "depthwise", depthwise.native)
 
 
 def option_cases(*families):

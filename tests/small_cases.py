@@ -5,6 +5,7 @@
 
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SQUARE = {**TINY, "img_size": 32, "patch_size": 8}
+HIERA = {"embed_dim": 8, "num_heads": 1, "stages": [1, 1, 1, 1]}
 
 CASES = {
   "eva": [
@@ -45,13 +46,73 @@ CASES = {
     ),
     ("vit_pe_spatial_tiny_patch16_512", SQUARE, (32, 32)),
   ],
+  "vit": [
+    ("aimv2_large_patch14_224", SQUARE, (32, 32)),
+    ("beit3_base_patch16_224", SQUARE, (32, 32)),
+    ("flexivit_small", SQUARE, (32, 32)),
+    ("vit_base_patch16_radio_v3", {**SQUARE, "init_values": 0.5}, (32, 32)),
+    ("vit_small_patch16_18x2_224", SQUARE, (32, 32)),
+    ("vit_base_patch16_xp_224", SQUARE, (32, 32)),
+    ("vit_base_patch16_rpn_224", SQUARE, (32, 32)),
+    ("vit_pwee_patch16_reg1_gap_256", SQUARE, (32, 32)),
+    ("vit_dpwee_patch16_reg1_gap_256", {**SQUARE, "qk_norm": True}, (32, 32)),
+    ("vit_dwee_patch16_reg1_gap_256", SQUARE, (32, 32)),
+    ("vit_so400m_patch14_siglip_384", {**SQUARE, "img_size": 38}, (38, 38)),
+    (
+      "vit_so400m_patch14_siglip_gap_384",
+      {**SQUARE, "img_size": [30, 46]},
+      (30, 46),
+    ),
+    ("test_vit3", {"embed_dim": 32, "depth": 4, "num_heads": 2}, (160, 160)),
+    ("test_vit4", {**TINY, "img_size": 32}, (32, 64)),
+  ],
+  "hiera": [
+    (
+      "hiera_tiny_224",
+      {**HIERA, "img_size": [64, 96], "stages": [1, 2, 2, 1]},
+      (64, 96),
+    ),
+    ("hiera_base_abswin_256", {**HIERA, "img_size": [64, 64]}, (64, 64)),
+    (
+      "hiera_small_abswin_256",
+      {**HIERA, "img_size": [96, 64], "stages": [2, 1, 2, 1]},
+      (96, 64),
+    ),
+  ],
+  "sam": [
+    (
+      "samvit_base_patch16",
+      {**SQUARE, "window_size": 3, "global_attn_indexes": [1, 3]},
+      (32, 32),
+    ),
+    (
+      "samvit_base_patch16",
+      {
+        **SQUARE,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "qk_norm": True,
+        "init_values": 0.5,
+      },
+      (40, 24),
+    ),
+    (
+      "samvit_base_patch16_224",
+      {**SQUARE, "window_size": 2, "global_attn_indexes": [2]},
+      (32, 48),
+    ),
+  ],
   "whole": [
     ("vit_small_patch16_dinov3", {}, (224, 224)),
     ("vit_small_plus_patch16_dinov3_qkvb", {}, (256, 160)),
     ("vit_pe_core_tiny_patch16_384", {}, (384, 384)),
     ("vit_small_patch16_rope_mixed_ape_224", {}, (224, 224)),
+    ("vit_dwee_patch16_reg1_gap_256", {}, (256, 256)),
+    ("test_vit3", {}, (160, 160)),
+    ("samvit_base_patch16_224", {}, (224, 224)),
+    ("hiera_tiny_224", {}, (224, 224)),
   ],
 }
 
 # Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva",)
+FACTS = ("eva", "hiera", "sam", "vit")

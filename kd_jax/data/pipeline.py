@@ -15,7 +15,13 @@ import numpy as np
 
 from kd_jax.data import examples
 from kd_jax.data.bank import Bank
-from kd_jax.data.order import BlockOrder, GroupOrder, portraits
+from kd_jax.data.order import (
+  FEW,
+  BlockOrder,
+  FewOrder,
+  GroupOrder,
+  portraits,
+)
 from kd_jax.data.reading import USUAL, Reading, not_negative
 from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.data.views import Views
@@ -113,6 +119,8 @@ def shuffled(
       return grain.MapDataset.range(len(batched)).map_with_index(batched)
   rows = grain.MapDataset.range(len(source))
   if not source.shuffle_blocks:
+    if len(source) <= FEW:
+      return rows.map_with_index(FewOrder(len(source), seed))
     return rows.seed(seed).shuffle()
   lanes = min(source.shuffle_blocks, len(source.blocks()))
   order = BlockOrder(source.blocks(), lanes=lanes, images=images, seed=seed)

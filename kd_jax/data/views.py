@@ -83,6 +83,21 @@ class Views:
     del rng
     return self
 
+  @property
+  def reduces(self) -> bool:
+    """Whether `reduction` may be more than 1."""
+    return False
+
+  def reduction(self, size: tuple[int, int], rng: Draw) -> int:
+    """What the sides of a JPEG may be divided by before its training views.
+
+    Args:
+      size: height and width of the image, pixels.
+      rng: as `train` will get it.
+    """
+    del size, rng
+    return 1
+
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The training views of one record.
 

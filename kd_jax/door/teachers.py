@@ -207,11 +207,6 @@ def _source(name: str, said: str, words: Words) -> str:
   if models.exists(name):
     return "online"
   if not all(importlib.util.find_spec(each) for each in ("torch", "timm")):
-    if said in ALIASES:
-      raise ValueError(
-        f"the {words.network} {said!r} runs in PyTorch, and torch or timm is "
-        "not installed: pip install torch timm"
-      )
     near = names.near(said, [*ALIASES, *models.list_models()])
     raise ValueError(
       f"there is no {words.network} {said!r}; {near}. 'kd-jax models' "

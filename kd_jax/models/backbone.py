@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.nn.initializers import Initializer
+from flax.typing import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -121,7 +121,7 @@ class Backbone(Network):
     return begin, {}
 
   def run_stage(
-    self, stage: str, x: Array, *, train: bool, **start: Any
+    self, stage: str, x: Array, *, train: bool
   ) -> tuple[Array, dict[str, Array]]:
     """Runs one stage; returns its output and the taps that it yields.
 
@@ -167,9 +167,11 @@ class Backbone(Network):
     if self.dtype is not None:
       x = x.astype(self.dtype)
     taps: dict[str, Array] = {}
+    # A family with an `entry` of its own takes what that says.
+    run: Callable[..., tuple[Array, dict[str, Array]]] = self.run_stage
     for stage in stages:
       on = train and STAGES.index(stage) >= STAGES.index(train_from)
-      x, new = self.run_stage(stage, x, train=on, **start)
+      x, new = run(stage, x, train=on, **start)
       taps.update(new)
     return taps
 
@@ -201,8 +203,15 @@ class ConvNet(Backbone):
     one_of("output_stride", self.output_stride, (32, 16, 8))
 
 
+class Inits(TypedDict, total=False):
+  """Initialisers of a classifier."""
+
+  kernel_init: Initializer
+  bias_init: Initializer
+
+
 def classify(
-  model: Backbone, x: Float[Array, "n h w c"], **inits: Initializer
+  model: Backbone, x: Float[Array, "n h w c"], **inits: Unpack[Inits]
 ) -> tuple[Array, dict[str, Array]]:
   """The last stage: global pooling and the classifier, named `head`.
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax.extend import core
 from jaxtyping import Array
 
 from kd_jax import trees
 from kd_jax.models.backbone import variable_shapes
+from kd_jax.types import Network
 
 
 def parameters(
-  model: nn.Module, taps: tuple[str, ...], image_size: int = 0
+  model: Network, taps: tuple[str, ...], image_size: int = 0
 ) -> dict[str, frozenset[str]]:
   """{tap: paths below 'params' of what it is computed from}.
 

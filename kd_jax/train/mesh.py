@@ -177,8 +177,9 @@ def split_leaf(
 
 def put_batch(batch: TreeT, mesh: Mesh) -> TreeT:
   """This process's rows become its part of the global batch."""
-  sharding = sharded(mesh)
+  sharding, rows = sharded(mesh), jax.tree.map(np.asarray, batch)
+  if jax.process_count() == 1:  # all arrays at once, in half the time
+    return jax.device_put(rows, sharding)
   return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
-    batch,
+    lambda x: jax.make_array_from_process_local_data(sharding, x), rows
   )

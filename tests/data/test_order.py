@@ -1,11 +1,12 @@
 import collections
 import pickle
 
+import grain
 import numpy as np
 import pytest
 
 from kd_jax.data import pipeline
-from kd_jax.data.order import BlockOrder
+from kd_jax.data.order import FEW, BlockOrder, FewOrder
 from kd_jax.interfaces import DataSource
 
 # Published runs depend on it.
@@ -23,6 +24,18 @@ class Blocks(DataSource):
 
   def __len__(self):
     return sum(self._sizes)
+
+
+@pytest.mark.parametrize(("length", "seed"), [(7, 0), (100, 3), (FEW, 1)])
+def test_few_records_come_in_the_order_that_grain_gives_them(length, seed):
+  plain = grain.MapDataset.range(length).seed(seed).shuffle().repeat(None)
+  source = Blocks([length], 0)
+  ours = pipeline.shuffled(source, seed, 1).repeat(None)
+  places = [0, 1, length - 1, length, 2 * length + 3, 25 * length + 1]
+  assert [ours[p] for p in places] == [plain[p] for p in places]
+  order = pickle.loads(pickle.dumps(FewOrder(length, seed)))
+  assert [order(p) for p in places] == [plain[p] for p in places]
+  assert sorted(map(order, range(length))) == list(range(length))
 
 
 def cases():

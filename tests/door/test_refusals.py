@@ -214,9 +214,10 @@ def test_help_fits_a_screen(name, capsys):
   assert len(lines) <= 24 and max(map(len, lines)) <= 80
 
 
-def test_a_known_teacher_that_pytorch_runs_is_not_called_unknown(monkeypatch):
+def test_what_people_call_teachers_runs_in_jax(monkeypatch):
   monkeypatch.setattr(teachers.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="'dinov3-base' runs in PyTorch, and"):
-    teachers.choose("dinov3-base")
+  for said, full in teachers.ALIASES.items():
+    chosen = teachers.choose(said)
+    assert (chosen.source, chosen.weights) == ("online", f"timm/{full}")
   with pytest.raises(ValueError, match="no teacher 'dinov3-bas'; near are"):
     teachers.choose("dinov3-bas")

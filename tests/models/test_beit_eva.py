@@ -13,7 +13,7 @@ import zoo
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models.blocks import patches, rotary
+from kd_jax.models.blocks.tokens import patches, rotary
 from kd_jax.models.eva import beit
 
 COUNTS = {

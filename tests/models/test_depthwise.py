@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions, depthwise
 
 SHAPE = (3, 11, 14, 8)
 
@@ -59,10 +59,10 @@ def test_conv_takes_the_groups_from_the_shapes():
   x = rng.normal(size=(1, 5, 5, 4)).astype(np.float32)
   w = rng.normal(size=(3, 3, 2, 6)).astype(np.float32)
   window = depthwise.Window(1, 1, 1)
-  got = depthwise.conv(x, w, window)
+  got = convolutions.conv(x, w, window)
   halves = [
-    depthwise.conv(x[..., :2], w[..., :3], window),
-    depthwise.conv(x[..., 2:], w[..., 3:], window),
+    convolutions.conv(x[..., :2], w[..., :3], window),
+    convolutions.conv(x[..., 2:], w[..., 3:], window),
   ]
   # Sums of 9 float32 products near 1, in an order of their own.
   want = np.concatenate(halves, -1)
@@ -72,5 +72,5 @@ def test_conv_takes_the_groups_from_the_shapes():
 def test_conv_uses_the_depthwise_path():
   window = depthwise.Window(1, 1, 1)
   x, w, _ = _arrays(3, window, jnp.float32)
-  lowered = jax.jit(depthwise.conv, static_argnums=2).lower(x, w, window)
+  lowered = jax.jit(convolutions.conv, static_argnums=2).lower(x, w, window)
   assert "convolution" not in lowered.as_text()

@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models.blocks import patches, rotary
+from kd_jax.models.blocks.tokens import patches, rotary
 from kd_jax.models.eva import variants
 
 CASES = [facts["case"][0] for facts, _ in gw.small("eva")]

@@ -11,7 +11,8 @@ import zoo
 from flax import linen as nn
 
 from kd_jax import models
-from kd_jax.models.blocks import layers, patches
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches
 
 # Of timm 1.0.31.
 PARAMS = {

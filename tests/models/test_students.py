@@ -12,7 +12,7 @@ import zoo
 from kd_jax import convert, models
 from kd_jax.models import fuse
 from kd_jax.models.byob import blocks as byob
-from kd_jax.models.classic import densenet, hgnet, vgg
+from kd_jax.models.classic import densenet, hgnet_blocks, vgg
 from kd_jax.models.fastvit import blocks
 from kd_jax.models.metaformer import blocks as metaformer
 from kd_jax.models.mobile import mbconv, repvit
@@ -39,7 +39,7 @@ FAMILIES = {
       "widths": (8, 16, 24, 32),
       "head_hidden_size": 16,
     },
-    hgnet.Block,
+    hgnet_blocks.Block,
   ),
   "densenet": (
     "densenet121",

@@ -15,7 +15,8 @@ from flax import linen as nn
 
 from kd_jax import convert, models, resolve
 from kd_jax.convert import rules
-from kd_jax.models.blocks import layers, window_checkpoints, windows
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import window_checkpoints, windows
 
 COUNTS = {
   "swin": {

@@ -10,7 +10,7 @@ import pytest
 import zoo
 
 from kd_jax import models
-from kd_jax.models.blocks import windows
+from kd_jax.models.blocks.tokens import windows
 from kd_jax.types import STAGES
 
 VIT, DEIT = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"

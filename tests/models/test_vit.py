@@ -16,7 +16,8 @@ from flax import linen as nn
 
 from kd_jax import convert, models, trees
 from kd_jax.convert import rules
-from kd_jax.models.blocks import layers, patches, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.models.vit import vit
 
 CASES = (
@@ -35,7 +36,8 @@ MORE = (
   "vit_base_patch16_clip_quickgelu_224",
   "vit_base_patch16_siglip_224",
 )
-COUNTS = json.loads((gw.FOLDER / "vit_counts.json").read_text())
+SMALL_CASES = [facts["case"][0] for facts, _ in gw.small("vit")]
+QUICK = {"aimv2_large_patch14_224", "vit_dpwee_patch16_reg1_gap_256"}
 # timm in float64: small members with unusual options, and resampling.
 OPTIONS = dict(np.load(gw.FOLDER / "vit_options.npz"))
 OPTION_CASES = json.loads(str(OPTIONS["cases"]))
@@ -102,28 +104,41 @@ def test_resampling_matches_timm():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+  "index",
+  [
+    pytest.param(i, marks=() if name in QUICK else pytest.mark.slow, id=name)
+    for i, name in enumerate(SMALL_CASES)
+  ],
+)
+def test_small_members_match_timm_in_float64(index):
+  zoo.check_small("vit", index)
+
+
 @pytest.mark.slow
-def test_parameter_counts():
-  assert sorted(COUNTS) == sorted(vit.VARIANTS)
-  for name, want in COUNTS.items():
-    # All blocks are alike: tracing one of them is enough.
-    model = models.create_model(name)
-    taps, variables = zoo.shapes(model.clone(depth=4), end="stage1")
-    with zoo.zeros():
-      last = jax.eval_shape(
-        lambda x, m=model: m.init(jax.random.key(0), x, begin="head"),
-        taps["stage1"],
-      )
-    stem, block = (_size(variables["params"][k]) for k in ("stem", "stage1"))
-    assert stem + model.depth * block + _size(last) == want, name
+@pytest.mark.parametrize("index", range(len(SMALL_CASES)), ids=SMALL_CASES)
+def test_small_members_match_timm_in_float32(index):
+  zoo.check_small("vit", index, "float32")
 
 
-def _size(tree):
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+@pytest.mark.parametrize(
+  "names",
+  [
+    (
+      "vit_tiny_patch16_224",
+      "aimv2_3b_patch14_224",
+      "vit_base_patch16_rpn_224",
+    ),
+    pytest.param(tuple(vit.VARIANTS), marks=pytest.mark.slow, id="all"),
+  ],
+)
+def test_counts(names):
+  zoo.check_sizes("vit", names)
 
 
 def test_preprocessing():
   zoo.check_preprocessing("vit")
+  zoo.check_facts("vit")
 
 
 @pytest.fixture(scope="module")
@@ -287,9 +302,93 @@ def _old_deit(tensors):
   return {**old, "pre_logits.fc.weight": np.ones((2, 2), "float32")}
 
 
+def _old_aim(tensors):
+  swaps = (
+    ("norm1", "norm_1"),
+    ("norm2", "norm_2"),
+    ("mlp.fc1_g", "mlp.fc1"),
+    ("mlp.fc1_x", "mlp.fc3"),
+  )
+  old = {}
+  for name, value in tensors.items():
+    for timm, theirs in swaps:
+      name = name.replace(timm, theirs)
+    if name.startswith("patch_embed."):
+      name = name.replace("patch_embed", "preprocessor.patchifier")
+    if name.startswith("norm."):
+      name = "post_trunk_norm." + name.removeprefix("norm.")
+    if name.startswith("blocks"):
+      name = "trunk." + name
+    old["preprocessor.pos_embed" if name == "pos_embed" else name] = value
+  return old
+
+
+def _old_beit3(tensors):
+  swaps = (
+    ("attn.norm", "self_attn.inner_attn_ln.A"),
+    ("mlp.norm", "ffn.A.ffn_layernorm"),
+    ("attn.proj", "self_attn.out_proj.A"),
+    ("norm1", "self_attn_layer_norm.A"),
+    ("norm2", "final_layer_norm.A"),
+    ("mlp.fc", "ffn.A.fc"),
+    ("blocks.", "beit3.encoder.layers."),
+    ("patch_embed.", "beit3.vision_embed."),
+    ("cls_token", "beit3.vision_embed.cls_token"),
+  )
+  old = {"beit3.vision_embed.mask_token": np.zeros(3)}
+  for name, value in tensors.items():
+    if name == "pos_embed":
+      table = np.concatenate([np.ones((2, 16), "float32"), value[0]])
+      old["beit3.encoder.embed_positions.A.weight"] = table
+      continue
+    if "qkv" in name:
+      for kind, part in zip("qkv", np.split(value, 3), strict=True):
+        near = name.replace("attn.qkv", f"self_attn.{kind}_proj.A")
+        near = near.replace("blocks.", "beit3.encoder.layers.")
+        old[near] = part
+        old[near.replace(".A.", ".B.")] = part + 1
+      continue
+    for timm, theirs in swaps:
+      name = name.replace(timm, theirs)
+    old[name] = value
+  return old
+
+
+def _old_radio(tensors):
+  tensors["patch_embed.proj.bias"][:] = 0
+  start = "radio_model.model."
+  old = {"radio_model.input_conditioner.norm_mean": np.zeros(3)}
+  for name, value in tensors.items():
+    if name.startswith("blocks."):
+      old[start + name.replace(".gamma", ".grandma")] = value
+  kernel = tensors["patch_embed.proj.weight"]
+  tokens = [tensors["cls_token"][0], tensors["reg_token"][0]]
+  start += "patch_generator."
+  old[start + "embedder.weight"] = kernel.reshape(len(kernel), -1)
+  old[start + "cls_token.token"] = np.concatenate(tokens)
+  old[start + "pos_embed"] = tensors["pos_embed"]
+  return old
+
+
+def test_places_of_radio_are_resized_its_way():
+  model = models.create_model("vit_base_patch16_radio_v3", **SMALL)
+  large = model.clone(img_size=64)
+  file = _old_radio(convert.to_timm(large, zoo.drawn(large)))
+  found = convert.from_timm(model, file)["params"]["stem"]["pos_embed"]
+  name = "radio_model.model.patch_generator.pos_embed"
+  # Halved: the corners of four neighbours.
+  four = file[name].reshape(4, 2, 4, 2, 16).mean((1, 3))
+  np.testing.assert_allclose(found[0], four.reshape(16, 16), atol=1e-6)
+  with pytest.raises(ValueError, match="resized for square images"):
+    convert.from_timm(model.clone(img_size=(32, 40)), file)
+
+
 @pytest.mark.parametrize(
   "name, fields, age",
   [
+    ("aimv2_large_patch14_224", {}, _old_aim),
+    ("beit3_base_patch16_224", {}, _old_beit3),
+    ("vit_base_patch16_radio_v3", {"num_classes": 0}, _old_radio),
     ("vit_base_patch16_clip_quickgelu_224", {}, _old_openai),
     ("vit_base_patch16_siglip_224", {}, _old_open_clip),
     ("vit_giant_patch14_reg4_dinov2", {"mlp_ratio": 3.0}, _old_dinov2),
@@ -297,7 +396,7 @@ def _old_deit(tensors):
   ],
 )
 def test_files_of_other_origin(name, fields, age):
-  model = models.create_model(name, **{**SMALL, **fields, "num_classes": 6})
+  model = models.create_model(name, **{**SMALL, "num_classes": 6, **fields})
   tensors = convert.to_timm(model, zoo.drawn(model))
   old = age(tensors)
   got = convert.to_timm(model, convert.from_timm(model, old))
@@ -349,6 +448,16 @@ def test_pooling_of_another_kind_drops_the_attention():
     ({"mlp_layer": "glu"}, "mlp_layer is 'glu'; allowed"),
     ({"fc_norm": "yes"}, "fc_norm is 'yes'; allowed"),
     ({"reg_tokens": -1}, "reg_tokens is -1"),
+    ({"norm_layer": "batch"}, "norm_layer is 'batch'; allowed"),
+    ({"block_fn": "wide"}, "block_fn is 'wide'; allowed"),
+    (
+      {"block_fn": "parallel_scaling", "attn_layer": "diff"},
+      "block_fn='parallel_scaling' needs mlp_layer='mlp'",
+    ),
+    (
+      {"attn_layer": "diff", "num_heads": 64},
+      "heads have 3 channels; the diff",
+    ),
     ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0; .* an MLP of 0 channels"),
     (
       {"mlp_ratio": 193 / 192, "mlp_layer": "swiglu_packed"},
@@ -362,6 +471,21 @@ def test_pooling_of_another_kind_drops_the_attention():
 def test_wrong_options(fields, message):
   with pytest.raises(ValueError, match=message):
     models.create_model("vit_tiny_patch16_224", **fields)
+
+
+def test_pixels_that_no_patch_covers_are_left_out():
+  name = "vit_so400m_patch14_siglip_384"
+  model = models.create_model(name, **{**SMALL, "img_size": 38})
+  variables = zoo.drawn(model)
+  images = np.random.default_rng(0).uniform(size=(1, 38, 38, 3))
+  images = images.astype("float32")
+  run = jax.jit(model.apply, static_argnames="end")
+  got = run(variables, images, end="stem")["stem"]
+  np.testing.assert_allclose(
+    got, run(variables, images[:, :32, :32], end="stem")["stem"], rtol=1e-5
+  )
+  with pytest.raises(ValueError, match="do not tile an image of 4 x 38"):
+    run(variables, images[:, :4])
 
 
 def test_wrong_calls(distilled):

@@ -35,6 +35,9 @@ def test_the_network_of_the_first_seed_lies_in_the_workdir(
     protocol=protocol,
     rates=protocol.rates or (0.2,),
     judge=types.SimpleNamespace(figure="miou"),
+    experiment=types.SimpleNamespace(
+      programs={}, schedule=types.SimpleNamespace(trackers=())
+    ),
   )
   found = transfer.run(plan, tmp_path, lambda variables, folder: None)
   assert found.runs[0].trial.name == kept

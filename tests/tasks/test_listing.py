@@ -12,7 +12,7 @@ import pytest
 import runs
 from kd_jax import main
 from kd_jax.models import create_model
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions
 from kd_jax.tasks import models
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4}
@@ -49,8 +49,8 @@ def test_operations_by_hand():
     return jax.lax.scan(lambda y, _: (y @ w, None), x, None, length=6)[0]
 
   assert count(jax.jit(twice), (5, 7), (7, 7)) == 6 * 2 * 5 * 7 * 7
-  window = depthwise.Window(stride=2, dilation=1, padding=1)
-  conv = lambda x, w: depthwise.conv(x, w, window)  # noqa: E731
+  window = convolutions.Window(stride=2, dilation=1, padding=1)
+  conv = lambda x, w: convolutions.conv(x, w, window)  # noqa: E731
   grouped = count(conv, (1, 8, 8, 6), (3, 3, 2, 9))
   assert grouped == 2 * 3 * 3 * 2 * (4 * 4 * 9)
   each = count(conv, (1, 8, 8, 6), (3, 3, 1, 6))
@@ -107,6 +107,6 @@ def test_taps_are_shortened():
 
 @pytest.mark.parametrize("name", ["mobilenetv2_035"])
 def test_depthwise_layers_count_on_every_device(name):
-  """timm's figure for MobileNetV2 at 0.35: 0.06 GMACs, a tenth depthwise."""
+  """timm's figure for MobileNetV2 at 0.35: 0.06 GMACs, a tenth convolutions."""
   found = models.row(name, create_model(name)).flops
   assert found / 2e9 == pytest.approx(0.059, rel=0.02)

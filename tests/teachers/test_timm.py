@@ -34,6 +34,13 @@ def test_one_device_only(installed, monkeypatch):
     timm.load("resnet18", "", {})
 
 
+def test_no_flax_network_runs():
+  facts = timm.Facts("bicubic", 0.95, (3, 64, 64), "center")
+  source = timm.Source("resnet18", "digest", facts, running=None)
+  assert source.network is None
+  assert source.evaluation_view.crop_pct == 0.95
+
+
 def test_names_and_files(installed):
   near = r"timm has no model 'resnet19.a1_in1k'; near it are \['resnet18'"
   with pytest.raises(ValueError, match=near):

@@ -31,31 +31,16 @@ class Window(NamedTuple):
   padding: int
 
 
-def conv(
+def native(
   x: Float[Array, "n h w c"], w: Float[Array, "k k i o"], window: Window
 ) -> Float[Array, "n y x o"]:
-  """2-D convolution; `c // i` groups, as the shapes say.
-
-  Args:
-    x: maps.
-    w: weights, HWIO, of the dtype of `x`.
-    window: stride, dilation and symmetric zero padding.
-
-  Returns:
-    Maps of `(h + 2 padding - dilation (k - 1) - 1) // stride + 1` rows.
-  """
-  if w.shape[2] == 1 and w.shape[3] == x.shape[3] > 1:
-    return depthwise(x, w, window)
-  return native(x, w, window)
-
-
-def native(x: Array, w: Array, window: Window) -> Array:
-  """`conv` by `lax.conv_general_dilated`."""
+  """`convolutions.conv` by `lax.conv_general_dilated`."""
+  sides = window.padding, window.padding
   return lax.conv_general_dilated(
     x,
     w,
     (window.stride,) * 2,
-    [(window.padding,) * 2] * 2,
+    (sides, sides),
     rhs_dilation=(window.dilation,) * 2,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=x.shape[3] // w.shape[2],
@@ -66,7 +51,7 @@ def native(x: Array, w: Array, window: Window) -> Array:
 def depthwise(
   x: Float[Array, "n h w c"], w: Float[Array, "k k 1 c"], window: Window
 ) -> Float[Array, "n y x c"]:
-  """`conv` with one filter per channel; the platform picks the algorithm.
+  """`native` with one filter per channel; the platform picks the algorithm.
 
   Sums are accumulated in float32 or wider. First-order gradients only.
   """
@@ -130,10 +115,10 @@ def _shifted(x: Array, w: Array, window: Window) -> Array:
   padded, wide = _pad(_wide(x), window), _wide(w)
   size = w.shape[0]
   reach = dilation * (size - 1) + 1
-  out = tuple((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
+  height, width = ((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
   products = (
     padded[(slice(None), *pixels)] * wide[i, j, 0]
-    for i, j, pixels in _shifts(size, out, stride, dilation)
+    for i, j, pixels in _shifts(size, (height, width), stride, dilation)
   )
   return functools.reduce(jnp.add, products).astype(x.dtype)
 
@@ -142,7 +127,7 @@ def _shifted_vjp(
   x: Array, w: Array, g: Array, window: Window
 ) -> tuple[Array, Array]:
   wide = _wide(g)
-  dx = _input_grad(wide, _wide(w), x.shape[1:3], window)
+  dx = _input_grad(wide, _wide(w), (x.shape[1], x.shape[2]), window)
   dw = _weight_grad(_pad(_wide(x), window), wide, w.shape[0], window)
   return dx.astype(x.dtype), dw.astype(w.dtype)
 
@@ -167,7 +152,7 @@ def _input_grad(
 
 
 def _weight_grad(padded: Array, g: Array, size: int, window: Window) -> Array:
-  out = g.shape[1:3]
+  out = g.shape[1], g.shape[2]
   shifts = list(_shifts(size, out, window.stride, window.dilation))
 
   def add(

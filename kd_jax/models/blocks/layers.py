@@ -10,17 +10,23 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import dtypes
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import depthwise
+from kd_jax.models.blocks import convolutions, pooling
 
 Dtype = jnp.dtype | type | str | None
+
+max_pooling: Callable[..., Array] = nn.max_pool
+average_pooling: Callable[..., Array] = nn.avg_pool
+"""Flax's; it does not say which paddings they take."""
 
 POOLS = ("avg", "max", "avgmax", "catavgmax")
 """Global poolings, named as in timm."""
@@ -29,7 +35,22 @@ kaiming_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, 2 / (k k c_out)), He et al. 2015 (arXiv:1502.01852), eq. 14."""
 
 
-def torch_linear_init(fan_in: int) -> initializers.Initializer:
+class WindowFields(TypedDict, total=False):
+  """Fields of a `Conv` that say what it sees."""
+
+  size: int
+  stride: int
+  dilation: int
+  groups: int
+
+
+class ConvFields(WindowFields):
+  """And how much it says."""
+
+  features: int
+
+
+def torch_linear_init(fan_in: int) -> Initializer:
   """PyTorch's default for linear layers: U(-1, 1) / sqrt(fan_in)."""
 
   def init(
@@ -66,8 +87,8 @@ class Conv(nn.Module):
   dtype: Dtype = None
   same: bool = False
   use_bias: bool = False
-  kernel_init: initializers.Initializer = kaiming_fan_out
-  bias_init: initializers.Initializer = initializers.zeros
+  kernel_init: Initializer = kaiming_fan_out
+  bias_init: Initializer = initializers.zeros
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
@@ -78,8 +99,8 @@ class Conv(nn.Module):
     padding = self.dilation * (self.size - 1) // 2
     if self.same:
       x, padding = same_pad(x, self.size, self.stride, self.dilation), 0
-    window = depthwise.Window(self.stride, self.dilation, padding)
-    y = depthwise.conv(x, kernel, window)
+    window = convolutions.Window(self.stride, self.dilation, padding)
+    y = convolutions.conv(x, kernel, window)
     if not self.use_bias:
       return y
     bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -122,17 +143,35 @@ class SqueezeExcite(nn.Module):
     return x * self.gate(conv(x.shape[-1], name="expand")(y))
 
 
-def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def layer_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Layer normalisation over the last axis, variance in two passes."""
   return nn.LayerNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 
-def rms_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.Module:
+def rms_norm(
+  eps: float,
+  dtype: Dtype,
+  name: str | None = None,
+  scale_init: initializers.Initializer = initializers.ones,
+) -> nn.Module:
   """Division by the root mean square of the last axis (arXiv:1910.07467)."""
   return nn.RMSNorm(
-    epsilon=eps, dtype=dtype, use_fast_variance=False, name=name
+    epsilon=eps,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,
+    name=name,
   )
 
 
@@ -313,7 +352,7 @@ class DropPath(nn.Module):
 
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
   """3x3 max pooling of stride 2; the padding of 1 never wins."""
-  return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  return pooling.max_pool(x, pooling.Pool(size=3, stride=2, padding=1))
 
 
 def global_pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n d"]:

@@ -15,7 +15,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer
 
 NORMS = ("batch", "layer")
 

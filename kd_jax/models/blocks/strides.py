@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+
+from kd_jax.models.blocks import layers
 
 
 class Step(NamedTuple):
@@ -78,11 +79,11 @@ def average_down(
     The averages; `x` itself if both numbers are 1.
   """
   if dilation > 1:
-    return nn.avg_pool(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
+    return layers.average_pooling(x, (2, 2), (1, 1), ((0, 1), (0, 1)))
   if stride == 1:
     return x
   odd = tuple((0, length % 2) for length in x.shape[1:3])
-  return nn.avg_pool(x, (2, 2), (2, 2), odd, count_include_pad=False)
+  return layers.average_pooling(x, (2, 2), (2, 2), odd, count_include_pad=False)
 
 
 def blur(
@@ -107,7 +108,7 @@ def blur(
 
 def average(x: Float[Array, "n h w c"]) -> Float[Array, "n y x c"]:
   """Averages of 2x2 pixels; an odd last row or column is left out."""
-  return nn.avg_pool(x, (2, 2), (2, 2))
+  return layers.average_pooling(x, (2, 2), (2, 2))
 
 
 POOLS: dict[str, Callable[[Array], Array]] = {

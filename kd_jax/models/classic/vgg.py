@@ -1,8 +1,9 @@
 """VGG (arXiv:1409.1556) with timm's names, widths and feature maps.
 
 'stem' is at a stride of 2, the map in front of the second pooling; 'stage3' is
-in front of the last pooling and 'stage4', without parameters, behind it. Two wide layers, `neck`,
-come before global pooling; smaller maps than theirs are stretched, as in timm.
+in front of the last pooling, and 'stage4' behind it, without parameters. Two
+wide layers, `neck`, come before global pooling; smaller maps than theirs are
+stretched, as in timm.
 Initialisation: convolutions N(0, 2 / (k k c_out)), linear layers N(0, 0.01).
 """
 

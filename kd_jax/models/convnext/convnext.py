@@ -19,7 +19,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, strides, transformer
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.convnext.blocks import NORMAL, Neck, Stage, Stem
 
 _CLIP = {

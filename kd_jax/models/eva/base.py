@@ -18,13 +18,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
-  layers,
-  patches,
-  token_net,
-  transformer,
-  window_checkpoints,
-)
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, token_net, window_checkpoints
 
 EPS = 1e-6
 """Of all layer normalisations."""
@@ -100,7 +95,7 @@ class Model(token_net.TokenNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self)
+    checks.check_fields(self)
     backbone.one_of("use_fc_norm", self.use_fc_norm, (None, True, False))
     if not self.mlp_ratio > 0:
       raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it must be > 0")
@@ -141,10 +136,10 @@ class Model(token_net.TokenNet):
   ) -> tuple[Array, dict[str, Array]]:
     """See `token_net.TokenNet.classify`."""
     norm = self.last_norm()
-    after = norm is not None and norm.inner == "fc_norm"
-    final = x if norm is None or after else norm(x)
+    after = norm if norm is not None and norm.inner == "fc_norm" else None
+    final = x if norm is None or after is not None else norm(x)
     pooled = self.pooled(final, num_prefix_tokens)
-    pooled = logits = norm(pooled) if after else pooled
+    pooled = logits = pooled if after is None else after(pooled)
     if self.num_classes:
       init = initializers.normal(2e-5)
       logits = nn.Dense(
@@ -204,7 +199,7 @@ def fit(
   if want is None or np.shape(value) == want or np.ndim(value) != len(want):
     return value
   if name == "patch_embed.proj.weight":
-    return patches.resample_patch(value, want[2:])
+    return patches.resample_patch(value, (want[2], want[3]))
   if name == "pos_embed":
     return patches.fit_positions(value, want, num_prefix_tokens)
   if name.endswith(_TABLE):

@@ -16,7 +16,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import transformer, windows
+from kd_jax.models.blocks.tokens import transformer, windows
 from kd_jax.models.eva import base
 
 
@@ -33,7 +33,10 @@ def _variant(
   }
 
 
-_V2 = {"mean": backbone.IMAGENET_MEAN, "std": backbone.IMAGENET_STD}
+_V2: dict[str, Any] = {
+  "mean": backbone.IMAGENET_MEAN,
+  "std": backbone.IMAGENET_STD,
+}
 VARIANTS = {
   "beit_base_patch16_224": _variant("base", init_values=0.1),
   "beit_base_patch16_384": _variant("base", 384, init_values=0.1),
@@ -76,14 +79,22 @@ class Block(transformer.Block):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n t d"], *, train: bool
+    self,
+    x: Float[Array, "n t d"],
+    *,
+    train: bool,
+    bias: Float[Array, "#n #heads t t"] | None = None,
+    rotate: transformer.Rotate | None = None,
   ) -> Float[Array, "n t d"]:
-    """See `transformer.Block`."""
-    bias = self._bias(x.shape[1]) if self.grid else None
-    return super().__call__(x, train=train, bias=bias)
+    """See `transformer.Block`; a grid's bias takes the place of `bias`."""
+    if self.grid:
+      bias = self._bias(self.grid, x.shape[1])
+    return super().__call__(x, train=train, bias=bias, rotate=rotate)
 
-  def _bias(self, tokens: int) -> Float[Array, "1 h t t"]:
-    rows = windows.table_length(self.grid) + 3
+  def _bias(
+    self, grid: tuple[int, int], tokens: int
+  ) -> Float[Array, "1 h t t"]:
+    rows = windows.table_length(grid) + 3
     table = self.param(
       "relative_position_bias_table",
       initializers.zeros,
@@ -91,7 +102,7 @@ class Block(transformer.Block):
       jnp.float32,
     )
     # The class token is the first, if it is there.
-    index = relative_index(self.grid)[-tokens:, -tokens:]
+    index = relative_index(grid)[-tokens:, -tokens:]
     return table[index].transpose(2, 0, 1)[None]
 
 

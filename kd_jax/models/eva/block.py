@@ -10,7 +10,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, rotary, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import rotary, transformer
 
 
 class Attention(nn.Module):
@@ -109,41 +110,6 @@ class Attention(nn.Module):
     return nn.Dense(
       width, use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name
     )
-
-
-class SwiGLU(nn.Module):
-  """Gated MLP with two first layers, `fc1_g` (the gate) and `fc1_x`.
-
-  Attributes:
-    width: hidden width.
-    norm: kind of a normalisation `norm` before the last layer `fc2`; None is
-      none.
-    eps: of the normalisation.
-    out_init: initialiser of the kernel of `fc2`.
-    dtype: compute dtype.
-  """
-
-  width: int
-  norm: str | None
-  eps: float
-  out_init: initializers.Initializer
-  dtype: layers.Dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Keeps the width."""
-    gate, y = (
-      nn.Dense(
-        self.width, dtype=self.dtype, kernel_init=transformer.INIT, name=name
-      )(x)
-      for name in ("fc1_g", "fc1_x")
-    )
-    y = nn.silu(gate) * y
-    if self.norm is not None:
-      y = layers.NORMS[self.norm](self.eps, self.dtype, "norm")(y)
-    return nn.Dense(
-      x.shape[-1], dtype=self.dtype, kernel_init=self.out_init, name="fc2"
-    )(y)
 
 
 class Block(nn.Module):

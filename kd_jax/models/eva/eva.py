@@ -23,11 +23,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import (
   attention_pool,
-  layers,
   patches,
   rotary,
+  swiglu,
   transformer,
 )
 from kd_jax.models.eva import base, block, checkpoints, variants
@@ -254,7 +255,7 @@ class Model(base.Model):
       width += -width % (self.swiglu_align_to or 1)
       norm = self.norm_layer if self.scale_mlp else None
       fields = {"width": width, "norm": norm, "eps": self.norm_eps}
-      return block.SwiGLU, {**fields, **out}
+      return swiglu.SwiGLU, {**fields, **out}
     silu = transformer.ACTIVATIONS["silu"]
     gated = {"width": 2 * width, "gated": True, "activation": silu}
     return transformer.Mlp, {**gated, **out}

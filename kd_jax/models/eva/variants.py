@@ -10,6 +10,9 @@ from typing import Any
 
 from kd_jax.models import backbone
 
+Fields = dict[str, Any]
+"""Fields of a model."""
+
 # embed_dim, depth, num_heads.
 _SIZES = {
   "tiny": (192, 12, 3),
@@ -20,15 +23,18 @@ _SIZES = {
   "base": (768, 12, 12),
   "large": (1024, 24, 16),
 }
-_IMAGENET = {"mean": backbone.IMAGENET_MEAN, "std": backbone.IMAGENET_STD}
-_HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_IMAGENET: Fields = {
+  "mean": backbone.IMAGENET_MEAN,
+  "std": backbone.IMAGENET_STD,
+}
+_HALF: Fields = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 def _group(
   names: str,
   size: tuple[int, int, int] | None = None,
   **fields: backbone.FieldValue,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Fields]:
   """{name: fields of the model}; `fields` win over what the name says."""
   return {name: _fields(name, size, **fields) for name in names.split()}
 
@@ -37,13 +43,13 @@ def _fields(
   name: str,
   size: tuple[int, int, int] | None,
   **fields: backbone.FieldValue,
-) -> dict[str, Any]:
+) -> Fields:
   parts = re.split(r"[_.]", name)
   width, depth, heads = size or next(
     _SIZES[part] for part in parts if part in _SIZES
   )
   image = fields.get("img_size", int(parts[-1]) if parts[-1].isdigit() else 0)
-  pair = (image, image) if isinstance(image, int) else image
+  pair = image if isinstance(image, tuple) else (image, image)
   return {
     "embed_dim": width,
     "depth": depth,
@@ -56,17 +62,17 @@ def _fields(
   }
 
 
-_EVA02 = {
+_EVA02: Fields = {
   "mlp_ratio": 4 * 2 / 3,
   "swiglu_mlp": True,
   "use_rot_pos_emb": True,
   "ref_feat_shape": (16, 16),
 }
-_WIDE = {**_EVA02, "qkv_fused": False, "scale_mlp": True}
-_CLIP = {**_WIDE, "scale_attn_inner": True, "global_pool": "token"}
-_GIANT = {"size": (1408, 40, 16), "mlp_ratio": 6144 / 1408}
-_MIM = {"num_classes": 0}
-_SQUASH = {"crop_mode": "squash"}
+_WIDE: Fields = {**_EVA02, "qkv_fused": False, "scale_mlp": True}
+_CLIP: Fields = {**_WIDE, "scale_attn_inner": True, "global_pool": "token"}
+_GIANT: Fields = {"size": (1408, 40, 16), "mlp_ratio": 6144 / 1408}
+_MIM: Fields = {"num_classes": 0}
+_SQUASH: Fields = {"crop_mode": "squash"}
 _EVA = {
   **_group("eva_giant_patch14_224", **_GIANT),
   **_group("eva_giant_patch14_336", **_GIANT, **_SQUASH),
@@ -99,8 +105,8 @@ _EVA = {
   ),
 }
 
-_ROTATED = {"use_rot_pos_emb": True, "use_abs_pos_emb": False}
-_CENTRED = {
+_ROTATED: Fields = {"use_rot_pos_emb": True, "use_abs_pos_emb": False}
+_CENTRED: Fields = {
   **_ROTATED,
   **_IMAGENET,
   "dynamic_img_size": True,
@@ -110,15 +116,15 @@ _CENTRED = {
   "rope_rotate_half": True,
   "use_fc_norm": False,
 }
-_DINO = {
+_DINO: Fields = {
   **_CENTRED,
   "init_values": 1e-5,
   "num_reg_tokens": 4,
   "norm_eps": 1e-5,
 }
-_DINOV3 = {**_DINO, "img_size": 256}
-_PLUS = {"swiglu_mlp": True, "swiglu_align_to": 8}
-_HUGE = {"size": (1280, 32, 20), **_PLUS}
+_DINOV3: Fields = {**_DINO, "img_size": 256}
+_PLUS: Fields = {"swiglu_mlp": True, "swiglu_align_to": 8}
+_HUGE: Fields = {"size": (1280, 32, 20), **_PLUS}
 _DINOV3S = {
   **_group(
     "vit_small_patch16_dinov3 vit_base_patch16_dinov3 vit_large_patch16_dinov3",
@@ -143,7 +149,7 @@ _DINOV3S = {
   ),
 }
 
-_LINGBOT = {
+_LINGBOT: Fields = {
   **_DINO,
   "img_size": 512,
   "global_pool": "token",
@@ -169,7 +175,7 @@ _LINGBOTS = {
 
 def _sapiens2(
   name: str, width: int, depth: int, heads: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Fields]:
   """The blocks but the first and last 8 have half the heads of key, value."""
   kv_heads = [
     heads if min(i, depth - 1 - i) < 8 else heads // 2 for i in range(depth)
@@ -194,7 +200,7 @@ def _sapiens2(
   )
 
 
-_SAPIENS = {
+_SAPIENS: Fields = {
   **_sapiens2("vit_base_patch16_sapiens2", 768, 12, 12),
   **_sapiens2("vit_large_patch16_sapiens2", 1024, 24, 16),
   **_sapiens2("vit_huge_patch16_sapiens2", 1280, 32, 16),
@@ -202,14 +208,14 @@ _SAPIENS = {
   **_sapiens2("vit_5b_patch16_sapiens2", 2432, 56, 32),
 }
 
-_SBB = {
+_SBB: Fields = {
   **_ROTATED,
   "init_values": 1e-5,
   "class_token": False,
   "ref_feat_shape": (16, 16),
   "crop_pct": 0.95,
 }
-_REG1 = {**_SBB, **_HALF, "num_reg_tokens": 1}
+_REG1: Fields = {**_SBB, **_HALF, "num_reg_tokens": 1}
 _SBBS = {
   **_group(
     """vit_medium_patch16_rope_reg1_gap_256
@@ -221,9 +227,7 @@ _SBBS = {
 }
 
 
-def _naver(
-  kind: str, **fields: backbone.FieldValue
-) -> dict[str, dict[str, Any]]:
+def _naver(kind: str, **fields: backbone.FieldValue) -> dict[str, Fields]:
   """With a position embedding ('ape') and without."""
   common = {
     **_IMAGENET,
@@ -242,12 +246,12 @@ def _naver(
   return found
 
 
-_NAVER = {
+_NAVER: Fields = {
   **_naver("rope", rope_temperature=100.0),
   **_naver("rope_mixed", rope_type="mixed", rope_temperature=10.0),
 }
 
-_PE = {
+_PE: Fields = {
   **_HALF,
   "attn_type": "rope",
   "use_rot_pos_emb": True,
@@ -256,25 +260,25 @@ _PE = {
   "norm_eps": 1e-5,
   "crop_pct": 1.0,
 }
-_CLASS = {**_PE, "rope_grid_offset": 1.0}
-_GIGANTIC = {
+_CLASS: Fields = {**_PE, "rope_grid_offset": 1.0}
+_GIGANTIC: Fields = {
   **_PE,
   "mlp_ratio": 8960 / 1536,
   "class_token": False,
   "ref_feat_shape": (32, 32),
 }
-_CORE = {
+_CORE: Fields = {
   "global_pool": "map",
   "attn_pool_num_heads": 8,
   "attn_pool_mlp_ratio": 4.0,
 }
-_DENSE = {
+_DENSE: Fields = {
   "num_classes": 0,
   "use_post_transformer_norm": False,
   "use_fc_norm": False,
   "ref_feat_shape": (32, 32),
 }
-_DEEP = {**_DENSE, "init_values": 0.1}
+_DEEP: Fields = {**_DENSE, "init_values": 0.1}
 _PERCEPTION = {
   **_group(
     "vit_pe_core_tiny_patch16_384 vit_pe_core_small_patch16_384",

@@ -9,7 +9,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, strides, transformer
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.convs import conv_norm, mobile_one
 
 HEAD_DIM = 32
@@ -34,13 +35,12 @@ class Stem(nn.Module):
     self, x: Float[Array, "n h w c"], *, train: bool
   ) -> Float[Array, "n y x d"]:
     """A map at a stride of 4."""
-    for i, fields in enumerate(
-      (
-        {"size": 3, "stride": 2},
-        {"size": 3, "stride": 2, "groups": self.width},
-        {},
-      )
-    ):
+    sizes: tuple[layers.WindowFields, ...] = (
+      {"size": 3, "stride": 2},
+      {"size": 3, "stride": 2, "groups": self.width},
+      {},
+    )
+    for i, fields in enumerate(sizes):
       block = mobile_one.MobileOne(
         self.width, self.style, **fields, scale=self.scale, name=f"{i}"
       )

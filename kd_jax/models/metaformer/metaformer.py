@@ -12,7 +12,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, strides, transformer
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.metaformer import blocks
 from kd_jax.types import STAGES
 

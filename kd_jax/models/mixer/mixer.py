@@ -14,7 +14,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, token_net, transformer
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import patches, token_net, transformer
 
 # embed_dim, num_blocks.
 _SIZES = {"s": (512, 8), "b": (768, 12), "l": (1024, 24)}
@@ -156,7 +157,7 @@ class Model(token_net.TokenNet):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self, depth="num_blocks")
+    checks.check_fields(self, depth="num_blocks")
     names = tuple(transformer.ACTIVATIONS)
     backbone.one_of("act_layer", self.act_layer, names)
     ratio = self.mlp_ratio

@@ -167,7 +167,7 @@ class MobileNet(backbone.ConvNet):
     logits, taps = backbone.classify(self, final, **self.head_inits())
     return logits, {"feature": x.mean((1, 2)), "final": final, **taps}
 
-  def head_inits(self) -> dict[str, initializers.Initializer]:
+  def head_inits(self) -> backbone.Inits:
     """Initialisers of the classifier."""
     init = layers.torch_linear_init(max(self.num_classes, 1))
     return {"kernel_init": init, "bias_init": initializers.zeros}
@@ -230,7 +230,7 @@ class MobileNet(backbone.ConvNet):
       "kv_stride": spec.kv_stride,
     }
 
-  def _stem(self) -> dict[str, int]:
+  def _stem(self) -> layers.ConvFields:
     fixed = self.fix_stem_head
     width = self.stem_size if fixed else self.scaled(self.stem_size)
     return {"features": width, "size": 3, "stride": self.stem_stride}

@@ -6,21 +6,24 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from flax import linen as nn
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, strides, transformer
-from kd_jax.models.convs import conv_norm, multi_query
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import multi_query
+from kd_jax.models.convs.conv_norm import ACTIVATIONS as _EVERY
 
-ACTIVATIONS = {k: v for k, v in conv_norm.ACTIVATIONS.items() if k}
+ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""
 
 
 @functools.cache
-def goog_init(groups: int) -> initializers.Initializer:
+def goog_init(groups: int) -> Initializer:
   """N(0, 2 / (k k c_out / groups)), for a kernel in HWIO."""
 
   def init(
@@ -53,7 +56,7 @@ class Style:
   same: bool
   eps: float
   dtype: layers.Dtype
-  init: Callable[[int], initializers.Initializer]
+  init: Callable[[int], Initializer]
   se_act: str = ""
   gate: Callable[[Array], Array] = nn.sigmoid
   aa: str = ""
@@ -66,7 +69,7 @@ def conv_norm(
   names: tuple[str, str],
   *,
   train: bool,
-  **fields: int,
+  **fields: Unpack[layers.ConvFields],
 ) -> Float[Array, "n y x d"]:
   """A convolution and its normalisation, as submodules of the caller.
 
@@ -103,7 +106,7 @@ class Step(NamedTuple):
 
   names: tuple[str, str]
   act: bool
-  fields: dict[str, int]
+  fields: layers.ConvFields
 
 
 class Block(nn.Module):
@@ -168,10 +171,11 @@ class Block(nn.Module):
     for i, step in enumerate(steps, 1):
       if i == len(steps) and self.se_width:
         x = self._squeeze(x)
-      fields, pooled = step.fields, 1
+      fields: layers.ConvFields = step.fields
+      pooled = 1
       if self.style.aa:
         pooled = fields.get("stride", 1)
-        fields = {**fields, "stride": 1}
+        fields = {**step.fields, "stride": 1}
       x = conv_norm(x, self.style, step.names, train=train, **fields)
       x = act(x) if step.act else x
       x = x if pooled == 1 else strides.POOLS[self.style.aa](x)
@@ -199,38 +203,43 @@ class Block(nn.Module):
     if self.kind == "uir":
       return self._universal()
     window = self._window(self.size)
-    last = {"features": self.features}
-    middle = {"features": self.width}
-    depthwise = {**middle, "groups": self.width, **window}
-    steps = {
+    last: layers.ConvFields = {"features": self.features}
+    middle: layers.ConvFields = {"features": self.width}
+    depthwise: layers.ConvFields = {**middle, "groups": self.width, **window}
+    steps: dict[str, list[tuple[str, layers.ConvFields]]] = {
       "ds": [("conv_dw", depthwise), ("conv_pw", last)],
       "ir": [("conv_pw", middle), ("conv_dw", depthwise), ("conv_pwl", last)],
       "er": [("conv_exp", {**middle, **window}), ("conv_pwl", last)],
       "cn": [("conv", {**last, **window})],
       "mqa": [],
-    }[self.kind]
-    count = len(steps)
+    }
+    own = steps[self.kind]
+    count = len(own)
     return [
       Step((name, f"bn{i}"), i < count or self.last_act, fields)
-      for i, (name, fields) in enumerate(steps, 1)
+      for i, (name, fields) in enumerate(own, 1)
     ]
 
   def _universal(self) -> list[Step]:
-    steps = []
+    steps: list[tuple[str, bool, layers.ConvFields]] = []
     if self.start:
       window = self._window(self.start)
       if self.size:
         window["stride"] = 1
-      first = {"features": self.base, "groups": self.base, **window}
+      first: layers.ConvFields = {
+        "features": self.base,
+        "groups": self.base,
+        **window,
+      }
       steps.append(("dw_start", False, first))
     steps.append(("pw_exp", True, {"features": self.width}))
     if self.size:
-      middle = {"features": self.width, "groups": self.width}
+      middle: layers.ConvFields = {"features": self.width, "groups": self.width}
       steps.append(("dw_mid", True, {**middle, **self._window(self.size)}))
     steps.append(("pw_proj", False, {"features": self.features}))
     return [Step((n, f"{n}_bn"), act, fields) for n, act, fields in steps]
 
-  def _window(self, size: int) -> dict[str, int]:
+  def _window(self, size: int) -> layers.WindowFields:
     return {"size": size, "stride": self.stride, "dilation": self.dilation}
 
   def _squeeze(self, x: Array) -> Array:
@@ -248,8 +257,8 @@ class Stage(nn.Module):
     style: what the blocks share.
   """
 
-  blocks: tuple[tuple[str, dict[str, Any]], ...]
-  stem: dict[str, int] | None
+  blocks: Sequence[tuple[str, dict[str, Any]]]
+  stem: layers.ConvFields | None
   style: Style
 
   @nn.compact

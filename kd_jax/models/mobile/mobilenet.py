@@ -10,6 +10,7 @@ import dataclasses
 
 from jax.nn import initializers
 
+from kd_jax.models import backbone
 from kd_jax.models.blocks import layers
 from kd_jax.models.mobile import base, mbconv
 
@@ -69,7 +70,7 @@ class Model(base.MobileNet):
     """Channels of the last 1x1 convolution."""
     return 1280 if self.fix_stem_head else max(1280, self.scaled(1280))
 
-  def head_inits(self) -> dict[str, initializers.Initializer]:
+  def head_inits(self) -> backbone.Inits:
     """Initialisers of the classifier."""
     init = initializers.normal(0.01)
     return {"kernel_init": init, "bias_init": initializers.zeros}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from flax import linen as nn
@@ -121,7 +121,7 @@ class Block(nn.Module):
   ) -> Float[Array, "n y x d"]:
     """Shortcut plus branch."""
     y = nn.relu(self._conv(x, ("conv1", "bn1"), train))
-    grouped = {
+    grouped: layers.WindowFields = {
       "size": 3,
       "stride": self.stride,
       "dilation": self.dilation,
@@ -140,7 +140,11 @@ class Block(nn.Module):
     return y + x
 
   def _conv(
-    self, x: Array, names: tuple[str, str], train: bool, **fields: int
+    self,
+    x: Array,
+    names: tuple[str, str],
+    train: bool,
+    **fields: Unpack[layers.WindowFields],
   ) -> Array:
     conv = layers.Conv(self.features, **fields, dtype=self.dtype, name=names[0])
     zero = self.zero_init_last and names[1] == "bn3"

@@ -79,8 +79,12 @@ class Block(nn.Module):
     norm = layers.BatchNorm(self.dtype, name=f"{name}_bn")
     return norm(conv(x), train=train)
 
-  def _convs(self, out: int) -> tuple[dict[str, int], ...]:
-    first = {"size": 3, "stride": self.stride, "dilation": self.first_dilation}
+  def _convs(self, out: int) -> tuple[layers.ConvFields, ...]:
+    first: layers.WindowFields = {
+      "size": 3,
+      "stride": self.stride,
+      "dilation": self.first_dilation,
+    }
     if self.kind == "basic":
       return (
         {"features": self.width, **first},
@@ -101,7 +105,7 @@ class Stem(nn.Module):
     dtype: compute dtype.
   """
 
-  convs: tuple[tuple[str, str, dict[str, int]], ...]
+  convs: tuple[tuple[str, str, layers.ConvFields], ...]
   dtype: layers.Dtype
 
   @nn.compact

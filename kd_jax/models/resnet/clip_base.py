@@ -201,7 +201,7 @@ class Trunk(backbone.ConvNet):
   def _widths(self) -> list[int]:
     return [strides.divisible(c * self.width_factor) for c in _CHANNELS]
 
-  def _stem(self) -> tuple[tuple[str, str, dict[str, int]], ...]:
+  def _stem(self) -> tuple[tuple[str, str, layers.ConvFields], ...]:
     widths = [max(1, round(c * self.width_factor)) for c in _STEM]
     return tuple(
       (

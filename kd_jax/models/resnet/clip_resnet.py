@@ -20,7 +20,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.resnet import clip_base
 
 _HEAD_DIM = 64
@@ -150,8 +151,8 @@ class Model(clip_base.Trunk):
     """See `Backbone.run_stage`; 'feature' comes with 'stage4'."""
     if stage != "head":
       return super().run_stage(stage, x, train=train)
-    grid = (self.img_size // self.output_stride,) * 2
-    pooled = logits = AttentionPool(grid, self.dtype, name="pool")(x)
+    side = self.img_size // self.output_stride
+    pooled = logits = AttentionPool((side, side), self.dtype, name="pool")(x)
     if self.num_classes:
       init = initializers.normal(0.01)
       head = nn.Dense(
@@ -174,7 +175,8 @@ def adapt(
   name = "head.pos_embed"
   if name in found and name in shapes:
     rows = len(found[name]), shapes[name][0]
-    old, new = ((math.isqrt(n - 1),) * 2 for n in rows)
-    if math.prod(old) == rows[0] - 1:
-      found[name] = np.asarray(resized(jnp.asarray(found[name]), old, new))
+    old, new = (math.isqrt(n - 1) for n in rows)
+    if old**2 == rows[0] - 1:
+      table = resized(jnp.asarray(found[name]), (old, old), (new, new))
+      found[name] = np.asarray(table)
   return found

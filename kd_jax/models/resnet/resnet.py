@@ -261,12 +261,16 @@ class Model(backbone.ConvNet):
     return x, {stage: x, **last}
 
 
-def _stem(model: Model) -> tuple[tuple[str, str, dict[str, int]], ...]:
+def _stem(model: Model) -> tuple[tuple[str, str, layers.ConvFields], ...]:
   """Names and fields of the convolutions of the stem, see `Stem`."""
   width = model.stem_width
   if "deep" not in model.stem_type:
     size, stride = (3, 1) if model.stem_type == "cifar" else (7, 2)
-    plain = {"features": width, "size": size, "stride": stride}
+    plain: layers.ConvFields = {
+      "features": width,
+      "size": size,
+      "stride": stride,
+    }
     return (("conv1", "bn1", plain),)
   tiered = model.stem_type == "deep_tiered"
   first = width // 4 * 3 if tiered else width

@@ -19,7 +19,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import depthwise, layers, strides
+from kd_jax.models.blocks import convolutions, layers, pooling, strides
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -95,8 +95,8 @@ class StdConv(nn.Module):
     kernel = centred * jax.lax.rsqrt(variance + 1e-8)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = self.dilation * (self.size - 1) // 2
-    window = depthwise.Window(self.stride, self.dilation, padding)
-    return depthwise.native(x, kernel, window)
+    window = convolutions.Window(self.stride, self.dilation, padding)
+    return convolutions.conv(x, kernel, window)
 
 
 def group_norm(groups: int, dtype: layers.Dtype, name: str) -> nn.Module:
@@ -133,10 +133,12 @@ class Block(nn.Module):
   ) -> Float[Array, "n y x d"]:
     """Shortcut plus branch."""
     width = strides.divisible(self.features / 4)
-    second = {"size": 3, "stride": self.stride, "dilation": self.dilation}
     y = first = self._activate(x, 1)
     y = self._conv("conv1", width)(y)
-    y = self._conv("conv2", width, **second)(self._activate(y, 2))
+    second = self._conv(
+      "conv2", width, size=3, stride=self.stride, dilation=self.dilation
+    )
+    y = second(self._activate(y, 2))
     y = self._conv("conv3", self.features)(self._activate(y, 3))
     if self.drop_path:
       y = layers.DropPath(self.drop_path)(y, train=train)
@@ -147,8 +149,16 @@ class Block(nn.Module):
   def _activate(self, x: Array, index: int) -> Array:
     return nn.relu(group_norm(self.groups, self.dtype, f"norm{index}")(x))
 
-  def _conv(self, name: str, features: int, **fields: int) -> StdConv:
-    return StdConv(features, **fields, dtype=self.dtype, name=name)
+  def _conv(
+    self,
+    name: str,
+    features: int,
+    *,
+    size: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+  ) -> StdConv:
+    return StdConv(features, size, stride, dilation, self.dtype, name=name)
 
 
 class Stage(nn.Module):
@@ -170,7 +180,7 @@ class Stage(nn.Module):
     """The map of the last block."""
     if self.pool:
       x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-      x = nn.max_pool(x, (3, 3), (2, 2))
+      x = pooling.max_pool(x, pooling.Pool(size=3, stride=2, padding=0))
     for i, fields in enumerate(self.blocks):
       x = Block(**fields, name=f"block{i}")(x, train=train)
     return x

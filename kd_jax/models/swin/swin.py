@@ -17,12 +17,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
-  layers,
-  transformer,
-  window_checkpoints,
-  windows,
-)
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer, window_checkpoints, windows
 from kd_jax.types import STAGES
 
 

@@ -20,7 +20,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, window_checkpoints, windows
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import window_checkpoints, windows
 from kd_jax.models.swin import swin
 from kd_jax.types import STAGES
 

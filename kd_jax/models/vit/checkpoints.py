@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
+from kd_jax.models.vit import foreign
 
 _OPENAI = (
   ("conv1", "patch_embed.proj"),
@@ -33,7 +34,8 @@ def adapt(
   """Renames and resizes what files of other origin and size hold.
 
   It reads the image towers of OpenAI's and OpenCLIP's CLIP, the originals of
-  DINOv2, TIPSv2 and DeiT III, and models of another image or patch size.
+  DINOv2, TIPSv2, DeiT III, AIMv2, BEiT-3 and C-RADIO, and models of another
+  image or patch size.
   Parameters of attention pooling are dropped if the model pools otherwise.
 
   Args:
@@ -46,7 +48,7 @@ def adapt(
   Raises:
     ValueError: a position embedding that cannot be resampled.
   """
-  found = _tower(dict(state_dict))
+  found = _tower(foreign.renamed(dict(state_dict), shapes))
   found = _dinov2(found)
   if "attn_pool.latent" not in shapes:
     found = _without(found, "attn_pool.")
@@ -111,8 +113,9 @@ def _resized(
   if kernel is not None:
     flat = (shape[0], math.prod(shape[1:]))
     kernel = kernel.reshape(shape) if kernel.shape == flat else kernel
-    fits = kernel.ndim == 4
-    found[name] = patches.resample_patch(kernel, shape[2:]) if fits else kernel
+    if kernel.ndim == 4:
+      kernel = patches.resample_patch(kernel, (shape[2], shape[3]))
+    found[name] = kernel
   if "pos_embed" in found:
     tokens = ("cls_token", "dist_token", "reg_token")
     count = sum(shapes[token][1] for token in tokens if token in shapes)

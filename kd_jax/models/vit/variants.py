@@ -32,14 +32,14 @@ _SIZES = {
   "gigantic": (1664, 48, 16, 64 / 13),
 }
 _IMAGENET = {"mean": backbone.IMAGENET_MEAN, "std": backbone.IMAGENET_STD}
-_CLIP_FACTS = {
+CLIP_FACTS = {
   "mean": (0.48145466, 0.4578275, 0.40821073),
   "std": (0.26862954, 0.26130258, 0.27577711),
 }
 _NO_FACTS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def _group(
+def group(
   names: str, **fields: backbone.FieldValue
 ) -> dict[str, dict[str, Any]]:
   """{name: fields of the model}; `fields` win over what the name says."""
@@ -47,12 +47,12 @@ def _group(
 
 
 def _fields(name: str, **fields: backbone.FieldValue) -> dict[str, Any]:
-  width, depth, heads, ratio = _SIZES[name.split("_")[1]]
+  width, depth, heads, ratio = _SIZES.get(name.split("_")[1], _SIZES["base"])
   sizes = re.findall(r"_(\d+)(?:_|$)", name)
   image = fields.get("img_size", int(sizes[-1]) if sizes else 0)
   return {
     "img_size": image,
-    "patch_size": int(re.findall(r"patch(\d+)", name)[0]),
+    "patch_size": int((re.findall(r"patch(\d+)", name) or [16])[0]),
     "embed_dim": width,
     "depth": depth,
     "num_heads": heads,
@@ -66,22 +66,22 @@ _AVG = {"class_token": False, "global_pool": "avg"}
 _MEAN = {**_AVG, "fc_norm": False}
 _REG = {**_AVG, "no_embed_class": True, "init_values": 1e-5}
 _PLAIN = {
-  **_group(
+  **group(
     """vit_tiny_patch16_224 vit_small_patch32_224 vit_small_patch16_224
     vit_base_patch32_224 vit_base_patch16_224 vit_base_patch8_224
     vit_large_patch16_224 vit_large_patch14_224 vit_giant_patch14_224
     vit_gigantic_patch14_224"""
   ),
-  **_group(
+  **group(
     """vit_tiny_patch16_384 vit_small_patch32_384 vit_small_patch16_384
     vit_base_patch32_384 vit_base_patch16_384 vit_large_patch32_384
     vit_large_patch16_384""",
     crop_pct=1.0,
   ),
-  **_group("vit_large_patch32_224 vit_huge_patch14_224", num_classes=0),
-  **_group("vit_small_patch8_224", num_classes=0, **_IMAGENET),
-  **_group("vit_small_patch16_36x1_224", depth=36, init_values=1e-5),
-  **_group(
+  **group("vit_large_patch32_224 vit_huge_patch14_224", num_classes=0),
+  **group("vit_small_patch8_224", num_classes=0, **_IMAGENET),
+  **group("vit_small_patch16_36x1_224", depth=36, init_values=1e-5),
+  **group(
     "vit_base_patch16_224_miil",
     qkv_bias=False,
     num_classes=11221,
@@ -89,20 +89,20 @@ _PLAIN = {
     crop_pct=0.875,
     **_NO_FACTS,
   ),
-  **_group(
+  **group(
     "vit_base_patch32_plus_256 vit_base_patch16_plus_240",
     embed_dim=896,
     num_heads=14,
     init_values=1e-5,
     crop_pct=0.95,
   ),
-  **_group(
+  **group(
     "eva_large_patch14_196 eva_large_patch14_336",
     global_pool="avg",
     crop_pct=1.0,
-    **_CLIP_FACTS,
+    **CLIP_FACTS,
   ),
-  **_group(
+  **group(
     "vit_intern300m_patch14_448",
     num_classes=0,
     init_values=0.1,
@@ -112,14 +112,14 @@ _PLAIN = {
   ),
 }
 _POOLED = {
-  **_group("vit_base_patch16_gap_224", num_heads=16, **_MEAN),
-  **_group(
+  **group("vit_base_patch16_gap_224", num_heads=16, **_MEAN),
+  **group(
     "vit_huge_patch14_gap_224 vit_giant_patch16_gap_224",
     num_classes=0,
     **_MEAN,
     **_IMAGENET,
   ),
-  **_group(
+  **group(
     "vit_huge_patch16_gap_448",
     num_classes=0,
     crop_pct=1.0,
@@ -129,50 +129,50 @@ _POOLED = {
   **{
     name: {**fields, "qkv_bias": False, "init_values": 1e-6, "crop_pct": 0.95}
     for name, fields in {
-      **_group("vit_medium_patch16_gap_240", num_classes=11821, **_MEAN),
-      **_group(
+      **group("vit_medium_patch16_gap_240", num_classes=11821, **_MEAN),
+      **group(
         """vit_medium_patch16_gap_256 vit_medium_patch16_gap_384
         vit_betwixt_patch16_gap_256""",
         **_MEAN,
       ),
     }.items()
   },
-  **_group(
+  **group(
     """vit_wee_patch16_reg1_gap_256 vit_little_patch16_reg1_gap_256
     vit_medium_patch16_reg1_gap_256 vit_betwixt_patch16_reg1_gap_256""",
     reg_tokens=1,
     crop_pct=0.95,
     **_REG,
   ),
-  **_group(
+  **group(
     """vit_little_patch16_reg4_gap_256 vit_medium_patch16_reg4_gap_256
     vit_mediumd_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_256""",
     reg_tokens=4,
     crop_pct=0.95,
     **_REG,
   ),
-  **_group(
+  **group(
     "vit_mediumd_patch16_reg4_gap_384 vit_betwixt_patch16_reg4_gap_384",
     reg_tokens=4,
     crop_pct=1.0,
     **_REG,
   ),
-  **_group(
+  **group(
     "vit_base_patch16_reg4_gap_256", reg_tokens=4, no_embed_class=True, **_AVG
   ),
-  **_group(
+  **group(
     "vit_so150m_patch16_reg4_gap_256", reg_tokens=4, crop_pct=0.95, **_MEAN
   ),
-  **_group(
+  **group(
     "vit_so150m_patch16_reg4_gap_384", reg_tokens=4, crop_pct=1.0, **_MEAN
   ),
-  **_group(
+  **group(
     "vit_so150m_patch16_reg4_map_256",
     reg_tokens=4,
     class_token=False,
     global_pool="map",
   ),
-  **_group(
+  **group(
     """vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384
     vit_so150m2_patch16_reg1_gap_448""",
     reg_tokens=1,
@@ -187,10 +187,8 @@ _POOLED = {
 def _clip(
   names: str, **fields: backbone.FieldValue
 ) -> dict[str, dict[str, Any]]:
-  facts = {"crop_pct": 1.0, **_CLIP_FACTS}
-  return _group(
-    names, **{**facts, "pre_norm": True, "norm_eps": 1e-5, **fields}
-  )
+  facts = {"crop_pct": 1.0, **CLIP_FACTS}
+  return group(names, **{**facts, "pre_norm": True, "norm_eps": 1e-5, **fields})
 
 
 _QUICK = {"act_layer": "quick_gelu"}
@@ -251,7 +249,7 @@ def _siglip(
   for size in sizes.split():
     for kind, pool in (("", {**_AVG, "global_pool": "map"}), ("gap_", _MEAN)):
       more = {**pool, "num_classes": 0, **fields}
-      found |= _group(f"vit_{prefix}_siglip_{kind}{size}", **more)
+      found |= group(f"vit_{prefix}_siglip_{kind}{size}", **more)
   return found
 
 
@@ -262,7 +260,7 @@ _SIGLIP = {
   **_siglip("large_patch16", "256 384"),
   **_siglip("large_patch16", "512", **_TANH),
   **_siglip("so400m_patch14", "224 378"),
-  **_group(
+  **group(
     "vit_so400m_patch14_siglip_gap_448 vit_so400m_patch14_siglip_gap_896",
     num_classes=0,
     crop_pct=1.0,
@@ -290,58 +288,58 @@ _GIANT = {
   "act_layer": "silu",
 }
 _DINOV2 = {
-  **_group(
+  **group(
     """vit_small_patch14_dinov2 vit_base_patch14_dinov2
     vit_large_patch14_dinov2""",
     **_DINO,
   ),
-  **_group("vit_giant_patch14_dinov2", **_DINO, **_GIANT),
-  **_group(
+  **group("vit_giant_patch14_dinov2", **_DINO, **_GIANT),
+  **group(
     """vit_small_patch14_reg4_dinov2 vit_base_patch14_reg4_dinov2
     vit_large_patch14_reg4_dinov2""",
     **_DINO,
     **_REG4,
   ),
-  **_group("vit_giant_patch14_reg4_dinov2", **_DINO, **_GIANT, **_REG4),
-  **_group(
+  **group("vit_giant_patch14_reg4_dinov2", **_DINO, **_GIANT, **_REG4),
+  **group(
     "vit_base_patch14_reg1_tipsv2 vit_large_patch14_reg1_tipsv2",
     **_TIPS,
     **_REG1,
   ),
-  **_group(
+  **group(
     "vit_so400m_patch14_reg1_tipsv2",
     mlp_ratio=4304 / 1152,
     **_TIPS,
     **_REG1,
   ),
-  **_group("vit_giant_patch14_reg1_tipsv2", **_TIPS, **_GIANT, **_REG1),
+  **group("vit_giant_patch14_reg1_tipsv2", **_TIPS, **_GIANT, **_REG1),
 }
 
 _THREE = {"no_embed_class": True, "init_values": 1e-6, **_IMAGENET}
 _DEIT = {
-  **_group(
+  **group(
     "deit_tiny_patch16_224 deit_small_patch16_224 deit_base_patch16_224",
     **_IMAGENET,
   ),
-  **_group("deit_base_patch16_384", crop_pct=1.0, **_IMAGENET),
-  **_group(
+  **group("deit_base_patch16_384", crop_pct=1.0, **_IMAGENET),
+  **group(
     """deit_tiny_distilled_patch16_224 deit_small_distilled_patch16_224
     deit_base_distilled_patch16_224""",
     distilled=True,
     **_IMAGENET,
   ),
-  **_group(
+  **group(
     "deit_base_distilled_patch16_384",
     distilled=True,
     crop_pct=1.0,
     **_IMAGENET,
   ),
-  **_group(
+  **group(
     """deit3_small_patch16_224 deit3_medium_patch16_224 deit3_base_patch16_224
     deit3_large_patch16_224 deit3_huge_patch14_224""",
     **_THREE,
   ),
-  **_group(
+  **group(
     """deit3_small_patch16_384 deit3_base_patch16_384
     deit3_large_patch16_384""",
     crop_pct=1.0,
@@ -351,6 +349,7 @@ _DEIT = {
 
 # Whose default weights timm evaluates so; configs of checkpoints win.
 _SQUASHED = (
+  "eva_large_patch14_336",
   "vit_base_patch16_clip_384",
   "vit_gigantic_patch14_clip_378",
   "vit_huge_patch14_clip_336",

@@ -1,8 +1,9 @@
-"""Vision transformers: ViT, DeiT, CLIP, SigLIP and DINOv2.
+"""Vision transformers: ViT, DeiT, CLIP, SigLIP, DINOv2, AIMv2, BEiT-3, RADIO.
 
 ViT (arXiv:2010.11929), DeiT (2012.12877), DeiT III (2204.07118), the image
 towers of CLIP (2103.00020) and SigLIP (2303.15343), DINOv2 (2304.07193) and its
-registers (2309.16588).
+registers (2309.16588), FlexiViT (2212.08013), BEiT-3 (2208.10442), AIMv2
+(2411.14402), C-RADIO (2312.06709), and timm's own.
 
 Names, hyper-parameters and tokens are timm's. Images of any size that the
 patches tile are accepted: the position embedding is resampled, as with timm's
@@ -11,8 +12,8 @@ N(0, 0.02^2), class token and registers N(0, 1e-12), patches as PyTorch's
 convolution; half of the gated MLP's first layer starts near a constant gate of
 1, and it is timm's half.
 
-The two SigLIP models of 384 pixels and patches of 14 are left out, because the
-patches do not tile the image; those of 378 have the same weights.
+The patches of the two SigLIP models of 384 pixels and patches of 14 do not tile
+the image: the last pixels are left out (`ragged`).
 
 Example:
   model = create_model("vit_small_patch16_224", img_size=64, num_classes=10)
@@ -25,29 +26,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import dtypes
-from jax.nn import initializers
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import (
+from kd_jax.models.blocks import checks, layers
+from kd_jax.models.blocks.tokens import (
   attention_pool,
-  layers,
   patches,
+  swiglu,
   token_net,
   transformer,
 )
-from kd_jax.models.vit import checkpoints, variants
+from kd_jax.models.vit import block, checkpoints, heads, kin, variants
 
-VARIANTS = variants.TABLE
+VARIANTS = {**variants.TABLE, **kin.TABLE}
 adapt = checkpoints.adapt
 
 RULES = (
   *patches.STEM_RULES,
   *transformer.BLOCK_RULES,
+  *block.RULES,
   ("norm", "params/neck/norm", "affine"),
   ("fc_norm", "params/neck/fc_norm", "affine"),
   *attention_pool.RULES,
@@ -57,52 +56,14 @@ RULES = (
 """(timm name, path here, layout), see `kd_jax.convert.rules`."""
 
 _TINY = 1e-6
-
-
-class Norm(nn.Module):
-  """The last layer normalisation.
-
-  Attributes:
-    inner: 'norm' of the tokens, or 'fc_norm' of what they are pooled to.
-    eps: added to the variance.
-    dtype: compute dtype.
-  """
-
-  inner: str
-  eps: float
-  dtype: layers.Dtype
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Normalises."""
-    return layers.layer_norm(self.eps, self.dtype, self.inner)(x)
-
-
-class DistilledHead(nn.Module):
-  """The classifiers of the class token and of the distillation token.
-
-  Attributes:
-    features: number of classes.
-    dtype: compute dtype.
-  """
-
-  features: int
-  dtype: layers.Dtype
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "n d"], distilled: Float[Array, "n d"]
-  ) -> tuple[Float[Array, "n k"], Float[Array, "n k"]]:
-    """Logits of the two; the second classifier is `dist`."""
-    init = transformer.INIT
-    shape = (x.shape[-1], self.features)
-    kernel = self.param("kernel", init, shape, jnp.float32)
-    bias = self.param("bias", initializers.zeros, shape[1:], jnp.float32)
-    x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    dist = nn.Dense(
-      self.features, dtype=self.dtype, kernel_init=init, name="dist"
-    )
-    return x @ kernel + bias, dist(distilled)
+_MLPS = ("mlp", "swiglu", "swiglu_packed")
+_BLOCKS: dict[str, type[nn.Module]] = {
+  "block": transformer.Block,
+  "respost": block.ResPost,
+  "parallel_scaling": block.ParallelScaling,
+  "diff_parallel_scaling": block.ParallelScaling,
+  "parallel_things": block.ParallelThings,
+}
 
 
 class Model(token_net.TokenNet):
@@ -133,9 +94,20 @@ class Model(token_net.TokenNet):
     init_values: first value of the scale of each branch; None has no scales.
     qkv_bias: add a bias to query, key and value.
     qk_norm: normalise query and key.
-    norm_eps: of all layer normalisations.
+    scale_attn_norm: normalise inside the attention.
+    scale_mlp_norm: normalise inside the MLP.
+    proj_bias: the last layer of the attention, and all of the MLP, have a
+      bias.
+    pool_include_prefix: global_pool='map' reads the prefix too.
+    norm_layer: kind of all normalisations, see `layers.NORMS`.
+    norm_eps: of all normalisations.
+    embed_norm: normalise the patches, before their position embedding.
     act_layer: one of `transformer.ACTIVATIONS`.
-    mlp_layer: 'mlp' or 'swiglu_packed' (gated, both halves in one layer).
+    mlp_layer: 'mlp', 'swiglu' (gated) or 'swiglu_packed' (gated, both halves
+      in one layer).
+    attn_layer: 'attn', or 'diff': the difference of two attentions.
+    block_fn: 'block', or one of those of `block`.
+    ragged: take images that the patches do not tile; see `patches.grid_of`.
   """
 
   ANY_SIZE: ClassVar[bool] = True
@@ -165,22 +137,35 @@ class Model(token_net.TokenNet):
   init_values: float | None = None
   qkv_bias: bool = True
   qk_norm: bool = False
+  scale_attn_norm: bool = False
+  scale_mlp_norm: bool = False
+  proj_bias: bool = True
+  pool_include_prefix: bool = False
+  norm_layer: str = "layer"
   norm_eps: float = 1e-6
+  embed_norm: bool = False
   act_layer: str = "gelu"
   mlp_layer: str = "mlp"
+  attn_layer: str = "attn"
+  block_fn: str = "block"
+  ragged: bool = False
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    transformer.check_fields(self)
+    checks.check_fields(self)
     names = tuple(transformer.ACTIVATIONS)
     backbone.one_of("act_layer", self.act_layer, names)
-    backbone.one_of("mlp_layer", self.mlp_layer, ("mlp", "swiglu_packed"))
+    backbone.one_of("mlp_layer", self.mlp_layer, _MLPS)
+    backbone.one_of("norm_layer", self.norm_layer, tuple(layers.NORMS))
+    backbone.one_of("attn_layer", self.attn_layer, ("attn", "diff"))
+    backbone.one_of("block_fn", self.block_fn, _BLOCKS)
     backbone.one_of("fc_norm", self.fc_norm, (None, True, False))
     if not isinstance(self.init_values, int | float | None):
       raise ValueError(
         f"init_values is {self.init_values!r}; it must be a number or None"
       )
     self._check_mlp()
+    self._check_block()
     self._check_tokens()
 
   def _check_mlp(self) -> None:
@@ -190,6 +175,21 @@ class Model(token_net.TokenNet):
       raise ValueError(
         f"mlp_ratio is {self.mlp_ratio}; with embed_dim={self.embed_dim} that "
         f"is an MLP of {width} channels, not a positive multiple of {halves}"
+      )
+
+  def _check_block(self) -> None:
+    scaling = self.block_fn.endswith("parallel_scaling")
+    plain = (self.mlp_layer, self.attn_layer) == ("mlp", "attn")
+    if scaling and (not plain or self.scale_attn_norm or self.scale_mlp_norm):
+      raise ValueError(
+        f"block_fn={self.block_fn!r} needs mlp_layer='mlp', "
+        "attn_layer='attn', scale_attn_norm=False and scale_mlp_norm=False"
+      )
+    width = self.embed_dim // self.num_heads
+    if width % 2 and "diff" in (self.attn_layer, self.block_fn[:4]):
+      raise ValueError(
+        f"heads have {width} channels; the difference of two attentions needs "
+        "an even number"
       )
 
   def _check_tokens(self) -> None:
@@ -212,11 +212,18 @@ class Model(token_net.TokenNet):
     """Tokens before those of the patches."""
     return sum(number for _, number, _ in self._prefix())
 
+  @property
+  def grid(self) -> tuple[int, int]:
+    """See `token_net.TokenNet.grid`."""
+    size = patches.pair(self.patch_size)
+    return patches.grid_of(self.example_size, size, ragged=self.ragged)
+
   def blocks(
     self, numbers: Iterable[int]
   ) -> tuple[type[nn.Module], tuple[tuple[int, dict[str, Any]], ...]]:
     """See `token_net.TokenNet.blocks`."""
-    return transformer.Block, tuple((i, self._block(i)) for i in numbers)
+    kind = _BLOCKS[self.block_fn]
+    return kind, tuple((i, self._block(i)) for i in numbers)
 
   def _prefix(self) -> tuple[tuple[str, int, float], ...]:
     kinds = (
@@ -236,33 +243,75 @@ class Model(token_net.TokenNet):
       "patches" if self.no_embed_class else "all",
       self.norm_eps if self.pre_norm else None,
       self.dtype,
+      norm=self.norm_layer,
+      embed_norm=(
+        (self.norm_layer, self.norm_eps) if self.embed_norm else None
+      ),
+      ragged=self.ragged,
       name="stem",
     )
     return stem(x)
 
   def _block(self, index: int) -> dict[str, Any]:
-    return {
-      "attn": {
-        "num_heads": self.num_heads,
-        "qkv_bias": self.qkv_bias,
-        "qk_norm": self.qk_norm,
-        "eps": self.norm_eps,
-      },
-      "mlp": self._mlp(gated=self.mlp_layer == "swiglu_packed"),
+    shared = {
+      "norm": self.norm_layer,
       "eps": self.norm_eps,
       "init_values": self.init_values,
       "drop_path": self.drop_path_rate * index / (self.depth - 1),
       "dtype": self.dtype,
     }
+    if self.block_fn.endswith("parallel_scaling"):
+      return {**self._scaling(index), **shared}
+    kinds = (
+      block.DiffAttention
+      if self.attn_layer == "diff"
+      else transformer.Attention,
+      swiglu.SwiGLU if self.mlp_layer == "swiglu" else transformer.Mlp,
+    )
+    fields = {
+      "attn": self._attention(index),
+      "mlp": self._mlp(self.mlp_layer),
+      "kinds": kinds,
+    }
+    if self.block_fn == "parallel_things":
+      return {**fields, "branch": shared}
+    return {**fields, **shared}
 
-  def _mlp(self, *, gated: bool) -> dict[str, Any]:
+  def _attention(self, index: int) -> dict[str, Any]:
+    fields = {
+      "num_heads": self.num_heads,
+      "qkv_bias": self.qkv_bias,
+      "qk_norm": self.qk_norm,
+      "inner_norm": self.scale_attn_norm,
+      "proj_bias": self.proj_bias,
+      "norm": self.norm_layer,
+      "eps": self.norm_eps,
+    }
+    return {**fields, "number": index} if self.attn_layer == "diff" else fields
+
+  def _scaling(self, index: int) -> dict[str, Any]:
+    return {
+      "num_heads": self.num_heads,
+      "width": int(self.embed_dim * self.mlp_ratio),
+      "activation": transformer.ACTIVATIONS[self.act_layer],
+      "qkv_bias": self.qkv_bias,
+      "qk_norm": self.qk_norm,
+      "proj_bias": self.proj_bias,
+      "differential": self.block_fn == "diff_parallel_scaling",
+      "number": index,
+    }
+
+  def _mlp(self, kind: str) -> dict[str, Any]:
     fields = {
       "width": int(self.embed_dim * self.mlp_ratio),
       "activation": transformer.ACTIVATIONS[self.act_layer],
+      "use_bias": self.proj_bias,
+      "norm": self.norm_layer if self.scale_mlp_norm else None,
+      "eps": self.norm_eps,
     }
-    if not gated:
+    if kind != "swiglu_packed":
       return fields
-    inits = {"kernel_init": _gate_kernel, "bias_init": _gate_bias}
+    inits = {"kernel_init": block.gate_kernel, "bias_init": block.gate_bias}
     return {**fields, "gated": True, **inits}
 
   def classify(
@@ -273,7 +322,8 @@ class Model(token_net.TokenNet):
     if after is None:
       after = self.global_pool in ("avg", "max", "avgmax")
     inner = "fc_norm" if after else "norm"
-    norm = Norm(inner, self.norm_eps, self.dtype, name="neck")
+    kind = self.norm_layer
+    norm = heads.Norm(inner, self.norm_eps, self.dtype, kind, name="neck")
     if self.final_norm and not after:
       x = norm(x)
     final = x
@@ -297,37 +347,31 @@ class Model(token_net.TokenNet):
   def _pool(self, x: Array, num_prefix_tokens: int) -> Array:
     if self.global_pool != "map":
       return patches.pool_tokens(x, self.global_pool, num_prefix_tokens)
-    mlp = self._mlp(gated=False)
+    mlp = {
+      "width": int(self.embed_dim * self.mlp_ratio),
+      "activation": transformer.ACTIVATIONS[self.act_layer],
+    }
     pool = attention_pool.AttentionPool(
-      self.num_heads, mlp, self.norm_eps, self.dtype, name="pool"
+      self.num_heads,
+      mlp,
+      self.norm_eps,
+      self.dtype,
+      self.norm_layer,
+      name="pool",
     )
-    return pool(x[:, num_prefix_tokens:])
+    return pool(x if self.pool_include_prefix else x[:, num_prefix_tokens:])
 
   def _distilled(self, x: Array) -> tuple[Array, dict[str, Array]]:
     pooled = logits = (x[:, 0] + x[:, 1]) / 2
-    heads = {}
+    both = {}
     if self.num_classes:
-      head = DistilledHead(self.num_classes, self.dtype, name="head")
+      head = heads.DistilledHead(self.num_classes, self.dtype, name="head")
       first, second = head(x[:, 0], x[:, 1])
-      heads = {"logits_head": first, "logits_dist": second}
+      both = {"logits_head": first, "logits_dist": second}
       logits = (first + second) / 2
     return logits, {
       "feature": pooled,
       "pooled": pooled,
-      **heads,
+      **both,
       "logits": logits,
     }
-
-
-def _gate_kernel(
-  key: Array, shape: tuple[int, int], dtype: layers.Dtype = jnp.float32
-) -> Array:
-  kernel = 0.02 * jax.random.normal(key, shape, dtype)
-  return kernel.at[:, shape[1] // 2 :].multiply(_TINY / 0.02)
-
-
-def _gate_bias(
-  key: Array, shape: tuple[int], dtype: layers.Dtype = jnp.float32
-) -> Array:
-  del key
-  return jnp.zeros(shape, dtype).at[shape[0] // 2 :].set(1.0)

@@ -23,7 +23,7 @@ from kd_jax.data import examples
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, TeacherSource
 from kd_jax.models.backbone import Backbone
-from kd_jax.models.blocks import transformer
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.train.views import as_unit
 from kd_jax.types import Batch, Network, Taps, Variables

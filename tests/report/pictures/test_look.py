@@ -7,7 +7,7 @@ import pytest
 import zoo
 
 from kd_jax import create_model
-from kd_jax.models.blocks import transformer
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.report.pictures import look
 from kd_jax.types import Teacher
 

@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches, token_net
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import patches, token_net
 from kd_jax.transfer.detection import parts
 from kd_jax.transfer.detection.forms import base
 from kd_jax.types import Taps

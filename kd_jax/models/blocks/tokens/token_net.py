@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import patches, transformer
+from kd_jax.models.blocks.tokens import patches, transformer
 from kd_jax.types import STAGES
 
 

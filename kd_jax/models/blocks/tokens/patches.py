@@ -21,6 +21,7 @@ Pair = int | tuple[int, int]
 
 STEM_RULES = (
   ("patch_embed.proj", "params/stem/patch_embed/proj", "conv2d"),
+  ("patch_embed.norm", "params/stem/patch_embed/norm", "affine"),
   ("pos_embed", "params/stem/pos_embed", "copy"),
   ("cls_token", "params/stem/cls_token", "copy"),
   ("dist_token", "params/stem/dist_token", "copy"),
@@ -40,6 +41,8 @@ class PatchEmbed(nn.Module):
     dtype: compute dtype.
     kernel_init: initialiser of the kernel; None is PyTorch's default.
     bias_init: initialiser of the bias; None is PyTorch's default.
+    norm: kind and eps of a normalisation of the tokens, see `layers.NORMS`.
+    ragged: see `grid_of`.
   """
 
   features: int
@@ -48,6 +51,8 @@ class PatchEmbed(nn.Module):
   dtype: layers.Dtype = None
   kernel_init: initializers.Initializer | None = None
   bias_init: initializers.Initializer | None = None
+  norm: tuple[str, float] | None = None
+  ragged: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x d"]:
@@ -56,9 +61,9 @@ class PatchEmbed(nn.Module):
     Raises:
       ValueError: the patches do not tile the image.
     """
-    grid_of(x.shape[1:3], self.patch_size)
+    grid_of(x.shape[1:3], self.patch_size, ragged=self.ragged)
     torch = layers.torch_linear_init(math.prod(self.patch_size) * x.shape[-1])
-    return nn.Conv(
+    x = nn.Conv(
       self.features,
       self.patch_size,
       self.patch_size,
@@ -69,6 +74,10 @@ class PatchEmbed(nn.Module):
       bias_init=self.bias_init or torch,
       name="proj",
     )(x)
+    if self.norm is None:
+      return x
+    kind, eps = self.norm
+    return layers.NORMS[kind](eps, self.dtype, "norm")(x)
 
 
 class Stem(nn.Module):
@@ -89,6 +98,8 @@ class Stem(nn.Module):
       no bias. None is no normalisation.
     dtype: compute dtype.
     norm: kind of that normalisation, see `layers.NORMS`.
+    embed_norm: `PatchEmbed.norm`.
+    ragged: see `grid_of`.
   """
 
   features: int
@@ -99,15 +110,23 @@ class Stem(nn.Module):
   pre_norm: float | None = None
   dtype: layers.Dtype = None
   norm: str = "layer"
+  embed_norm: tuple[str, float] | None = None
+  ragged: bool = False
 
   @nn.compact
   def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
     """The tokens that enter the first block."""
     plain = self.pre_norm is None
     y = PatchEmbed(
-      self.features, self.patch_size, plain, self.dtype, name="patch_embed"
+      self.features,
+      self.patch_size,
+      plain,
+      self.dtype,
+      norm=self.embed_norm,
+      ragged=self.ragged,
+      name="patch_embed",
     )(images)
-    grid = y.shape[1:3]
+    grid = y.shape[1], y.shape[2]
     x = y.reshape(len(images), -1, self.features)
     if self.pos == "patches":
       x = x + self._positions(0, grid).astype(x.dtype)
@@ -116,7 +135,7 @@ class Stem(nn.Module):
     if self.pos == "all":
       count = sum(number for _, number, _ in self.prefix)
       x = x + self._positions(count, grid).astype(x.dtype)
-    if plain:
+    if self.pre_norm is None:
       return x
     return layers.NORMS[self.norm](self.pre_norm, self.dtype, "norm_pre")(x)
 
@@ -142,13 +161,22 @@ def pair(value: Pair) -> tuple[int, int]:
   return (value, value) if isinstance(value, int) else value
 
 
-def grid_of(image: tuple[int, ...], patch: tuple[int, int]) -> tuple[int, int]:
+def grid_of(
+  image: tuple[int, ...], patch: tuple[int, int], *, ragged: bool = False
+) -> tuple[int, int]:
   """Patches of an image, down and across.
+
+  Args:
+    image: its size.
+    patch: their size.
+    ragged: whether pixels at the lower and right edge may be left out.
 
   Raises:
     ValueError: the patches do not tile the image.
   """
   (h, w), (a, b) = image, patch
+  if ragged and h >= a and w >= b:
+    return h // a, w // b
   if h % a or w % b or not h * w:
     raise ValueError(
       f"patches of {a} x {b} pixels do not tile an image of {h} x {w}. Resize "
@@ -241,7 +269,7 @@ def fit_positions(
     if old and (old**2 + count, new**2 + count) == (len(table[0]), shape[1]):
       return np.asarray(
         resample_positions(
-          np.asarray(table, np.float32),
+          jnp.asarray(table, jnp.float32),
           num_prefix_tokens=count,
           old=(old, old),
           new=(new, new),

@@ -10,7 +10,8 @@ from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, transformer
+from kd_jax.models.blocks import layers
+from kd_jax.models.blocks.tokens import transformer
 
 RULES = (
   ("attn_pool.latent", "params/pool/latent", "copy"),

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models import backbone
-from kd_jax.models.blocks import layers, patches
+from kd_jax.models.blocks import layers
 
 Rotate = Callable[[Array], Array]
 
@@ -50,10 +49,14 @@ BLOCK_RULES = (
       ("attn.qkv", "attn/qkv", "dense"),
       ("attn.q_norm", "attn/q_norm", "affine"),
       ("attn.k_norm", "attn/k_norm", "affine"),
+      ("attn.norm", "attn/norm", "affine"),
       ("attn.proj", "attn/proj", "dense"),
       ("ls1.gamma", "ls1/gamma", "copy"),
       ("norm2", "norm2", "affine"),
       ("mlp.fc1", "mlp/fc1", "dense"),
+      ("mlp.fc1_g", "mlp/fc1_g", "dense"),
+      ("mlp.fc1_x", "mlp/fc1_x", "dense"),
+      ("mlp.norm", "mlp/norm", "affine"),
       ("mlp.fc2", "mlp/fc2", "dense"),
       ("ls2.gamma", "ls2/gamma", "copy"),
     )
@@ -86,10 +89,13 @@ class Attention(nn.Module):
     key_bias: False leaves the bias of the key out; those of query and value
       are then the parameters `q_bias` and `v_bias` (BEiT).
     qk_norm: normalise query and key per head.
-    eps: of these normalisations.
+    eps: of the normalisations.
     dtype: compute dtype; the softmax is in float32 at least.
     kernel_init: initialiser of the kernel of `qkv`.
     out_init: initialiser of the kernel of `proj`.
+    norm: kind of the normalisations, see `layers.NORMS`.
+    inner_norm: normalise what is attended, before the last layer.
+    proj_bias: the last layer has a bias.
   """
 
   num_heads: int
@@ -100,6 +106,9 @@ class Attention(nn.Module):
   dtype: layers.Dtype = None
   kernel_init: initializers.Initializer = INIT
   out_init: initializers.Initializer = INIT
+  norm: str = "layer"
+  inner_norm: bool = False
+  proj_bias: bool = True
 
   @nn.compact
   def __call__(
@@ -128,12 +137,25 @@ class Attention(nn.Module):
     heads = (*x.shape[:2], 3, self.num_heads, width // self.num_heads)
     q, k, v = jnp.moveaxis(qkv.reshape(heads), 2, 0)
     if self.qk_norm:
-      q = layers.layer_norm(self.eps, self.dtype, "q_norm")(q)
-      k = layers.layer_norm(self.eps, self.dtype, "k_norm")(k)
+      q, k = self._norm("q_norm")(q), self._norm("k_norm")(k)
     if rotate is not None:
       q, k = rotate(q), rotate(k)
+    if bias is None:
+      bias = self.bias_of(q)
     y = attend(q, k, v, bias=bias, module=self).reshape(x.shape)
-    return self._dense(width, "proj", True, self.out_init)(y)
+    if self.inner_norm:
+      y = self._norm("norm")(y)
+    return self._dense(width, "proj", self.proj_bias, self.out_init)(y)
+
+  def bias_of(
+    self, q: Float[Array, "n t h d"]
+  ) -> Float[Array, "n h t t"] | None:
+    """What a subclass adds to the scaled products of these queries."""
+    del q
+    return None
+
+  def _norm(self, name: str) -> nn.Module:
+    return layers.NORMS[self.norm](self.eps, self.dtype, name)
 
   def _dense(
     self, width: int, name: str, use_bias: bool, init: initializers.Initializer
@@ -174,8 +196,8 @@ def attend(
   """
   # Not jax.nn.dot_product_attention: it computes in float32 even for float64.
   exact = jnp.promote_types(q.dtype, jnp.float32)
-  scale = q.shape[-1] ** -0.5 if scale is None else scale
-  logits = scale * jnp.einsum(
+  factor = q.shape[-1] ** -0.5 if scale is None else scale
+  logits = factor * jnp.einsum(
     "nqhd,nkhd->nhqk", q, k, preferred_element_type=exact
   )
   if bias is not None:
@@ -199,6 +221,10 @@ class Mlp(nn.Module):
     bias_init: initialiser of the bias of `fc1`.
     out_init: initialiser of the kernel of `fc2`.
     out_bias_init: initialiser of the bias of `fc2`.
+    use_bias: both layers have a bias.
+    norm: kind of a normalisation before the last layer, see `layers.NORMS`;
+      None is none.
+    eps: of that normalisation.
   """
 
   width: int
@@ -209,12 +235,16 @@ class Mlp(nn.Module):
   bias_init: initializers.Initializer = initializers.zeros
   out_init: initializers.Initializer = INIT
   out_bias_init: initializers.Initializer = initializers.zeros
+  use_bias: bool = True
+  norm: str | None = None
+  eps: float = 1e-6
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Keeps the width; parameters `fc1` and `fc2`."""
     y = nn.Dense(
       self.width,
+      use_bias=self.use_bias,
       dtype=self.dtype,
       kernel_init=self.kernel_init,
       bias_init=self.bias_init,
@@ -225,8 +255,11 @@ class Mlp(nn.Module):
       y = self.activation(gate) * y
     else:
       y = self.activation(y)
+    if self.norm is not None:
+      y = layers.NORMS[self.norm](self.eps, self.dtype, "norm")(y)
     return nn.Dense(
       x.shape[-1],
+      use_bias=self.use_bias,
       dtype=self.dtype,
       kernel_init=self.out_init,
       bias_init=self.out_bias_init,
@@ -262,6 +295,9 @@ class Block(nn.Module):
       the scales out.
     drop_path: probability of dropping a branch.
     dtype: compute dtype.
+    norm: kind of the normalisations, see `layers.NORMS`.
+    kinds: classes of attention and MLP, where they are not `Attention` and
+      `Mlp`.
   """
 
   attn: Mapping[str, Any]
@@ -270,6 +306,8 @@ class Block(nn.Module):
   init_values: float | None = None
   drop_path: float = 0.0
   dtype: layers.Dtype = None
+  norm: str = "layer"
+  kinds: tuple[type[nn.Module], type[nn.Module]] = (Attention, Mlp)
 
   @nn.compact
   def __call__(
@@ -281,11 +319,15 @@ class Block(nn.Module):
     rotate: Rotate | None = None,
   ) -> Float[Array, "n t d"]:
     """`bias` and `rotate` are those of `Attention`."""
-    attn = Attention(**self.attn, dtype=self.dtype, name="attn")
-    mlp = Mlp(**self.mlp, dtype=self.dtype, name="mlp")
-    y = layers.layer_norm(self.eps, self.dtype, "norm1")(x)
-    x = x + self._branch(attn(y, bias=bias, rotate=rotate), "1", train)
-    y = layers.layer_norm(self.eps, self.dtype, "norm2")(x)
+    attention, perceptron = self.kinds
+    attn = attention(**self.attn, dtype=self.dtype, name="attn")
+    mlp = perceptron(**self.mlp, dtype=self.dtype, name="mlp")
+    norm = layers.NORMS[self.norm]
+    y = norm(self.eps, self.dtype, "norm1")(x)
+    given = {"bias": bias, "rotate": rotate}
+    given = {k: v for k, v in given.items() if v is not None}
+    x = x + self._branch(attn(y, **given), "1", train)
+    y = norm(self.eps, self.dtype, "norm2")(x)
     return x + self._branch(mlp(y), "2", train)
 
   def _branch(self, y: Array, number: str, train: bool) -> Array:
@@ -337,42 +379,3 @@ def blocks_of(stage: str, depth: int) -> range:
   """Numbers of the blocks that 'stage1'..'stage4' runs."""
   k = int(stage[-1])
   return range((k - 1) * depth // 4, k * depth // 4)
-
-
-class Tokens(Protocol):
-  """A network whose fields `check_fields` reads.
-
-  Attributes:
-    img_size: see `token_net.TokenNet`.
-    patch_size: the same.
-    embed_dim: the same.
-  """
-
-  img_size: patches.Pair
-  patch_size: patches.Pair
-  embed_dim: int
-
-
-def check_fields(model: Tokens, *, depth: str = "depth") -> None:
-  """Raises ValueError for impossible fields.
-
-  Args:
-    model: has `num_heads` too where it attends.
-    depth: name of its field that says the number of blocks.
-  """
-  for name in ("img_size", "patch_size"):
-    value = getattr(model, name)
-    backbone.positive(name, patches.pair(value), 2)
-  patches.grid_of(patches.pair(model.img_size), patches.pair(model.patch_size))
-  blocks = getattr(model, depth)
-  if blocks < 4:
-    raise ValueError(
-      f"{depth} is {blocks}; it must be 4 or more, one block per stage"
-    )
-  if model.embed_dim < 1:
-    raise ValueError(f"embed_dim is {model.embed_dim}; it must be > 0")
-  heads = getattr(model, "num_heads", 1)
-  if heads < 1 or model.embed_dim % heads:
-    raise ValueError(
-      f"num_heads is {heads}; it must divide embed_dim={model.embed_dim}"
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from kd_jax.models.blocks import patches
+from kd_jax.models.blocks.tokens import patches
 
 _DOWNSAMPLE = "layers.0.downsample.reduction.weight"
 _BUFFERS = ("relative_position_index", "relative_coords_table", "attn_mask")
@@ -54,6 +54,7 @@ def resize_table(
 def _interpolation(old: int, new: int) -> Float[np.ndarray, "new old"]:
   """Linear interpolation between geometrically spaced positions."""
   low, high = 1.01, 1.5
+  ratio = low
   while high - low > 1e-6:
     ratio = (low + high) / 2
     if (1 - ratio ** (old // 2)) / (1 - ratio) > new // 2:
@@ -91,7 +92,7 @@ def adapt(
 
 def _fit(name: str, value: np.ndarray, want: tuple[int, ...]) -> np.ndarray:
   if name == "patch_embed.proj.weight" and value.ndim == 4:
-    return patches.resample_patch(value, want[2:])
+    return patches.resample_patch(value, (want[2], want[3]))
   if name.endswith(_TABLE) and value.ndim == 2:
     return resize_table(value, want[0])
   return value

@@ -1,0 +1,145 @@
+"""Exact forms of a convolution and of its two gradients, as products.
+
+All take and return the arrays of `depthwise.native` and equal it but for the
+order of the sums, which are float32 or wider. `convolutions` chooses.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from kd_jax.models.blocks.depthwise import Window
+
+BAND = 200
+"""Pixels whose windows `weight_by_bands` lays out at a time: in the cache."""
+
+
+def forward_by_windows(
+  x: Float[Array, "n h w c"], w: Float[Array, "k k c o"], window: Window
+) -> Float[Array, "n y x o"]:
+  """All windows laid out, times the weights."""
+  out = out_size(x.shape, w.shape, window)
+  taps = _taps(_pad(wide(x), window), w.shape[0], out, window)
+  y = jnp.concatenate(taps, -1) @ wide(w).reshape(-1, w.shape[3])
+  return y.astype(x.dtype)
+
+
+def weight_by_taps(
+  x: Float[Array, "n h w c"],
+  w: Float[Array, "k k c o"],
+  g: Float[Array, "n y x o"],
+  window: Window,
+) -> Float[Array, "k k c o"]:
+  """Gradient of the weights: a product over the whole batch per weight."""
+  taps = _taps(_pad(wide(x), window), w.shape[0], g.shape[1:3], window)
+  flat = wide(g).reshape(-1, g.shape[3])
+  products = [_outer(tap.reshape(-1, x.shape[3]), flat) for tap in taps]
+  return jnp.stack(products).reshape(w.shape).astype(w.dtype)
+
+
+def weight_by_bands(
+  x: Float[Array, "n h w c"],
+  w: Float[Array, "k k i o"],
+  g: Float[Array, "n y x o"],
+  window: Window,
+) -> Float[Array, "k k i o"]:
+  """Gradient of the weights: a few rows of windows at a time, also grouped."""
+  size, _, depth, features = w.shape
+  groups, (count, high, wide_, _) = x.shape[3] // depth, g.shape
+  rows = band_rows(high, wide_)
+  bands = high // rows
+  x, g = _pad(wide(x), window), wide(g)
+  reach = (rows - 1) * window.stride + window.dilation * (size - 1) + 1
+
+  def add(total: Array, index: Array) -> tuple[Array, None]:
+    image, band = index // bands, index % bands
+    start = (image, band * rows * window.stride, 0, 0)
+    part = lax.dynamic_slice(x, start, (1, reach, *x.shape[2:]))
+    part = part.reshape(1, reach, x.shape[2], groups, depth)
+    taps = _taps(part, size, (rows, wide_), window)
+    windows = jnp.concatenate(taps, -1).reshape(rows * wide_, groups, -1)
+    start = (image, band * rows, 0, 0)
+    own = lax.dynamic_slice(g, start, (1, rows, wide_, features))
+    own = own.reshape(rows * wide_, groups, features // groups)
+    if groups == 1:
+      return total + (own[:, 0].T @ windows[:, 0])[None], None
+    return total + jnp.einsum("pgo,pgc->goc", own, windows), None
+
+  shape = (groups, features // groups, size * size * depth)
+  total, _ = lax.scan(add, jnp.zeros(shape, g.dtype), jnp.arange(count * bands))
+  total = total.reshape(features, size, size, depth)
+  return total.transpose(1, 2, 3, 0).astype(w.dtype)
+
+
+def band_rows(high: int, wide: int) -> int:
+  """The divisor of `high` whose rows hold about `BAND` pixels."""
+  divisors = (rows for rows in range(1, high + 1) if high % rows == 0)
+  return min(divisors, key=lambda rows: abs(rows * wide - BAND))
+
+
+def input_by_taps(
+  x: Float[Array, "n h w c"],
+  w: Float[Array, "k k c o"],
+  g: Float[Array, "n y x o"],
+  window: Window,
+) -> Float[Array, "n h w c"]:
+  """Gradient of the input: one product, its parts shifted and added."""
+  size, _, depth, features = w.shape
+  flat = wide(g).reshape(-1, features) @ wide(w).reshape(-1, features).T
+  parts = flat.reshape(*g.shape[:3], size * size, depth)
+  stride, dilation, padding = window
+  total = jnp.zeros(x.shape, parts.dtype)
+  for index in range(size * size):
+    config = [(0, 0, 0)]
+    for tap, length, out in zip(
+      divmod(index, size), x.shape[1:3], g.shape[1:3], strict=True
+    ):
+      low = tap * dilation - padding
+      config.append((low, length - low - ((out - 1) * stride + 1), stride - 1))
+    zero = jnp.zeros((), parts.dtype)
+    total += lax.pad(parts[:, :, :, index], zero, [*config, (0, 0, 0)])
+  return total.astype(x.dtype)
+
+
+def out_size(
+  x: tuple[int, ...], w: tuple[int, ...], window: Window
+) -> tuple[int, int]:
+  """(rows, columns) of the result for shapes of maps and weights."""
+  reach = window.dilation * (w[0] - 1) + 1
+  high, across = (
+    (length + 2 * window.padding - reach) // window.stride + 1
+    for length in x[1:3]
+  )
+  return high, across
+
+
+def wide(x: Array) -> Array:
+  """The same in float32, or in its own type if that is wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _pad(x: Array, window: Window) -> Array:
+  sides = (window.padding,) * 2
+  return jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
+
+
+def _outer(a: Array, b: Array) -> Array:
+  """`a.T @ b`; long rows of the result are faster."""
+  return a.T @ b if a.shape[1] <= b.shape[1] else (b.T @ a).T
+
+
+def _taps(
+  padded: Array, size: int, out: tuple[int, int], window: Window
+) -> list[Array]:
+  """The pixels of the padded maps that meet each weight, row by row."""
+  stride, dilation, _ = window
+  rows, columns = (
+    [
+      slice(i * dilation, i * dilation + (length - 1) * stride + 1, stride)
+      for i in range(size)
+    ]
+    for length in out
+  )
+  return [padded[:, r, c] for r in rows for c in columns]
