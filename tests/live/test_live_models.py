@@ -23,6 +23,12 @@ VIT = {
 HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
+  ("hgnetv2_b0", 75, {}),
+  ("hgnet_tiny", CONV, {}),
+  ("densenetblur121d", 75, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
+  ("caformer_s18", 75, {}),
+  ("poolformer_s12", CONV, {}),
+  ("poolformerv2_s12", 75, {}),
   ("resnet10t", CONV, {}),
   ("resnet18d", CONV, {"output_stride": 8}),
   ("resnet18", CONV, {"output_stride": 16}),
@@ -107,6 +113,9 @@ CASES = (
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("hgnetv2_b0", CONV, {}),
+  ("densenet121", CONV, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
+  ("caformer_s18", CONV, {}),
   ("test_byobnet", CONV, {}),
   ("repvgg_a0", CONV, {}),
   (
