@@ -181,7 +181,8 @@ class Block(nn.Module):
     return self._gate(x, True)
 
 
-def rep(
+# As many as the branches have fields.
+def rep(  # noqa: PLR0913
   x: Float[Array, "n h w c"],
   features: int,
   style: conv_norm.Style,
@@ -189,7 +190,9 @@ def rep(
   train: bool,
   stride: int,
   identity: bool = True,
-  **fields: int | float,
+  dilation: int = 1,
+  groups: int = 1,
+  drop_path: float = 0.0,
 ) -> Float[Array, "n y x d"]:
   """The branches of RepVGG, as the submodule `rep` of the caller.
 
@@ -200,7 +203,9 @@ def rep(
     train: normalise by the batch.
     stride: step in pixels.
     identity: have a branch without a convolution where shapes agree.
-    **fields: of `conv_norm.Branches`.
+    dilation: distance of neighbouring weights.
+    groups: number of channel groups.
+    drop_path: probability of dropping all but the identity.
   """
   branches = conv_norm.Branches(
     features,
@@ -208,8 +213,10 @@ def rep(
     (("conv_kxk", 3), ("conv_1x1", 1)),
     identity=identity and stride == 1 and x.shape[-1] == features,
     stride=stride,
+    dilation=dilation,
+    groups=groups,
+    drop_path=drop_path,
     name="rep",
-    **fields,
   )
   return branches(x, train=train)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
@@ -41,7 +42,7 @@ def torch_init(groups: int) -> initializers.Initializer:
   return torch_conv_init
 
 
-def _normal(mean: float, std: float) -> initializers.Initializer:
+def _normal(mean: float, std: float) -> Initializer:
   def init(
     key: Array, shape: Sequence[int], dtype: layers.Dtype = jnp.float32
   ) -> Array:
@@ -76,18 +77,19 @@ class Style:
   dtype: layers.Dtype = None
   eps: float = 1e-5
   fused: bool = False
-  init: Callable[[int], initializers.Initializer] = torch_init
+  init: Callable[[int], Initializer] = torch_init
   spread: float = 0.0
 
   def norm(self, name: str, scale: float = 1.0) -> layers.BatchNorm:
     """A batch normalisation whose scales begin at `scale`."""
-    inits = {"scale_init": initializers.constant(scale)}
+    first: Initializer = initializers.constant(scale)
+    bias: Initializer = initializers.zeros
     if self.spread:
-      inits = {
-        "scale_init": _normal(self.spread, self.spread),
-        "bias_init": initializers.normal(self.spread),
-      }
-    return layers.BatchNorm(self.dtype, eps=self.eps, name=name, **inits)
+      first = _normal(self.spread, self.spread)
+      bias = initializers.normal(self.spread)
+    return layers.BatchNorm(
+      self.dtype, eps=self.eps, name=name, scale_init=first, bias_init=bias
+    )
 
   def activate(self, x: Float[Array, ...]) -> Float[Array, ...]:
     """The activation."""

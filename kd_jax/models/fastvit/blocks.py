@@ -35,14 +35,16 @@ class Stem(nn.Module):
     self, x: Float[Array, "n h w c"], *, train: bool
   ) -> Float[Array, "n y x d"]:
     """A map at a stride of 4."""
-    sizes: tuple[layers.WindowFields, ...] = (
-      {"size": 3, "stride": 2},
-      {"size": 3, "stride": 2, "groups": self.width},
-      {},
-    )
-    for i, fields in enumerate(sizes):
+    windows = ((3, 2, 1), (3, 2, self.width), (1, 1, 1))
+    for i, (size, stride, groups) in enumerate(windows):
       block = mobile_one.MobileOne(
-        self.width, self.style, **fields, scale=self.scale, name=f"{i}"
+        self.width,
+        self.style,
+        size,
+        stride,
+        groups,
+        scale=self.scale,
+        name=f"{i}",
       )
       x = block(x, train=train)
     return x
