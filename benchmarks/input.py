@@ -4,9 +4,11 @@
 
 Random resized crops to 224 pixels and flips, on real photographs of ImageNet's
 size (pieces of scikit-learn's two, JPEG, mean 500x375 and 107 KB) or on the
-JPEGs in DIR. PIL is Image.open().convert('RGB') and torchvision's crop with
-PIL's bilinear filter; tf.image, where TensorFlow is installed, is tf.data with
-decode_and_crop_jpeg and tf.image.resize, which does not antialias. 'canvas' is
+JPEGs in DIR. 'camera' is one of them enlarged to 4000x3000 pixels, 'scaled' the
+same with preprocess.dct_scaling. PIL is Image.open().convert('RGB') and
+torchvision's crop with PIL's bilinear filter; tf.image, where TensorFlow is
+installed, is tf.data with decode_and_crop_jpeg and tf.image.resize, which does
+not antialias. 'canvas' is
 a host that leaves cropping to the device, 'crop_resize' the device's part.
 
 The first table is of one thread, cases in turns; 'core' is by processor time,
@@ -35,22 +37,23 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import io
 import itertools
 import os
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
 import numpy as np
 from PIL import Image
 
+from benchmarks._input_peers import Case, by_pil, by_tensorflow
+from kd_jax.data import examples
 from kd_jax.data.augment import canvas, crops
 from kd_jax.data.formats import tfds_write
 from kd_jax.data.pipeline import train_batches
@@ -59,12 +62,12 @@ from kd_jax.data.reading import Reading
 from kd_jax.data.sources import digits, folder, synthetic, tfds
 from kd_jax.interfaces import DataSource
 
-SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 CROPS = (1, 4, 8)
 PACKAGES = ("jax", "grain", "numpy", "pillow", "opencv-python-headless")
 SIDE = 512  # of the canvas
 PIL, TF = "PIL", "tf.image"
 CANVAS, DEVICE = "folder canvas", "crop_resize"
+CAMERA, SCALED = "camera", "camera scaled"
 RATIOS = (
   ("folder x1", PIL),
   ("folder bilinear x1", PIL),
@@ -72,19 +75,8 @@ RATIOS = (
   ("folder x1", TF),
   ("folder x4", "folder x1"),
   ("folder x8", "folder x1"),
+  ("camera scaled x1", "camera x1"),
 )
-
-
-class Case(NamedTuple):
-  """Something to time.
-
-  Attributes:
-    views: what one call makes.
-    run: called with 0, 1, 2, ...
-  """
-
-  views: int
-  run: Callable[[int], Any]
 
 
 class Times(NamedTuple):
@@ -118,6 +110,18 @@ def photographs(place: Path, count: int) -> None:
     Image.fromarray(piece).save(
       place / f"{i:04d}.jpg", quality=95, subsampling=0
     )
+
+
+def enlarged(place: Path) -> Path:
+  """Writes a JPEG of 4000x3000 pixels, into a folder that listings skip."""
+  first = next(file for file in sorted(place.iterdir()) if _is_jpeg(file))
+  found = place / ".camera"
+  found.mkdir()
+  pixels = np.asarray(Image.open(first).convert("RGB").resize((4000, 3000)))
+  noise = np.random.default_rng(0).normal(0, 3, pixels.shape)  # of the sensor
+  noisy = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+  Image.fromarray(noisy).save(found / "large.jpg", quality=90)
+  return found
 
 
 def gather(images: Path, place: Path, count: int) -> None:
@@ -154,6 +158,8 @@ def preprocess(name: str, size: int, num_crops: int) -> Preprocess:
       canvas=max(SIDE, size),
       train_interpolation="bilinear",
     )
+  if name == SCALED:
+    return Preprocess(image_size=size, num_crops=num_crops, dct_scaling=True)
   exact = "bilinear" if name == "folder bilinear" else "area"
   return Preprocess(
     image_size=size, num_crops=num_crops, train_interpolation=exact
@@ -163,11 +169,14 @@ def preprocess(name: str, size: int, num_crops: int) -> Preprocess:
 def sources(place: Path) -> Mapping[str, DataSource]:
   """Name of a case -> where its records come from."""
   files = folder.Source(str(place))
+  large = folder.Source(str(enlarged(place)))
   tfds_write.write({"train": files}, "photographs", str(place / ".tfds"))
   return {
     "folder": files,
     "folder bilinear": files,
     CANVAS: files,
+    CAMERA: large,
+    SCALED: large,
     "tfds": tfds.Source("photographs", "train", str(place / ".tfds")),
     "synthetic": synthetic.Source(),
     "digits": digits.Source(),
@@ -176,62 +185,12 @@ def sources(place: Path) -> Mapping[str, DataSource]:
 
 def ours(source: DataSource, prepare: Preprocess) -> Case:
   """A source and what this package makes of its records."""
+  fetch = examples.Train(examples.Decoded(source), prepare, 0)
 
   def run(i: int) -> Mapping[str, np.ndarray]:
-    record = source[i % len(source)]
-    return prepare.train(record, lambda k: np.random.default_rng((i, k)))
+    return fetch.visit(*divmod(i, len(source)))
 
   return Case(prepare.num_crops, run)
-
-
-def by_pil(source: DataSource, size: int) -> Case:
-  """PIL, with torchvision's RandomResizedCrop and flip."""
-
-  def run(i: int) -> np.ndarray:
-    rng = np.random.default_rng(i)
-    data = io.BytesIO(source[i % len(source)]["image"])
-    image = Image.open(data).convert("RGB")
-    y, x, h, w = crops.random_box(
-      image.height, image.width, rng, scale=SCALE, ratio=RATIO
-    )
-    image = image.crop((x, y, x + w, y + h))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
-      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image)
-
-  return Case(1, run)
-
-
-def by_tensorflow(source: DataSource, size: int) -> Case:
-  """tf.data with tf.image, on one thread, from memory, in batches of 32."""
-  import tensorflow as tf
-
-  tf.config.threading.set_intra_op_parallelism_threads(1)
-  tf.config.threading.set_inter_op_parallelism_threads(1)
-
-  def view(data: Any) -> Any:
-    begin, extent, _ = tf.image.sample_distorted_bounding_box(
-      tf.image.extract_jpeg_shape(data),
-      tf.zeros((1, 0, 4)),
-      aspect_ratio_range=RATIO,
-      area_range=SCALE,
-      max_attempts=10,
-      min_object_covered=0.0,
-      use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.concat((begin[:2], extent[:2]), 0)
-    image = tf.image.decode_and_crop_jpeg(data, window, channels=3)
-    image = tf.image.resize(image, (size, size))
-    image = tf.image.random_flip_left_right(image)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-  encoded = [source[i]["image"] for i in range(len(source))]
-  data = tf.data.Dataset.from_tensor_slices(encoded).repeat().map(view)
-  options = tf.data.Options()
-  options.threading.private_threadpool_size = 1
-  batches = data.batch(32).with_options(options).as_numpy_iterator()
-  return Case(32, lambda _: next(batches))
 
 
 def on_device(source: DataSource, size: int, batch: int) -> Case:

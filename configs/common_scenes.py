@@ -152,6 +152,7 @@ def downstream(task: str, steps: int, seeds: int) -> ConfigDict:
   config.steps = steps
   config.optim.update({"weight_decay": 5e-4, "schedule": "cosine", "lr": 0.03})
   config.transfer.update({"rates": (0.01, 0.03, 0.1), "search_seeds": 2})
+  config.transfer.at_once = 2
   config.transfer.seeds = tuple(range(seeds))
   config.eval.update({"batch_size": 250, "pictures": 0})
   config.log_every = steps

@@ -59,6 +59,7 @@ def transfer(task: str) -> ConfigDict:
       "search_seeds": 1,
       "select": "holdout",  # 'best_test': the paper's own protocol
       "evals": (),  # files of kd_jax/evals, on the features as they came
+      "at_once": 1,  # runs side by side; 2 suits small networks on a CPU
     }
   )
   return config

@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.output = ""  # '': export/ in that folder
   config.format = ""  # detectron2, mmdetection or torchvision; '': ours
   config.form = ""  # where in a detector of that format; '': the usual place
+  config.fused = False  # merge branches and batch normalisation
   # Of a detector: (height, width) of its canvas; (): that of its evaluation.
   config.canvas = ()
   config.lock()

@@ -141,7 +141,7 @@ class TeacherSource:
   `frozen['teacher']`.
   """
 
-  can_resume: ClassVar[bool] = False
+  can_resume: bool = False
   """Whether `Teacher.resume` runs the network from one of its stages."""
 
   @property

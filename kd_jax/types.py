@@ -306,12 +306,14 @@ class Record(TypedDict):
     id: its number, from which its augmentation follows.
     mask: the class of every pixel, -1 where it is ignored; of a source with
       masks.
+    whole: height and width of an image that was decoded smaller.
   """
 
   image: UInt8[np.ndarray, "h w 3"] | bytes
   label: int
   id: int
   mask: NotRequired[Int16[np.ndarray, "h w"]]
+  whole: NotRequired[tuple[int, int]]
 
 
 class Marks(TypedDict):

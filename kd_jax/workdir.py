@@ -34,6 +34,7 @@ FREE = (
   "teacher/fsdp",
   "topology",
   "price_per_chip_hour",
+  "transfer/at_once",
 )
 # Of those, what the figures of a transfer depend on.
 JUDGES = ("eval/every", "eval/limit", "eval/mirror")

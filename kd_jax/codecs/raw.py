@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kd_jax.codecs import base
+from kd_jax.interfaces import computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Codec(base.CodecBase):
   def __post_init__(self) -> None:
     base.one_of("dtype", self.dtype, ("float32", "float16"))
 
-  @property
-  def taps(self) -> tuple[str, ...]:  # type: ignore[override]
+  @computed
+  def taps(self) -> tuple[str, ...]:
     """The one."""
     return (self.tap,)
 

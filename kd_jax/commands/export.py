@@ -22,6 +22,11 @@ def add(commands: Commands) -> None:
     help="detectron2, mmdetection or torchvision; default: timm, Flax and "
     "StableHLO",
   )
+  option(
+    "--fused",
+    action="store_true",
+    help="merge branches and batch normalisation into convolutions",
+  )
   parser.set_defaults(run=_run)
 
 
@@ -30,4 +35,4 @@ def _run(args: argparse.Namespace) -> None:
   from kd_jax.main import prepare
 
   prepare()
-  export_run(args.run_folder, args.out, args.format)
+  export_run(args.run_folder, args.out, args.format, fused=args.fused)

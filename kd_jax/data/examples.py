@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from kd_jax.data.bank import Bank
-from kd_jax.data.formats.decode import decode
+from kd_jax.data.formats.decode import decode, jpeg_size
 from kd_jax.data.order import portraits
 from kd_jax.data.shards.files import LostError
-from kd_jax.data.views import Views
+from kd_jax.data.views import Draw, Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import MarkedRecord, Record, is_marked
+
+Reduction = Callable[[int, tuple[int, int]], int]
+"""(id of a record, height and width of its JPEG) -> divisor of both."""
 
 # So many unreadable records in a row are no accident.
 _TRIES = 100
@@ -48,14 +52,28 @@ class Decoded:
     return len(self.source)
 
   def __getitem__(self, index: int) -> Record:
+    return self.read(index)
+
+  def read(self, index: int, reduction: Reduction | None = None) -> Record:
+    """The record; `reduction` may have a JPEG decoded smaller.
+
+    Then 'whole' is the height and width that it has.
+    """
     record = self.source[index]
-    if isinstance(record["image"], bytes):
+    data = record["image"]
+    if isinstance(data, bytes):
+      turn = self.source.exif_rotation
+      whole = jpeg_size(data, exif_rotation=turn) if reduction else None
+      divisor = reduction(record["id"], whole) if reduction and whole else 1
       image = decode(
-        record["image"],
+        data,
         self.source.describe(index),
-        exif_rotation=self.source.exif_rotation,
+        exif_rotation=turn,
+        reduction=divisor,
       )
-      record = _with(record, image)
+      record: Record = {**record, "image": image}
+      if whole and divisor > 1:
+        record["whole"] = whole
     if "mask" in record:
       self._check_size(index, record, "mask has", np.shape(record["mask"]))
     if is_marked(record) and "size" in record:
@@ -74,23 +92,27 @@ class Decoded:
         "its EXIF tag turns has to be written upright first"
       )
 
-  def readable(self, index: int) -> Record | None:
-    """The record; None if it cannot be decoded and may be skipped.
+  def readable(
+    self, index: int, reduction: Reduction | None = None
+  ) -> Record | None:
+    """The record, see `read`; None if it cannot be decoded and may be skipped.
 
     Raises:
       ValueError: it may not be skipped, or the file with it and many others is
         lost.
     """
     if not self.source.skip_corrupt:
-      return self[index]
+      return self.read(index, reduction)
     try:
-      return self[index]
+      return self.read(index, reduction)
     except LostError:
       raise
     except ValueError:
       return None
 
-  def next_readable(self, index: int) -> tuple[Record, int]:
+  def next_readable(
+    self, index: int, reduction: Reduction | None = None
+  ) -> tuple[Record, int]:
     """(the record or the next readable one, `index` if skipped, else -1).
 
     The next one is of the same orientation, where the source knows it: it may
@@ -100,7 +122,7 @@ class Decoded:
       ValueError: none for a long stretch.
     """
     for row in itertools.islice(self._alike(index), _TRIES):
-      record = self.readable(row)
+      record = self.readable(row, reduction)
       if record is not None:
         return record, index if row != index else -1
     raise ValueError(
@@ -149,17 +171,21 @@ class Train:
 
   def __call__(self, position: int, index: int) -> Mapping[str, Any]:
     """The visit at a position of the endless stream."""
-    # Another stream than those of records, whose second word is 0.
-    batch = np.random.Philox(
-      key=[self.seed, position // self.images], counter=[0, 1, 0, 0]
-    )
-    views = self.preprocess.of_batch(np.random.Generator(batch))
-    visit = dataclasses.replace(self, preprocess=views).visit
-    return visit(position // (self.rows or len(self.source)), index)
+
+    def shared() -> np.random.Generator:
+      # Another stream than those of records, whose second word is 0.
+      key = [self.seed, position // self.images]
+      return np.random.Generator(
+        np.random.Philox(key=key, counter=[0, 1, 0, 0])
+      )
+
+    views, one = self.preprocess.of_batch(shared), self
+    if views is not self.preprocess:
+      one = dataclasses.replace(self, preprocess=views)
+    return one.visit(position // (self.rows or len(self.source)), index)
 
   def visit(self, epoch: int, index: int) -> Mapping[str, Any]:
     """Views of the record `index` in an epoch, and all about them."""
-    record, skipped = self.source.next_readable(index)
     crops = self.preprocess.num_crops
     number, first = epoch, 0
     if self.bank is not None and not self.bank.per_image:
@@ -167,19 +193,30 @@ class Train:
       number, first = divmod(epoch * crops, stored)
       number %= self.bank.num_passes
 
-    def rng(crop: int) -> np.random.Generator:
-      # The lowest word counts what is drawn.
-      counter = [0, 0, first + crop, record["id"]]
-      key = [self.seed, number]
-      return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    def draw(identity: int) -> Draw:
+      return functools.partial(self._generator, number, first, identity)
 
-    views = self.preprocess.train(record, rng)
+    def reduction(identity: int, size: tuple[int, int]) -> int:
+      return self.preprocess.reduction(size, draw(identity))
+
+    record, skipped = self.source.next_readable(
+      index, reduction if self.preprocess.reduces else None
+    )
+    views = self.preprocess.train(record, draw(record["id"]))
     rows = () if self.preprocess.canvas else (crops,)
     return {
       **_about(record["label"], 1.0, skipped, rows),
       **views,
       "place": np.array([number, first, index], np.int64),
     }
+
+  def _generator(
+    self, number: int, first: int, identity: int, crop: int
+  ) -> np.random.Generator:
+    # The lowest word counts what is drawn.
+    counter = [0, 0, first + crop, identity]
+    key = [self.seed, number]
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from kd_jax.data.augment import canvas, crops, randaugment
-from kd_jax.data.formats.decode import decode
+from kd_jax.data.formats.decode import REDUCTIONS, decode
 from kd_jax.data.views import Draw, Views
 from kd_jax.types import Record
 
@@ -18,6 +18,10 @@ Pixels = UInt8[np.ndarray, "s s 3"]
 
 Geometry = tuple[int, int, int, int, int, int, int]
 View = tuple[Pixels, Geometry]
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+_SPARE = 2  # pixels of a reduced view per pixel of the result
 
 EXACT = ("bilinear", "bicubic")
 """Interpolations that are PIL's own, as checkpoints name them."""
@@ -35,6 +39,10 @@ class Preprocess(Views):
       proportions of the image, 'squash' resizes both sides alike.
     train_interpolation: of random crops: 'area' (fast, see `crops.resize`),
       'bilinear' or 'bicubic' (PIL's).
+    dct_scaling: 'crop': JPEGs whose views are at least 4 times `image_size`
+      are decoded at a half, a quarter or an eighth of their size, at least
+      twice that of the views. For photos of cameras, where decoding is most of
+      the work: libjpeg leaves out the frequencies that resizing would remove.
     augment: training view; 'none' is the evaluation view, 'crop' is a random
       resized crop and what the fields below it say, 'shift' moves the
       evaluation view (for digits, which must not be flipped), 'squash' is
@@ -63,6 +71,7 @@ class Preprocess(Views):
   crop_pct: float = 0.875
   crop_mode: str = "center"
   train_interpolation: str = "area"
+  dct_scaling: bool = False
   augment: str = "crop"
   num_crops: int = 1
   scale: tuple[float, float] = (0.08, 1.0)
@@ -86,13 +95,28 @@ class Preprocess(Views):
   def stated(self) -> dict[str, Any]:
     """{field: value}, as fingerprints and banks tell views apart.
 
-    `crop_mode` is left out where it is 'center', so that what was written
-    before there was a choice still belongs to the same views.
+    `crop_mode` is left out where it is 'center', and `dct_scaling` where it is
+    off, so that what was written before there was a choice still belongs to
+    the same views.
     """
     fields = super().stated()
     if self.crop_mode == "center":
       del fields["crop_mode"]
+    if not self.dct_scaling:
+      del fields["dct_scaling"]
     return fields
+
+  @property
+  def reduces(self) -> bool:
+    """See `Views`."""
+    return self.dct_scaling
+
+  def reduction(self, size: tuple[int, int], rng: Draw) -> int:
+    """See `Views`: as far as the smallest view allows."""
+    boxes = [_draw(self, size, rng(k)) for k in range(self.num_crops)]
+    side = min(min(height, width) for _, _, height, width, *_ in boxes)
+    spare = side / (_SPARE * self.image_size)
+    return max(d for d in REDUCTIONS if d <= max(spare, 1))
 
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The `num_crops` augmented views of one record.
@@ -112,11 +136,15 @@ class Preprocess(Views):
       ValueError: the record's image cannot be decoded.
     """
     image = pixels(record)
-    generators = [rng(k) for k in range(self.num_crops)]
+    # Where nothing is drawn, a generator would take most of the time.
+    draw = _undrawn if self.augment == "none" else rng
+    generators = [draw(k) for k in range(self.num_crops)]
     if self.canvas:
       return _on_canvas(self, image, generators)
+    height, width = image.shape[:2]
+    size = record.get("whole", (height, width))
     view = AUGMENTS[self.augment]
-    views = [view(self, image, r) for r in generators]
+    views = [view(self, image, size, r) for r in generators]
     images, geometry = zip(*views, strict=True)
     return {
       # For one view, without the copy that a stack makes.
@@ -155,18 +183,34 @@ def _center(p: Preprocess, image: np.ndarray) -> Pixels:
   )
 
 
-def _none(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
-  height, width = image.shape[:2]
+_NOTHING = np.random.Generator(np.random.Philox(0))
+
+
+def _undrawn(_: int) -> np.random.Generator:
+  """One that nobody reads."""
+  return _NOTHING
+
+
+def _none(
+  p: Preprocess, image: np.ndarray, size: Size, _: np.random.Generator
+) -> View:
+  height, width = size
   return _center(p, image), (0, 0, height, width, 0, height, width)
 
 
-def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
-  size = p.image_size
-  geometry = _draw(p, image.shape[:2], rng)
+def _crop(
+  p: Preprocess, image: np.ndarray, size: Size, rng: np.random.Generator
+) -> View:
+  side = p.image_size
+  geometry = _draw(p, size, rng)
+  box = crops.Box(*geometry[:4])
+  height, width = image.shape[:2]
+  if (height, width) != size:
+    box = _reduced(box, size, (height, width))
   image = crops.resize(
-    crops.crop(image, crops.Box(*geometry[:4])),
-    size,
-    size,
+    crops.crop(image, box),
+    side,
+    side,
     interpolation=p.train_interpolation,
   )
   image = crops.mirror(image) if geometry[4] else image
@@ -183,17 +227,30 @@ def _crop(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
   return image, geometry
 
 
-def _squash(p: Preprocess, image: np.ndarray, _: np.random.Generator) -> View:
-  height, width = image.shape[:2]
+def _reduced(box: crops.Box, whole: Size, size: Size) -> crops.Box:
+  """The box in an image that was decoded smaller, to the nearest pixels."""
+  rows, columns = size[0] / whole[0], size[1] / whole[1]
+  top, left = round(box.top * rows), round(box.left * columns)
+  bottom = round((box.top + box.height) * rows)
+  right = round((box.left + box.width) * columns)
+  return crops.Box(top, left, bottom - top, right - left)
+
+
+def _squash(
+  p: Preprocess, image: np.ndarray, size: Size, _: np.random.Generator
+) -> View:
+  height, width = size
   whole = crops.resize(
     image, p.image_size, p.image_size, interpolation=p.train_interpolation
   )
   return whole, (0, 0, height, width, 0, height, width)
 
 
-def _shift(p: Preprocess, image: np.ndarray, rng: np.random.Generator) -> View:
+def _shift(
+  p: Preprocess, image: np.ndarray, size: Size, rng: np.random.Generator
+) -> View:
   moved, (down, right) = crops.random_shift(_center(p, image), rng, p.shift)
-  height, width = image.shape[:2]
+  height, width = size
   return moved, (down, right, height, width, 0, height, width)
 
 
@@ -216,12 +273,12 @@ def _draw(
 
 
 AUGMENTS: dict[
-  str, Callable[[Preprocess, np.ndarray, np.random.Generator], View]
+  str, Callable[[Preprocess, np.ndarray, Size, np.random.Generator], View]
 ] = {"none": _none, "crop": _crop, "shift": _shift, "squash": _squash}
 
 # What changes pixels on the host, which a canvas leaves to the device.
 _ON_HOST = ("rand_ops", "color_jitter", "lighting", "erase_prob")
-_CROP_ONLY = ("canvas", "rand_ops", "erase_prob")
+_CROP_ONLY = ("canvas", "rand_ops", "erase_prob", "dct_scaling")
 
 
 def _check(p: Preprocess) -> None:
@@ -288,6 +345,12 @@ def _check_use(p: Preprocess) -> None:
     raise ValueError(
       f"preprocess.canvas={p.canvas} crops on the device, where {used} are "
       "not done; switch them off, or set canvas=0"
+    )
+  if p.dct_scaling and p.canvas:
+    raise ValueError(
+      f"preprocess.canvas={p.canvas} crops on the device, after decoding, so "
+      "dct_scaling=True cannot know how much of an image is needed; set one of "
+      "them only"
     )
   if p.canvas and p.train_interpolation == "area":
     raise ValueError(

@@ -74,14 +74,30 @@ class Views:
     """Whether the images of a batch must all be landscape or all portrait."""
     return False
 
-  def of_batch(self, rng: np.random.Generator) -> Views:
+  def of_batch(self, rng: Callable[[], np.random.Generator]) -> Views:
     """The views of all images of one batch.
 
     Args:
-      rng: source of randomness that all of them share.
+      rng: makes the source of randomness that all of them share; that takes
+        longer than a small image does.
     """
     del rng
     return self
+
+  @property
+  def reduces(self) -> bool:
+    """Whether `reduction` may be more than 1."""
+    return False
+
+  def reduction(self, size: tuple[int, int], rng: Draw) -> int:
+    """What the sides of a JPEG may be divided by before its training views.
+
+    Args:
+      size: height and width of the image, pixels.
+      rng: as `train` will get it.
+    """
+    del size, rng
+    return 1
 
   def train(self, record: Record, rng: Draw) -> Mapping[str, np.ndarray]:
     """The training views of one record.

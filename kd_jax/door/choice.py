@@ -102,6 +102,7 @@ class Choice:
     )
     config.data.skip_corrupt = True
     config.preprocess.image_size = self.image_size
+    config.preprocess.dct_scaling = True
     if self.small_images:
       config.preprocess.scale = (0.25, 1.0)
     if self.photos.grey:

@@ -76,7 +76,11 @@ def distill(  # noqa: PLR0913
 
 
 def export_run(
-  run: str | os.PathLike[str], out: str = "", format: str = ""
+  run: str | os.PathLike[str],
+  out: str = "",
+  format: str = "",
+  *,
+  fused: bool = False,
 ) -> None:
   """Writes the student of a run for other libraries, see docs/export.md.
 
@@ -84,6 +88,7 @@ def export_run(
     run: its folder.
     out: where to; '': export/ in that folder.
     format: 'detectron2', 'mmdetection', 'torchvision', or '' for ours.
+    fused: merge branches and batch normalisation into convolutions.
 
   Raises:
     ValueError: there is no such run or format, or `out` cannot be written.
@@ -94,6 +99,5 @@ def export_run(
       f"there is no run {place!r}; name the folder that 'distill' wrote to"
     )
   fields = {"task": "export", "workdir": place, "output": out}
-  export.run(
-    ConfigDict({**fields, "format": format, "form": "", "canvas": ()}), ""
-  )
+  rest = {"format": format, "form": "", "canvas": (), "fused": fused}
+  export.run(ConfigDict({**fields, **rest}), "")

@@ -169,6 +169,7 @@ def preprocess(image_size: int, **changes: Any) -> ConfigDict:
     "crop_pct": 0.0,  # 0: likewise
     "crop_mode": "",  # '': likewise; 'center', or timm's 'squash'
     "train_interpolation": "area",  # fast; 'bilinear', 'bicubic': PIL's
+    "dct_scaling": False,  # decode large JPEGs no larger than crops need
     "augment": "crop",
     "num_crops": 1,  # views of every decoded image
     "scale": (0.08, 1.0),

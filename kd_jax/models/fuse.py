@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from kd_jax import trees
 from kd_jax.models.backbone import Backbone, variable_shapes
-from kd_jax.models.blocks.conv_norm import Mergeable
+from kd_jax.models.convs.conv_norm import Mergeable
 
 
 def can_merge(model: Backbone) -> bool:

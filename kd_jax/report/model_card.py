@@ -22,7 +22,7 @@ import timm
 model = timm.create_model({arguments})
 vectors = model.eval()(images)  # float32 (n, 3, {size}, {size}), normalised
 ```
-
+{merged}
 JAX:
 
 ```python
@@ -38,6 +38,11 @@ from jax import export
 model = export.deserialize(open("stablehlo/model.bin", "rb").read())
 vectors = model.call(images)["pooled"]  # (n, {size}, {size}, 3)
 ```
+"""
+
+_MERGED = """
+Its branches are merged: build it without `fused` and `checkpoint_path`, call
+`timm.utils.reparameterize_model(model)`, then load timm/model.safetensors.
 """
 
 
@@ -63,6 +68,7 @@ def text(
     facts="\n".join(f"- {k}: {v}" for k, v in known),
     arguments=_arguments(model, name, options),
     size=about["image_size"],
+    merged=_MERGED if options.get("fused") else "",
   )
 
 

@@ -71,6 +71,8 @@ def fit(
 
 def host_variables(experiment: Experiment, state: TrainState) -> Variables:
   """The student on the host: its moving average, if there is one."""
+  if experiment.mesh.size == 1:
+    return jax.tree.map(np.asarray, variables_of(state))
   replicated = mesh_lib.replicated(experiment.mesh)
   gather = jax.jit(lambda tree: tree, out_shardings=replicated)
   return jax.tree.map(np.asarray, gather(variables_of(state)))
@@ -158,6 +160,7 @@ def _job(
     log_every=experiment.schedule.log_every,
     eval_every=experiment.schedule.eval_every,
     save_every=experiment.schedule.save_every,
+    save_last=experiment.schedule.save_last,
     programs=experiment.programs,
   )
 
@@ -171,14 +174,14 @@ def _start(
   for stretch in job.stretches:
     phases.check_trainable(stretch.phase, params)
     job.transform(stretch)  # refuses what does not fit its length
-  fresh = job.new_state(params, stats, key)
-  found = loop.restore(job, saved, fresh)
-  if found is not None:
-    summary.say(f"continuing after step {int(found.step)}")
-    return found
-  if not experiment.initial:
-    return fresh
-  params, stats = load_weights(experiment.initial, params, stats)
+  if saved.steps():
+    like = job.new_state(params, stats, key)
+    found = loop.restore(job, saved, like)
+    if found is not None:
+      summary.say(f"continuing after step {int(found.step)}")
+      return found
+  if experiment.initial:
+    params, stats = load_weights(experiment.initial, params, stats)
   return job.new_state(params, stats, key)
 
 

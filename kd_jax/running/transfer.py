@@ -9,6 +9,7 @@ the first seed is copied to the workdir, where others look for a run's student.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -23,7 +24,7 @@ from kd_jax import disk, workdir
 from kd_jax.buckets import spool
 from kd_jax.report import metrics
 from kd_jax.report.run import summary, throughput
-from kd_jax.running import training
+from kd_jax.running import abreast, training
 from kd_jax.train.bucket import checkpoints as bucket_checkpoints
 from kd_jax.transfer.plan import Plan, Trial
 from kd_jax.transfer.protocol import best
@@ -94,11 +95,13 @@ def run(plan: Plan, where: Path, finish: Finish) -> Outcome:
   def one(trial: Trial) -> Finished:
     return _run(plan, trial, where / "trials" / trial.name, finish)
 
-  search = [one(Trial(*pair, search=True)) for pair in plan.protocol.search()]
+  search = _each(
+    plan, one, [Trial(*pair, search=True) for pair in plan.protocol.search()]
+  )
   known = {(f.trial.rate, f.trial.seed): _figure(plan, f) for f in search}
   rates = (best(known),) if known else plan.rates
   seeds = plan.protocol.seeds
-  runs = [one(Trial(rate, seed)) for rate in rates for seed in seeds]
+  runs = _each(plan, one, [Trial(r, seed) for r in rates for seed in seeds])
   if len(rates) > 1:  # chosen on the test images, as the authors did
     rate = best({(f.trial.rate, f.trial.seed): _best(plan, f) for f in runs})
     runs = [f for f in runs if f.trial.rate == rate]
@@ -115,6 +118,20 @@ def run(plan: Plan, where: Path, finish: Finish) -> Outcome:
     runs=runs,
     best_test=plan.protocol.select == "best_test",
   )
+
+
+def _each(
+  plan: Plan, one: Callable[[Trial], Finished], trials: Sequence[Trial]
+) -> list[Finished]:
+  """What every run gives; some run side by side."""
+  jobs = [functools.partial(one, trial) for trial in trials]
+  compiled = bool(plan.experiment.programs)
+  # The very first run compiles what all others share.
+  first = [] if compiled else [job() for job in jobs[:1]]
+  rest = jobs[len(first) :]
+  trackers = plan.experiment.schedule.trackers
+  at_once = abreast.allowed(plan.protocol.at_once, trackers)
+  return first + abreast.results(rest, at_once)
 
 
 def announce(plan: Plan, where: Path, *, dry: bool) -> bool:

@@ -10,6 +10,9 @@ of a library of detectors, see `convert.save_layout`. Of a finished detector, a
 folder of the task 'detect', it is stablehlo/, detector.json and README.md; its
 program has both stages, suppression and masks inside.
 
+With `fused`, branches are merged (RepVGG, MobileOne, RepViT, FastViT) in all of
+them, and the program has no batch normalisation behind a convolution.
+
 `stablehlo/model.bin` is StableHLO, written by `jax.export`: it is part of JAX,
 runs on CPU, GPU and TPU, and can be read for six months of JAX releases at
 least. ONNX is left out: its one kept exporter, jax2onnx 0.17, demands an
@@ -33,6 +36,7 @@ from kd_jax import convert, disk, workdir
 from kd_jax.buckets import spool
 from kd_jax.build import networks
 from kd_jax.convert import checkpoint
+from kd_jax.models import fold, fuse
 from kd_jax.models.backbone import Backbone
 from kd_jax.report import detector_card, model_card
 from kd_jax.report.run import summary
@@ -58,7 +62,8 @@ def run(config: ConfigDict, where: str | Path) -> Path | str:
       damaged, or the folder cannot be written.
   """
   del where
-  wanted = _Wanted(config.format, config.form, tuple(config.canvas))
+  canvas = tuple(config.canvas)
+  wanted = _Wanted(config.format, config.form, canvas, config.fused)
   with contextlib.ExitStack() as mounts:
     source = _run_folder(mounts, config.workdir)
     output = config.output or source / "export"
@@ -82,18 +87,25 @@ class _Wanted(NamedTuple):
   format: str
   form: str
   canvas: tuple[int, ...]
+  fused: bool
 
 
 def _export(wanted: _Wanted, source: Path, target: Path) -> str:
   """Writes what is asked for; returns the name of the student."""
+  plain = not (wanted.format or (source / _HEADS).is_file())
+  if wanted.fused and not plain:
+    raise ValueError(
+      "fused merges the student of a pre-training for timm, Flax and StableHLO;"
+      " leave it out for detectors and formats of other libraries"
+    )
   if wanted.format:
     return _layout(wanted, source, target)
   if (source / _HEADS).is_file():
     return _detector(wanted.canvas, source, target)
-  return _alone(source, target)
+  return _alone(wanted.fused, source, target)
 
 
-def _alone(source: Path, target: Path) -> str:
+def _alone(fused: bool, source: Path, target: Path) -> str:
   """Writes the student of a pre-training in all formats of ours."""
   recipe, about = _papers(source)
   model, variables = _student(source, recipe)
@@ -105,11 +117,14 @@ def _alone(source: Path, target: Path) -> str:
     input_size=(3, size, size),
   )
   name = recipe["student"]["name"]
+  if fused and fuse.can_merge(model):
+    model, variables = fuse.merge(model, variables)
   convert.save_timm(model, variables, target / "timm", name=name)
   # What was written, as others will read it.
   model, variables = convert.load_pretrained(name, target / "timm")
   convert.save_flax(model, variables, target / "flax", name=name)
-  _write_program(target, stablehlo(model, variables, size))
+  program = stablehlo(model, variables, size, folded=fused)
+  _write_program(target, program)
   options = _read(target / "timm" / checkpoint.CONFIG)["model_args"]
   text = model_card.text(model, name, recipe, about, options)
   workdir.write(target / "README.md", text)
@@ -161,7 +176,11 @@ def _write_program(target: Path, data: bytes) -> None:
 
 
 def stablehlo(
-  model: Backbone, variables: Mapping[str, Any], size: int
+  model: Backbone,
+  variables: Mapping[str, Any],
+  size: int,
+  *,
+  folded: bool = False,
 ) -> bytes:
   """The forward pass in evaluation mode, with its weights, for any batch.
 
@@ -169,6 +188,7 @@ def stablehlo(
     model: the network.
     variables: its weights, which become constants of the program.
     size: of the images, in pixels.
+    folded: put batch normalisation into the convolutions, see `models.fold`.
 
   Returns:
     What `jax.export.deserialize` reads: a function of float32 RGB images
@@ -176,9 +196,13 @@ def stablehlo(
     if there is a classifier.
   """
   names = ("pooled", "logits") if model.num_classes else ("pooled",)
+  context = contextlib.nullcontext
+  if folded:
+    variables, context = fold.fold(model, variables)
 
   def one(image: jax.Array) -> dict[str, jax.Array]:
-    taps = model.apply(variables, image[None], train=False)
+    with context():
+      taps = model.apply(variables, image[None], train=False)
     return {name: taps[name][0] for name in names}
 
   # Mapped over the images: models may count them, which a symbol cannot do.

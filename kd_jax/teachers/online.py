@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class Source(interfaces.TeacherSource):
   """Runs `model` with the frozen variables on the student's own images."""
 
   model: Backbone
-  can_resume: ClassVar[bool] = True
+  can_resume = True
 
   @property
   def network(self) -> Backbone:

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import textwrap
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from kd_jax import disk
 
 T = TypeVar("T")
 _ORBAX = f"{os.sep}orbax{os.sep}"
+# Orbax has one event loop for all threads, on which two of them lock up.
+_turns = threading.RLock()
 
 
 class Checkpoints:
@@ -84,6 +87,8 @@ class Checkpoints:
     with self._writing():
       # Forced: otherwise a step older than the newest is skipped in silence.
       self._manager.save(step, args=items, force=True)
+      if threading.current_thread() is not threading.main_thread():
+        self._manager.wait_until_finished()
 
   def steps(self) -> list[int]:
     """Finished checkpoints, oldest first."""
@@ -102,7 +107,8 @@ class Checkpoints:
 
   def _notes(self, step: int) -> Mapping[str, Any]:
     items = ocp.args.Composite(record=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)["record"]
+    with _turns:
+      return self._manager.restore(step, args=items)["record"]
 
   def restore(self, step: int, like: Any) -> Any:
     """The state of a step, with the shapes, dtypes and layout of `like`.
@@ -118,7 +124,8 @@ class Checkpoints:
     check_same(shapes(target), shapes(saved), f"{self._directory}/{step}")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-    restored = self._manager.restore(step, args=items)["state"]
+    with _turns:
+      restored = self._manager.restore(step, args=items)["state"]
     if checksum(restored) != self._notes(step)["checksum"]:
       raise ValueError("its arrays are not those that were saved")
     return dataclasses.replace(like, **restored)
@@ -151,7 +158,8 @@ class Checkpoints:
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
     try:
-      yield
+      with _turns:
+        yield
     except jax.errors.JaxRuntimeError as error:
       if jax.process_count() > 1 and "RESOURCE_EXHAUSTED" not in str(error):
         raise

@@ -54,6 +54,8 @@ class Schedule:
     log_every: steps between lines of metrics.
     eval_every: steps between evaluations; 0 evaluates only at the end.
     save_every: steps between checkpoints; 0 saves only at the end.
+    save_last: whether there is one at the end; a run that was asked to stop
+      leaves one in any case.
     keep: newest checkpoints that are kept.
     trackers: files of `report.trackers`, which get the figures too.
   """
@@ -66,6 +68,7 @@ class Schedule:
   save_every: int
   keep: int
   trackers: tuple[str, ...] = ()
+  save_last: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

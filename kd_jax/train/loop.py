@@ -51,6 +51,7 @@ class Job:
     evaluate: (state, frozen) -> {name: value}.
     batch_size: global.
     log_every, eval_every, save_every: steps; 0 is only at the end.
+    save_last: see `Schedule`.
     programs: compiled functions by name; jobs that differ only in data,
       weights, seed or rate may share them.
   """
@@ -71,6 +72,7 @@ class Job:
   programs: dict[str, Callable[..., Any]] = dataclasses.field(
     default_factory=dict
   )
+  save_last: bool = True
 
   @property
   def mesh(self) -> jax.sharding.Mesh:
@@ -222,7 +224,8 @@ class Run:
     """Logs, evaluates, saves and stops where it is time to."""
     job, last = self.job, step == self.job.total_steps
     stop, done = self._must_stop(step), step == stretch.stop
-    save = last or stop or done or _due(step, job.save_every)
+    save = stop or _due(step, job.save_every) or done
+    save = save and (stop or not last or job.save_last)
     judged = done and stretch.phase.judge
     evaluate = last or judged or _due(step, job.eval_every)
     if save or evaluate or _due(step, job.log_every) or step == 1:

@@ -149,7 +149,9 @@ def fields_of(part: object, *without: str) -> dict[str, Any]:
   """
   # The compute dtype is a matter of the run.
   internal = {"parent", "name", "dtype", *without}
-  own = [f.name for f in dataclasses.fields(part) if f.name not in internal]  # type: ignore[arg-type]
+  if not dataclasses.is_dataclass(part):
+    raise TypeError(f"{part!r} has no fields")
+  own = [f.name for f in dataclasses.fields(part) if f.name not in internal]
   return {name: getattr(part, name) for name in own}
 
 

@@ -84,6 +84,8 @@ class Plan(Generic[JudgeT]):
     """The experiment of a run."""
     base, images = self.experiment, self.images(trial)
     every = base.schedule.eval_every if not trial.search else 0
+    # What a finished run has found outlives its checkpoints at once.
+    save_last = base.schedule.save_every > 0
     judged = self.parts.held_out() if trial.search else self.test
     inputs = dataclasses.replace(
       base.inputs,
@@ -94,7 +96,10 @@ class Plan(Generic[JudgeT]):
     return dataclasses.replace(
       base,
       schedule=dataclasses.replace(
-        base.schedule, seed=trial.seed, eval_every=every
+        base.schedule,
+        seed=trial.seed,
+        eval_every=every,
+        save_last=save_last,
       ),
       inputs=inputs,
       evaluate=self.measured(judged, inputs),

@@ -31,6 +31,9 @@ class Protocol:
       evaluation on the test set counts, of the rate that is best there.
     evals: files of kd_jax/evals that judge the features as they came, such as
       'knn' and 'probe'.
+    at_once: runs side by side, each in a thread: a small network leaves most
+      cores of a CPU idle. Results are the same, memory adds up. With several
+      devices or with trackers it is one at a time in any case.
 
   Raises:
     ValueError: a value that is not allowed.
@@ -44,6 +47,7 @@ class Protocol:
   search_seeds: int = 1
   select: str = "holdout"
   evals: tuple[str, ...] = ()
+  at_once: int = 1
 
   def __post_init__(self) -> None:
     for name in ("rates", "seeds", "evals"):  # configs hold lists
@@ -74,6 +78,7 @@ class Protocol:
       "shots": (self.shots >= 0, "at least 0 (all)"),
       "holdout": (0 < self.holdout < 1, "in (0, 1)"),
       "search_seeds": (self.search_seeds >= 1, "at least 1"),
+      "at_once": (self.at_once >= 1, "at least 1"),
     }
 
   @property

@@ -20,8 +20,15 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
+HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
+  ("hgnetv2_b0", 75, {}),
+  ("hgnet_tiny", CONV, {}),
+  ("densenetblur121d", 75, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
+  ("caformer_s18", 75, {}),
+  ("poolformer_s12", CONV, {}),
+  ("poolformerv2_s12", 75, {}),
   ("resnet10t", CONV, {}),
   ("resnet18d", CONV, {"output_stride": 8}),
   ("resnet18", CONV, {"output_stride": 16}),
@@ -95,6 +102,9 @@ CASES = (
   ("vit_dwee_patch16_reg1_gap_256", 32, VIT),
   ("samvit_base_patch16", 32, SAM),
   ("samvit_base_patch16_224", 32, SAM),
+  ("hiera_small_224", 64, HIERA),
+  ("hiera_small_abswin_256", 64, HIERA),
+  ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
@@ -103,6 +113,9 @@ CASES = (
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 TRAINED = (
+  ("hgnetv2_b0", CONV, {}),
+  ("densenet121", CONV, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
+  ("caformer_s18", CONV, {}),
   ("test_byobnet", CONV, {}),
   ("repvgg_a0", CONV, {}),
   (
@@ -122,6 +135,8 @@ TRAINED = (
   ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
   ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
   ("samvit_base_patch16", 32, SAM),
+  ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
+  ("hiera_small_abswin_256", 64, HIERA),
   ("aimv2_large_patch14_224", 32, VIT),
   ("vit_dpwee_patch16_reg1_gap_256", 32, {**VIT, "qk_norm": True}),
   (

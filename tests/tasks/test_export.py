@@ -184,3 +184,50 @@ def test_any_number_of_images_and_the_classifier(name, fields):
   for tap in ("pooled", "logits"):
     assert np.ptp(want[tap]) > 0
     np.testing.assert_allclose(found[tap], want[tap], rtol=1e-3, atol=1e-4)
+
+
+def test_a_merged_student(finished, tmp_path, capsys):
+  run, out = tmp_path / "run", tmp_path / "out"
+  shutil.copytree(finished, run)
+  name, fields = "repvit_m0_9", {"embed_dim": (8,) * 4, "depth": (1,) * 4}
+  tiny = zoo.Tiny(name, num_classes=0, **fields)
+  shutil.rmtree(run / "student")
+  convert.save_timm(tiny.model, tiny.variables, run / "student", name=name)
+  recipe = json.loads((run / "config.json").read_text())
+  recipe["student"]["name"] = name
+  (run / "config.json").write_text(json.dumps(recipe))
+  status, _ = exported(capsys, f"workdir={run}", f"output={out}", "fused=True")
+  assert status == 0
+  model, variables = convert.load_pretrained(name, out / "timm")
+  assert model.fused and "batch_stats" not in variables
+  assert "reparameterize_model" in (out / "README.md").read_text()
+  images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+  want = tiny.model.clone(mean=model.mean, std=model.std).apply(
+    tiny.variables, images
+  )["pooled"]
+  program = (out / "stablehlo" / "model.bin").read_bytes()
+  for got in (
+    model.apply(variables, images)["pooled"],
+    jax_export.deserialize(program).call(images)["pooled"],
+  ):
+    near = 1e-5 * float(np.abs(want).max())
+    np.testing.assert_allclose(got, want, rtol=0, atol=near)
+
+
+def test_a_folded_program(finished, tmp_path, capsys):
+  plain, folded = tmp_path / "plain", tmp_path / "folded"
+  outputs = []
+  for out, fused in ((plain, False), (folded, True)):
+    fields = (f"workdir={finished}", f"output={out}", f"fused={fused}")
+    assert exported(capsys, *fields)[0] == 0
+    program = (out / "stablehlo" / "model.bin").read_bytes()
+    outputs.append(jax_export.deserialize(program).call(IMAGES)["pooled"])
+  equal(params(folded / "timm"), params(plain / "timm"))
+  near = 1e-5 * float(np.abs(outputs[0]).max())
+  np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=near)
+
+
+def test_fused_is_for_our_formats(finished, tmp_path, capsys):
+  fields = (f"workdir={finished}", f"output={tmp_path}", "fused=True")
+  status, said = exported(capsys, *fields, "format=torchvision")
+  assert status == 1 and "fused merges the student of a pre-training" in said

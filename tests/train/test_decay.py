@@ -23,7 +23,9 @@ NAMES = {
   "vit": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "beit": ({"pos_embed", "cls_token"}, ("relative_position_bias_table",)),
   "eva": ({"pos_embed", "cls_token", "reg_token"}, ()),
+  "hiera": ({"pos_embed"}, ()),
   "sam": ({"pos_embed"}, ()),
+  "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
   "swin_v2": (set(), ("cpb_mlp", "logit_scale")),
 }
@@ -35,6 +37,7 @@ MEMBERS = {
   "convnext": ("convnextv2_atto", {}),
   "efficientnet": ("efficientnet_b0", {}),
   "eva": ("eva02_tiny_patch14_224", {"depth": 4}),
+  "hiera": ("hiera_small_abswin_256", {"stages": (1, 1, 1, 1)}),
   "mixer": ("mixer_s32_224", {}),
   "mnasnet": ("mnasnet_small", {}),
   "mobilenet": ("mobilenetv2_035", {}),
@@ -47,6 +50,7 @@ MEMBERS = {
   "swin": ("swin_tiny_patch4_window7_224", {}),
   "swin_v2": ("swinv2_tiny_window8_256", {}),
   "vit": ("vit_tiny_patch16_224", {"depth": 4}),
+  "vitamin": ("vitamin_small_224", {"depth": 4}),
 }
 CASES = [
   *((family, *member) for family, member in MEMBERS.items()),

@@ -6,6 +6,7 @@ import dataclasses
 
 from kd_jax.data.bank.reader import Bank
 from kd_jax.data.bank.storage import Header
+from kd_jax.interfaces import computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Described(Bank):
 
   described: Header | None = None
 
-  @property
-  def header(self) -> Header:  # type: ignore[override]
+  @computed
+  def header(self) -> Header:
     """That of the bank to come."""
     assert self.described is not None
     return self.described

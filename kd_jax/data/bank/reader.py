@@ -14,6 +14,7 @@ import numpy as np
 
 from kd_jax.data.bank import storage as files
 from kd_jax.data.bank.storage import Header
+from kd_jax.interfaces import computed_once
 
 HEADER, CONSTANTS = "bank.json", "constants.npz"
 _FIX = "put it back from a copy, or write another bank"
@@ -61,7 +62,7 @@ class Bank:
   place: str
   passes: int = 0
 
-  @functools.cached_property
+  @computed_once
   def header(self) -> Header:
     """See `read_header`."""
     return read_header(self.place)

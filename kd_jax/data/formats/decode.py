@@ -43,8 +43,19 @@ _TIFF_KIND, _TIFF_BITS, _TIFF_PHOTOMETRIC = 254, 258, 262
 _TIFF_SUBFILES, _TIFF_DNG = 330, 50706
 
 
+REDUCTIONS = (1, 2, 4, 8)
+"""What the sides of a JPEG can be divided by while it is decoded."""
+
+_REDUCED = {
+  2: cv2.IMREAD_REDUCED_COLOR_2,
+  4: cv2.IMREAD_REDUCED_COLOR_4,
+  8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # of EXIF
+
+
 def decode(
-  data: bytes, name: str, *, exif_rotation: bool = False
+  data: bytes, name: str, *, exif_rotation: bool = False, reduction: int = 1
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Decodes JPEG, PNG, WebP, GIF, BMP or TIFF, the first frame or page.
 
@@ -57,6 +68,9 @@ def decode(
     exif_rotation: turn the image as its EXIF tag says. Photos of phones need
       it; timm and torchvision do not, since ImageNet's tags are partly wrong.
       TIFF is always turned, as they do.
+    reduction: one of `REDUCTIONS`: libjpeg leaves out the highest frequencies
+      of a plain JPEG, whose sides become ceil(side / reduction). Other images
+      keep their size.
 
   Raises:
     ValueError: empty, corrupt, truncated, of another format, or larger than
@@ -65,7 +79,7 @@ def decode(
   if not data:
     raise ValueError(f"{name}: 0 bytes, not an image. Remove or replace it.")
   try:
-    return _read(data, exif_rotation)
+    return _read(data, exif_rotation, reduction)
   except _Unreadable as error:
     raise ValueError(
       f"{name}: {error} ({len(data)} bytes; {FORMATS} can be read). Remove or "
@@ -73,16 +87,51 @@ def decode(
     ) from error
 
 
+def jpeg_size(
+  data: bytes, *, exif_rotation: bool = False
+) -> tuple[int, int] | None:
+  """Height and width that `decode` gives; None unless it is a plain JPEG."""
+  if not data.startswith(b"\xff\xd8\xff"):
+    return None
+  at = _frame(data)
+  try:
+    if not _is_plain_jpeg(data, at):
+      return None
+  except _Unreadable:
+    return None  # `decode` says why
+  height, width = _big(data, at + 5, 2), _big(data, at + 7, 2)
+  turned = exif_rotation and _is_turned(data[:at])
+  return (width, height) if turned else (height, width)
+
+
+def _is_turned(head: bytes) -> bool:
+  """Whether EXIF exchanges height and width."""
+  at = head.find(b"Exif\0\0")
+  if at < 0:
+    return False
+  exif = Image.Exif()
+  try:
+    exif.load(head[at:])
+  except Exception:  # PIL's parser raises whatever it runs into.
+    return False
+  return exif.get(_ORIENTATION) in _TURNED
+
+
 class _Unreadable(Exception):
   """Says what is wrong with the bytes."""
 
 
-def _read(data: bytes, rotate: bool) -> np.ndarray:
+def _read(data: bytes, rotate: bool, reduction: int) -> np.ndarray:
   flags = cv2.IMREAD_COLOR_RGB
-  flags |= 0 if rotate else cv2.IMREAD_IGNORE_ORIENTATION
+  turn = 0 if rotate else cv2.IMREAD_IGNORE_ORIENTATION
+  flags |= turn
   if data.startswith(b"\xff\xd8\xff"):
-    plain = _is_plain_jpeg(data, _frame(data))
-    return _by_cv2(data, flags) if plain else _by_pil(data, rotate)
+    if not _is_plain_jpeg(data, _frame(data)):
+      return _by_pil(data, rotate)
+    if reduction > 1:
+      # These flags know blue, green, red only.
+      return _by_cv2(data, _REDUCED[reduction] | turn)[..., ::-1]
+    return _by_cv2(data, flags)
   if data.startswith(_PNG):
     return _png(data, flags)
   if data.startswith(b"RIFF") and data[8:12] == b"WEBP":

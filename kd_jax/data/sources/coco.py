@@ -121,12 +121,12 @@ class Source(interfaces.DataSource):
     return tuple(kind.name for kind in self._read[1])
 
   @interfaces.computed
-  def category_ids(self) -> tuple[int, ...]:  # type: ignore[override]
+  def category_ids(self) -> tuple[int, ...]:
     """Their ids, as files of results use them."""
     return tuple(kind.known for kind in self._read[1])
 
   @interfaces.computed
-  def image_ids(self) -> list[int | str]:  # type: ignore[override]
+  def image_ids(self) -> list[int | str]:
     """Ids of the images, as files of results use them."""
     return [self._table.ids[row] for row in self._rows]
 

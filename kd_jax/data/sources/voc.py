@@ -165,7 +165,7 @@ class Source(interfaces.DataSource):
     return self.classes or voc_xml.NAMES
 
   @interfaces.computed
-  def image_ids(self) -> list[int | str]:  # type: ignore[override]
+  def image_ids(self) -> list[int | str]:
     """Names of the images, as files of results use them."""
     return [self._table.ids[row] for row in self._rows]
 

@@ -33,7 +33,8 @@ def weight_by_taps(
   window: Window,
 ) -> Float[Array, "k k c o"]:
   """Gradient of the weights: a product over the whole batch per weight."""
-  taps = _taps(_pad(wide(x), window), w.shape[0], g.shape[1:3], window)
+  out = g.shape[1], g.shape[2]
+  taps = _taps(_pad(wide(x), window), w.shape[0], out, window)
   flat = wide(g).reshape(-1, g.shape[3])
   columns = [tap.reshape(-1, x.shape[3]) for tap in taps]
   size, _, depth, features = w.shape

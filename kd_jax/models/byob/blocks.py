@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import conv_norm, gates, layers, mobile_one, strides
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.convs import conv_norm, gates, mobile_one
 
 SHORTCUTS = ("conv1x1", "avg", "")
 
@@ -188,7 +189,7 @@ def rep(
   train: bool,
   stride: int,
   identity: bool = True,
-  **fields: int | float,
+  **fields: Any,
 ) -> Float[Array, "n y x d"]:
   """The branches of RepVGG, as the submodule `rep` of the caller.
 

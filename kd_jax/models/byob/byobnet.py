@@ -14,8 +14,9 @@ from jax.nn import initializers
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import conv_norm, gates, layers, mobile_one, strides
+from kd_jax.models.blocks import layers, strides
 from kd_jax.models.byob import blocks, members, words
+from kd_jax.models.convs import conv_norm, gates, mobile_one
 from kd_jax.models.mobile import mbconv
 from kd_jax.types import STAGES
 

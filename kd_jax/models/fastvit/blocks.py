@@ -9,8 +9,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import conv_norm, layers, mobile_one, strides
+from kd_jax.models.blocks import layers, strides
 from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import conv_norm, mobile_one
 
 HEAD_DIM = 32
 """Channels of an attention head."""
@@ -34,14 +35,9 @@ class Stem(nn.Module):
     self, x: Float[Array, "n h w c"], *, train: bool
   ) -> Float[Array, "n y x d"]:
     """A map at a stride of 4."""
-    sizes: tuple[layers.WindowFields, ...] = (
-      {"size": 3, "stride": 2},
-      {"size": 3, "stride": 2, "groups": self.width},
-      {},
-    )
-    for i, fields in enumerate(sizes):
+    for i, window in enumerate(((3, 2, 1), (3, 2, self.width), (1, 1, 1))):
       block = mobile_one.MobileOne(
-        self.width, self.style, **fields, scale=self.scale, name=f"{i}"
+        self.width, self.style, *window, scale=self.scale, name=f"{i}"
       )
       x = block(x, train=train)
     return x

@@ -15,8 +15,9 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import conv_norm, layers, mobile_one, strides
+from kd_jax.models.blocks import layers, strides
 from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import conv_norm, mobile_one
 from kd_jax.models.fastvit import blocks
 from kd_jax.types import STAGES
 

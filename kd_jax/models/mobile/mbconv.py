@@ -13,9 +13,10 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers, multi_query, strides
-from kd_jax.models.blocks.conv_norm import ACTIVATIONS as _EVERY
+from kd_jax.models.blocks import layers, strides
 from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.convs import multi_query
+from kd_jax.models.convs.conv_norm import ACTIVATIONS as _EVERY
 
 ACTIVATIONS = {k: v for k, v in _EVERY.items() if k}
 """Activations, named as in timm."""

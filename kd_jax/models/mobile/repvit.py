@@ -17,7 +17,8 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import conv_norm, layers, strides
+from kd_jax.models.blocks import layers, strides
+from kd_jax.models.convs import conv_norm
 from kd_jax.types import STAGES
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kd_jax.interfaces import EvaluationView, TeacherSource
+from kd_jax.interfaces import EvaluationView, TeacherSource, computed
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.types import Array, Batch, Network, Taps, Teacher, TreeT, Variables
 
@@ -75,8 +75,8 @@ class Sharded(TeacherSource):
   source: TeacherSource
   placement: Placement
 
-  @property
-  def can_resume(self) -> bool:  # type: ignore[override]
+  @computed
+  def can_resume(self) -> bool:
     """As `source`."""
     return self.source.can_resume
 

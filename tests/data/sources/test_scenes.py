@@ -150,9 +150,11 @@ def test_few_scenes_are_made_once(monkeypatch):
   source = scenes.Source(length=10)
   first = source[3]
   assert source[3] is first and not first["image"].flags.writeable
+  assert scenes.Source(length=10)[3] is first
+  assert scenes.Source(length=10, labels=False)[3] is not first
   assert len(pickle.dumps(source)) < 500
   monkeypatch.setattr(scenes, "_KEPT", 0)
-  large = scenes.Source(length=10)
+  large = scenes.Source(length=20, split="train[:10]")
   assert large[3] is not large[3]
   np.testing.assert_array_equal(large[3]["image"], first["image"])
 

@@ -62,8 +62,8 @@ def attend(
   pads = [(0, -n % s) for n, s in zip(x.shape[1:3], window.size, strict=True)]
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   padded = x.shape[1:3]
-  x = attention(_cut(x, window.size), blocked(padded, window))
-  x = _join(x, window.size, padded)[:, :height, :width]
+  x = attention(cut(x, window.size), blocked(padded, window))
+  x = join(x, window.size, padded)[:, :height, :width]
   return jnp.roll(x, window.shift, (1, 2)) if shifted else x
 
 
@@ -82,7 +82,7 @@ def blocked(size: tuple[int, ...], window: Window) -> np.ndarray | None:
   rows, columns = (
     _regions(*sizes) for sizes in zip(size, *window, strict=True)
   )
-  regions = _cut((3 * rows[:, None] + columns)[None, ..., None], window.size)
+  regions = cut((3 * rows[:, None] + columns)[None, ..., None], window.size)
   regions = regions[0, ..., 0]
   return regions[:, :, None] != regions[:, None]
 
@@ -95,14 +95,16 @@ def _regions(length: int, size: int, shift: int) -> np.ndarray:
   return (place >= length - size).astype(int) + (place >= length - shift)
 
 
-def _cut(x: _Map, size: tuple[int, int]) -> _Map:
+def cut(x: _Map, size: tuple[int, int]) -> _Map:
+  """(n, h, w, d) to windows of tokens, (n, windows, l, d)."""
   n, height, width, d = x.shape
   h, w = size
   x = x.reshape(n, height // h, h, width // w, w, d)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, h * w, d)
 
 
-def _join(x: Array, size: tuple[int, int], padded: tuple[int, ...]) -> Array:
+def join(x: Array, size: tuple[int, int], padded: tuple[int, ...]) -> Array:
+  """The inverse of `cut`, for a map of the size `padded`."""
   n, d = x.shape[0], x.shape[-1]
   (height, width), (h, w) = padded, size
   x = x.reshape(n, height // h, width // w, h, w, d)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import conv_norm, layers
+from kd_jax.models.blocks import layers
+from kd_jax.models.convs import conv_norm
 
 Rule = tuple[str, str, str]
 

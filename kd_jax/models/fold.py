@@ -1,0 +1,126 @@
+"""Batch normalisation inside the convolutions that it follows, for inference.
+
+Any network: a trace of it says which normalisation reads the output of which
+convolution or linear layer. The variables keep their names and shapes; the
+kernel is scaled, and the normalisation only adds its bias.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array
+
+from kd_jax import trees
+from kd_jax.models.backbone import Backbone
+from kd_jax.models.blocks.layers import BatchNorm, Conv
+
+_LINEAR = (Conv, nn.Dense)
+
+
+def fold(
+  model: Backbone, variables: Mapping[str, Any]
+) -> tuple[
+  dict[str, Any], Callable[[], contextlib.AbstractContextManager[None]]
+]:
+  """Scales the kernels, and says how to run the model with them.
+
+  Args:
+    model: the network.
+    variables: {'params': ..., 'batch_stats': ...}; computed in float64 and
+      rounded to float32.
+
+  Returns:
+    (variables, context): `with context(): model.apply(variables, images)`
+    gives what the model gives for the old ones, without training.
+  """
+  pairs = _pairs(model)
+  flat = dict(trees.flatten(jax.device_get(variables)))
+  for norm, (layer, eps) in pairs.items():
+    wide = {
+      leaf: np.asarray(flat[f"{kind}/{norm}/{leaf}"], np.float64)
+      for kind, leaf in (
+        ("params", "scale"),
+        ("params", "bias"),
+        ("batch_stats", "mean"),
+        ("batch_stats", "var"),
+      )
+    }
+    gain = wide["scale"] / np.sqrt(wide["var"] + eps)
+    for leaf in ("kernel", "bias"):
+      path = f"params/{layer}/{leaf}"
+      if path in flat:
+        flat[path] = np.float32(np.asarray(flat[path], np.float64) * gain)
+    bias = wide["bias"] - wide["mean"] * gain
+    flat[f"params/{norm}/bias"] = np.float32(bias)
+  context = functools.partial(_without, frozenset(pairs))
+  return trees.unflatten(flat), context
+
+
+@contextlib.contextmanager
+def _without(norms: frozenset[str]) -> Iterator[None]:
+  """The normalisations at these paths add their biases, and nothing else."""
+
+  def within(
+    call: Callable[..., Array],
+    args: tuple[Array, ...],
+    kwargs: dict[str, bool],
+    context: nn.module.InterceptorContext,
+  ) -> Array:
+    module = context.module
+    if not _called(context, BatchNorm) or _path(module) not in norms:
+      return call(*args, **kwargs)
+    bias = module.variables["params"]["bias"]
+    return args[0] + bias.astype(args[0].dtype)
+
+  with nn.intercept_methods(within):
+    yield
+
+
+def _pairs(model: Backbone) -> dict[str, tuple[str, float]]:
+  """{normalisation: (layer whose output it reads, eps)}, by their paths."""
+  outputs: dict[int, tuple[str, Array]] = {}
+  calls: collections.Counter[str] = collections.Counter()
+  pairs: dict[str, tuple[str, float]] = {}
+
+  def note(
+    call: Callable[..., Array],
+    args: tuple[Array, ...],
+    kwargs: dict[str, bool],
+    context: nn.module.InterceptorContext,
+  ) -> Array:
+    module = context.module
+    if _called(context, BatchNorm) and id(args[0]) in outputs:
+      pairs[_path(module)] = outputs[id(args[0])][0], module.eps
+    y = call(*args, **kwargs)
+    if _called(context, _LINEAR):
+      calls[_path(module)] += 1
+      # Kept, so that no other array has its id.
+      outputs[id(y)] = _path(module), y
+    return y
+
+  image = jax.ShapeDtypeStruct((1, *model.example_size, 3), jnp.float32)
+  init = functools.partial(model.init, train=False)
+  with nn.intercept_methods(note):
+    jax.eval_shape(init, jax.random.key(0), image)
+  return {k: v for k, v in pairs.items() if calls[v[0]] == 1}
+
+
+def _called(
+  context: nn.module.InterceptorContext,
+  kind: type[nn.Module] | tuple[type[nn.Module], ...],
+) -> bool:
+  own = isinstance(context.module, kind)
+  return own and context.method_name == "__call__"
+
+
+def _path(module: nn.Module) -> str:
+  return "/".join(module.path)
