@@ -32,6 +32,14 @@ SMALL_V4 = (
   "cn_r1_k1_s1_c24",
 )
 CASES = {
+  "efficientnet": (("tinynet_e", {}, 64, 64),),
+  "resnet": (
+    ("ecaresnet26t", {"layers": (1, 1, 1, 1)}, 75, 58),
+    ("resnetaa34d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur50", {"layers": (1, 2, 1, 1), "output_stride": 16}, 75, 58),
+    ("seresnextaa101d_32x8d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur18", {}, 64, 75),
+  ),
   "vgg": (
     (
       "vgg11_bn",

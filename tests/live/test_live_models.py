@@ -23,6 +23,10 @@ VIT = {
 HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
+  ("ecaresnet26t", 75, {}),
+  ("resnetaa34d", CONV, {}),
+  ("resnetblur18", 75, {}),
+  ("tinynet_e", CONV, {}),
   ("hgnetv2_b0", 75, {}),
   ("hgnet_tiny", CONV, {}),
   ("densenetblur121d", 75, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),

@@ -88,8 +88,12 @@ FAMILIES = {
     blocks.Block,
   ),
 }
+# Later members of families that have tests of their own.
+MORE = ("efficientnet", "resnet")
 # How many of the stored cases are small; others take seconds to compile.
 QUICK = {
+  "efficientnet": 0,
+  "resnet": 1,
   "vgg": 1,
   "hgnet": 2,
   "densenet": 1,
@@ -107,7 +111,7 @@ CASES = [
     id=f"{case[0]}-{i}",
     marks=pytest.mark.slow if i >= QUICK[family] else (),
   )
-  for family in FAMILIES
+  for family in (*FAMILIES, *MORE)
   for i, case in enumerate(prints.load(family)[0])
 ]
 
@@ -129,7 +133,7 @@ def test_parameter_counts(family):
   prints.check_counts(family, FAMILIES[family][2])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_preprocessing(family):
   prints.check_preprocessing(family)
 
