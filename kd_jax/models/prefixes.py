@@ -31,6 +31,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "convnext": ("convnext",),
   "densenet": ("densenet",),
   "efficientnet": ("efficientnet", "test_efficientnet", "tf_", "tinynet_"),
+  "efficientvit": ("efficientvit_b", "efficientvit_l"),
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
   "hgnet": ("hgnet",),

@@ -36,6 +36,7 @@ CHECKED = frozenset(
     "densenet121",
     "eca_resnext26ts",
     "efficientnet_b0",
+    "efficientvit_b0",
     "eva02_small_patch14_224",
     "fastvit_sa12",
     "fastvit_t8",

@@ -23,6 +23,8 @@ VIT = {
 HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
+  ("efficientvit_b0", 75, {}),
+  ("efficientvit_l1", CONV, {"depths": (1, 1, 1, 1, 1)}),
   ("ecaresnet26t", 75, {}),
   ("resnetaa34d", CONV, {}),
   ("resnetblur18", 75, {}),
@@ -115,7 +117,10 @@ CASES = (
 )
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
+# timm computes a part of their attention in float32.
+ROUNDED = ("swin", "efficientvit")
 TRAINED = (
+  ("efficientvit_b0", CONV, {}),
   ("hgnetv2_b0", CONV, {}),
   ("densenet121", CONV, {"growth_rate": 8, "block_config": (1, 2, 2, 1)}),
   ("caformer_s18", CONV, {}),
