@@ -6,6 +6,7 @@
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SQUARE = {**TINY, "img_size": 32, "patch_size": 8}
 HIERA = {"embed_dim": 8, "num_heads": 1, "stages": [1, 1, 1, 1]}
+VITAMIN = {"depth": 4, "img_size": 48}
 
 CASES = {
   "eva": [
@@ -102,6 +103,18 @@ CASES = {
       (32, 48),
     ),
   ],
+  "vitamin": [
+    (
+      "vitamin_small_224",
+      {**VITAMIN, "embed_dim": 384, "num_heads": 6},
+      (48, 48),
+    ),
+    (
+      "vitamin_xlarge_256",
+      {**VITAMIN, "embed_dim": 1152, "num_heads": 16, "img_size": [32, 48]},
+      (32, 48),
+    ),
+  ],
   "whole": [
     ("vit_small_patch16_dinov3", {}, (224, 224)),
     ("vit_small_plus_patch16_dinov3_qkvb", {}, (256, 160)),
@@ -111,8 +124,9 @@ CASES = {
     ("test_vit3", {}, (160, 160)),
     ("samvit_base_patch16_224", {}, (224, 224)),
     ("hiera_tiny_224", {}, (224, 224)),
+    ("vitamin_small_224", {}, (224, 224)),
   ],
 }
 
 # Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva", "hiera", "sam", "vit")
+FACTS = ("eva", "hiera", "sam", "vit", "vitamin")

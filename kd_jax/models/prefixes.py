@@ -60,5 +60,6 @@ OF: Mapping[str, tuple[str, ...]] = {
     "test_vit",
     "vit_",
   ),
+  "vitamin": ("vitamin_",),
 }
 """{module of `kd_jax.models`: starts of its names}."""

@@ -84,6 +84,7 @@ CHECKED = frozenset(
     "vit_small_patch16_rope_mixed_ape_224",
     "vit_small_plus_patch16_dinov3_qkvb",
     "vit_tiny_patch16_224",
+    "vitamin_small_224",
     "wide_resnet50_2",
   )
 )

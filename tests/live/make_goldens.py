@@ -83,7 +83,7 @@ def outputs(model, x):
 def facts(name):
   """Parameters and what the default weights of a member expect."""
   model = timm.create_model(name, device="meta")
-  config = model.pretrained_cfg
+  config = timm.get_pretrained_cfg(name).to_dict()
   kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size")
   return {
     "parameters": sum(p.numel() for p in model.parameters()),

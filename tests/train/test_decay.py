@@ -25,6 +25,7 @@ NAMES = {
   "eva": ({"pos_embed", "cls_token", "reg_token"}, ()),
   "hiera": ({"pos_embed"}, ()),
   "sam": ({"pos_embed"}, ()),
+  "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
   "swin_v2": (set(), ("cpb_mlp", "logit_scale")),
 }
@@ -49,6 +50,7 @@ MEMBERS = {
   "swin": ("swin_tiny_patch4_window7_224", {}),
   "swin_v2": ("swinv2_tiny_window8_256", {}),
   "vit": ("vit_tiny_patch16_224", {"depth": 4}),
+  "vitamin": ("vitamin_small_224", {"depth": 4}),
 }
 CASES = [
   *((family, *member) for family, member in MEMBERS.items()),

@@ -138,6 +138,7 @@ STUDENTS = {
   "eva02_tiny_patch14_224": VIT,
   "mixer_s16_224": {**PATCHES, "num_blocks": 4},
   "hiera_tiny_224": {"stages": ONES, "embed_dim": 8, "img_size": [64, 96]},
+  "vitamin_small_224": {**VIT, "img_size": [32, 48], "patch_size": 16},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
 }
 # Their taps are like those of another one.
@@ -148,6 +149,7 @@ ALIKE = (
   "efficientnet_lite0",
   "swinv2_tiny_window8_256",
   "deit_tiny_distilled_patch16_224",
+  "vitamin_small_224",
 )
 CASES = [
   pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())

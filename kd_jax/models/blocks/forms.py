@@ -33,7 +33,8 @@ def weight_by_taps(
   window: Window,
 ) -> Float[Array, "k k c o"]:
   """Gradient of the weights: a product over the whole batch per weight."""
-  taps = _taps(_pad(wide(x), window), w.shape[0], g.shape[1:3], window)
+  out = g.shape[1], g.shape[2]
+  taps = _taps(_pad(wide(x), window), w.shape[0], out, window)
   flat = wide(g).reshape(-1, g.shape[3])
   products = [_outer(tap.reshape(-1, x.shape[3]), flat) for tap in taps]
   return jnp.stack(products).reshape(w.shape).astype(w.dtype)

@@ -64,7 +64,7 @@ def _tower(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if prefix + "class_embedding" in found:
       return _openai(_below(found, prefix))
   for prefix in _TRUNKS:
-    if prefix + "patch_embed.proj.weight" in found:
+    if prefix + "blocks.0.norm1.weight" in found:
       head = found.get(prefix.removesuffix("trunk.") + "head.proj.weight")
       return {**_below(found, prefix), **_classifier(head)}
   if "vision_encoder.mask_token" in found:
@@ -109,8 +109,8 @@ def _resized(
   found: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
   name = "patch_embed.proj.weight"
-  kernel, shape = found.get(name), shapes[name]
-  if kernel is not None:
+  kernel, shape = found.get(name), shapes.get(name)
+  if kernel is not None and shape is not None:
     flat = (shape[0], math.prod(shape[1:]))
     kernel = kernel.reshape(shape) if kernel.shape == flat else kernel
     if kernel.ndim == 4:

@@ -235,6 +235,7 @@ class Model(token_net.TokenNet):
 
   def embed(self, x: Array) -> Array:
     """See `token_net.TokenNet.embed`."""
+    norm = (self.norm_layer, self.norm_eps)
     stem = patches.Stem(
       self.embed_dim,
       patches.pair(self.patch_size),
@@ -244,9 +245,7 @@ class Model(token_net.TokenNet):
       self.norm_eps if self.pre_norm else None,
       self.dtype,
       norm=self.norm_layer,
-      embed_norm=(
-        (self.norm_layer, self.norm_eps) if self.embed_norm else None
-      ),
+      embed_norm=norm if self.embed_norm else None,
       ragged=self.ragged,
       name="stem",
     )

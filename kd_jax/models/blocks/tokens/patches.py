@@ -7,6 +7,8 @@ antialiasing, so that weights serve images and patches of other sizes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +102,8 @@ class Stem(nn.Module):
     norm: kind of that normalisation, see `layers.NORMS`.
     embed_norm: `PatchEmbed.norm`.
     ragged: see `grid_of`.
+    embedding: class and fields of what makes a map of tokens of images, where
+      it is not `PatchEmbed`.
   """
 
   features: int
@@ -112,20 +116,14 @@ class Stem(nn.Module):
   norm: str = "layer"
   embed_norm: tuple[str, float] | None = None
   ragged: bool = False
+  embedding: tuple[type[nn.Module], Mapping[str, Any]] | None = None
 
   @nn.compact
   def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
     """The tokens that enter the first block."""
     plain = self.pre_norm is None
-    y = PatchEmbed(
-      self.features,
-      self.patch_size,
-      plain,
-      self.dtype,
-      norm=self.embed_norm,
-      ragged=self.ragged,
-      name="patch_embed",
-    )(images)
+    kind, fields = self.embedding or self._patches(plain)
+    y = kind(**fields, dtype=self.dtype, name="patch_embed")(images)
     grid = y.shape[1], y.shape[2]
     x = y.reshape(len(images), -1, self.features)
     if self.pos == "patches":
@@ -138,6 +136,15 @@ class Stem(nn.Module):
     if self.pre_norm is None:
       return x
     return layers.NORMS[self.norm](self.pre_norm, self.dtype, "norm_pre")(x)
+
+  def _patches(self, plain: bool) -> tuple[type[nn.Module], dict[str, Any]]:
+    return PatchEmbed, {
+      "features": self.features,
+      "patch_size": self.patch_size,
+      "use_bias": plain,
+      "norm": self.embed_norm,
+      "ragged": self.ragged,
+    }
 
   def _token(self, name: str, number: int, std: float, x: Array) -> Array:
     shape = (1, number, self.features)
