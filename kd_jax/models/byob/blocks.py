@@ -181,8 +181,7 @@ class Block(nn.Module):
     return self._gate(x, True)
 
 
-# As many as the branches have fields.
-def rep(  # noqa: PLR0913
+def rep(
   x: Float[Array, "n h w c"],
   features: int,
   style: conv_norm.Style,
@@ -190,9 +189,7 @@ def rep(  # noqa: PLR0913
   train: bool,
   stride: int,
   identity: bool = True,
-  dilation: int = 1,
-  groups: int = 1,
-  drop_path: float = 0.0,
+  **fields: Any,
 ) -> Float[Array, "n y x d"]:
   """The branches of RepVGG, as the submodule `rep` of the caller.
 
@@ -203,9 +200,7 @@ def rep(  # noqa: PLR0913
     train: normalise by the batch.
     stride: step in pixels.
     identity: have a branch without a convolution where shapes agree.
-    dilation: distance of neighbouring weights.
-    groups: number of channel groups.
-    drop_path: probability of dropping all but the identity.
+    **fields: of `conv_norm.Branches`.
   """
   branches = conv_norm.Branches(
     features,
@@ -213,10 +208,8 @@ def rep(  # noqa: PLR0913
     (("conv_kxk", 3), ("conv_1x1", 1)),
     identity=identity and stride == 1 and x.shape[-1] == features,
     stride=stride,
-    dilation=dilation,
-    groups=groups,
-    drop_path=drop_path,
     name="rep",
+    **fields,
   )
   return branches(x, train=train)
 

@@ -134,7 +134,8 @@ class Stage(nn.Module):
       x = _conv(x.shape[-1] // 2, dtype=dtype, name="conv")(x)
       x = strides.average(x)
     elif self.aa:
-      x = nn.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
+      sides: Any = ((1, 1), (1, 1))
+      x = nn.max_pool(x, (3, 3), (1, 1), sides)
       x = strides.POOLS[self.aa](x)
     else:
       x = layers.max_pool(x)

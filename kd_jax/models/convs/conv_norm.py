@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
@@ -42,11 +41,16 @@ def torch_init(groups: int) -> initializers.Initializer:
   return torch_conv_init
 
 
-def _normal(mean: float, std: float) -> Initializer:
+def _normal(mean: float, std: float) -> initializers.Initializer:
+  plain = initializers.normal(std)
+
   def init(
-    key: Array, shape: Sequence[int], dtype: layers.Dtype = jnp.float32
+    key: Array,
+    shape: Any,
+    dtype: Any = jnp.float32,
+    out_sharding: Any = None,
   ) -> Array:
-    return mean + std * jax.random.normal(key, shape, dtype)
+    return mean + plain(key, shape, dtype, out_sharding)
 
   return init
 
@@ -77,18 +81,17 @@ class Style:
   dtype: layers.Dtype = None
   eps: float = 1e-5
   fused: bool = False
-  init: Callable[[int], Initializer] = torch_init
+  init: Callable[[int], initializers.Initializer] = torch_init
   spread: float = 0.0
 
   def norm(self, name: str, scale: float = 1.0) -> layers.BatchNorm:
     """A batch normalisation whose scales begin at `scale`."""
-    first: Initializer = initializers.constant(scale)
-    bias: Initializer = initializers.zeros
+    scales, biases = initializers.constant(scale), initializers.zeros
     if self.spread:
-      first = _normal(self.spread, self.spread)
-      bias = initializers.normal(self.spread)
+      scales = _normal(self.spread, self.spread)
+      biases = initializers.normal(self.spread)
     return layers.BatchNorm(
-      self.dtype, eps=self.eps, name=name, scale_init=first, bias_init=bias
+      self.dtype, scales, eps=self.eps, bias_init=biases, name=name
     )
 
   def activate(self, x: Float[Array, ...]) -> Float[Array, ...]:

@@ -35,16 +35,9 @@ class Stem(nn.Module):
     self, x: Float[Array, "n h w c"], *, train: bool
   ) -> Float[Array, "n y x d"]:
     """A map at a stride of 4."""
-    windows = ((3, 2, 1), (3, 2, self.width), (1, 1, 1))
-    for i, (size, stride, groups) in enumerate(windows):
+    for i, window in enumerate(((3, 2, 1), (3, 2, self.width), (1, 1, 1))):
       block = mobile_one.MobileOne(
-        self.width,
-        self.style,
-        size,
-        stride,
-        groups,
-        scale=self.scale,
-        name=f"{i}",
+        self.width, self.style, *window, scale=self.scale, name=f"{i}"
       )
       x = block(x, train=train)
     return x

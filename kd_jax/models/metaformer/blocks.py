@@ -87,7 +87,7 @@ class Mixer(nn.Module):
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """A map of the same shape."""
     if self.kind == "pool":
-      sides = ((1, 1), (1, 1))
+      sides: Any = ((1, 1), (1, 1))
       near = nn.avg_pool(x, (3, 3), (1, 1), sides, count_include_pad=False)
       return near - x
     dense = functools.partial(_dense, bias=False, dtype=self.dtype)
