@@ -13,6 +13,7 @@ import numpy as np
 import prints
 import timm
 import torch
+from timm.models import efficientvit_mit
 from timm.models import hgnet as timm_hgnet
 from timm.models import metaformer as timm_metaformer
 from timm.models import mobilenetv3 as timm_mobilenetv3
@@ -32,6 +33,39 @@ SMALL_V4 = (
   "cn_r1_k1_s1_c24",
 )
 CASES = {
+  "efficientvit": (
+    (
+      "efficientvit_b1",
+      {
+        "widths": (8, 8, 8, 16, 16),
+        "depths": (1, 2, 1, 1, 1),
+        "head_dim": 8,
+        "head_widths": (16, 24),
+      },
+      75,
+      58,
+    ),
+    (
+      "efficientvit_l1",
+      {
+        "widths": (8, 8, 8, 16, 16),
+        "depths": (1, 2, 1, 1, 1),
+        "head_dim": 8,
+        "head_widths": (16, 24),
+      },
+      75,
+      58,
+    ),
+    ("efficientvit_b0", {}, 64, 64),
+  ),
+  "efficientnet": (("tinynet_e", {}, 64, 64),),
+  "resnet": (
+    ("ecaresnet26t", {"layers": (1, 1, 1, 1)}, 75, 58),
+    ("resnetaa34d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur50", {"layers": (1, 2, 1, 1), "output_stride": 16}, 75, 58),
+    ("seresnextaa101d_32x8d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur18", {}, 64, 75),
+  ),
   "vgg": (
     (
       "vgg11_bn",
@@ -246,7 +280,7 @@ BUILDERS = {
 
 def outputs(model, x):
   """{tap: array}, maps NHWC."""
-  with torch.no_grad():
+  with torch.no_grad(), exact():
     features = model.forward_features(x)
     found = {
       "logits": model.forward_head(features),
@@ -262,6 +296,17 @@ def outputs(model, x):
   for tap, i in places.items():
     found[tap] = stages[i].permute(0, 2, 3, 1)
   return {k: v.numpy() for k, v in found.items()}
+
+
+def exact():
+  """timm's linear attention casts to float32; here it must not."""
+
+  def attend(self, q, k, v):
+    y = q @ (k.transpose(-1, -2) @ v)
+    return y[..., :-1] / (y[..., -1:] + self.eps)
+
+  attention = efficientvit_mit.LiteMLA
+  return mock.patch.object(attention, "_attn", attend)
 
 
 def load(model):

@@ -13,6 +13,7 @@ from kd_jax import convert, models
 from kd_jax.models import fuse
 from kd_jax.models.byob import blocks as byob
 from kd_jax.models.classic import densenet, hgnet_blocks, vgg
+from kd_jax.models.efficientvit import blocks as efficientvit
 from kd_jax.models.fastvit import blocks
 from kd_jax.models.metaformer import blocks as metaformer
 from kd_jax.models.mobile import mbconv, repvit
@@ -26,6 +27,16 @@ SMALL_V4 = (
 )
 # A small member, and the block that repeats.
 FAMILIES = {
+  "efficientvit": (
+    "efficientvit_b0",
+    {
+      "widths": (8, 8, 8, 16, 16),
+      "depths": (1, 2, 1, 1, 1),
+      "head_dim": 8,
+      "head_widths": (16, 24),
+    },
+    efficientvit.Local,
+  ),
   "vgg": (
     "vgg11",
     {"depths": (1, 1, 1, 2, 1), "widths": (8, 8, 12, 16, 16), "head_width": 16},
@@ -88,8 +99,13 @@ FAMILIES = {
     blocks.Block,
   ),
 }
+# Later members of families that have tests of their own.
+MORE = ("efficientnet", "resnet")
 # How many of the stored cases are small; others take seconds to compile.
 QUICK = {
+  "efficientvit": 1,
+  "efficientnet": 0,
+  "resnet": 1,
   "vgg": 1,
   "hgnet": 2,
   "densenet": 1,
@@ -107,7 +123,7 @@ CASES = [
     id=f"{case[0]}-{i}",
     marks=pytest.mark.slow if i >= QUICK[family] else (),
   )
-  for family in FAMILIES
+  for family in (*FAMILIES, *MORE)
   for i, case in enumerate(prints.load(family)[0])
 ]
 
@@ -129,7 +145,7 @@ def test_parameter_counts(family):
   prints.check_counts(family, FAMILIES[family][2])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_preprocessing(family):
   prints.check_preprocessing(family)
 

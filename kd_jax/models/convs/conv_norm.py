@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "swish": nn.silu,
   "hard_swish": nn.hard_swish,
   "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(nn.gelu, approximate=True),
 }
 """Activations, named as in timm; '' is none."""
 
