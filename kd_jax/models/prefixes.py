@@ -28,6 +28,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
   "hiera": ("hiera_",),
+  "maxxvit": ("coatne", "maxvit_", "maxxvit", "test_coatnet", "test_maxvit"),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),

@@ -41,6 +41,8 @@ CHECKED = frozenset(
     "gcresnext26ts",
     "gernet_s",
     "hiera_tiny_224",
+    "coatnet_pico_rw_224",
+    "maxvit_rmlp_pico_rw_256",
     "mixer_s16_224",
     "mobilenetv1_100",
     "mobilenetv2_100",

@@ -139,6 +139,7 @@ STUDENTS = {
   "mixer_s16_224": {**PATCHES, "num_blocks": 4},
   "hiera_tiny_224": {"stages": ONES, "embed_dim": 8, "img_size": [64, 96]},
   "vitamin_small_224": {**VIT, "img_size": [32, 48], "patch_size": 16},
+  "test_coatnet": {"depths": ONES, "img_size": [64, 96]},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
 }
 # Their taps are like those of another one.
