@@ -59,7 +59,7 @@ class Clock:
     wall: {what: seconds}.
     cpu: {what: seconds of all threads of this process}.
     parts: {(what, 'trace', 'lower' or 'compile'): seconds of `wall`}.
-    imports: {package: seconds}.
+    imports: {package: seconds} before the first step.
     programs: [(name, seconds)] that XLA compiled or read from the cache.
     first: seconds, programs and modules up to the end of the first step.
   """
@@ -96,9 +96,12 @@ class Clock:
     """Counts up to now; from now on the innermost thing is `what`."""
     then, self._now = self._now, (time.monotonic(), time.process_time())
     top = self._stack[-1]
-    self.wall[top] += self._now[0] - then[0]
-    self.cpu[top] += self._now[1] - then[1]
+    row = top
     if top.startswith("import "):
+      row = "later imports" if self.first else "imports"
+    self.wall[row] += self._now[0] - then[0]
+    self.cpu[row] += self._now[1] - then[1]
+    if top.startswith("import ") and not self.first:
       self.imports[top.split()[1]] += self._now[0] - then[0]
     if what:
       self._stack[-1] = what
@@ -235,17 +238,9 @@ def _told(clock: Clock) -> dict[str, Any]:
       **{kind: clock.parts[name, kind] for kind in _KINDS.values()},
     }
     for name, wall in clock.wall.items()
-    if not name.startswith("import ")
   ]
-  imports = {
-    "name": "imports",
-    "wall": sum(clock.imports.values()),
-    "cpu": sum(
-      clock.cpu[name] for name in clock.cpu if name.startswith("import ")
-    ),
-  }
   return {
-    "phases": [imports, *phases],
+    "phases": phases,
     "imports": clock.imports,
     "programs": clock.programs,
     "first": clock.first,

@@ -19,4 +19,5 @@ def suite(title: str) -> ConfigDict:
   config.runs = ConfigDict({})
   # What such a run must reach: accuracy, or the figure of its transfer.
   config.least = ConfigDict({})
+  config.at_once = 1  # runs side by side; 2 suits small networks on a CPU
   return config

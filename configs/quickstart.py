@@ -75,6 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
   }
   config = suite("What pre-training is worth on new digits")
   config.order, config.runs = tuple(runs), ConfigDict(runs)
+  config.at_once = 2
   config.least = ConfigDict({} if small else {"teacher": 0.8})
   config.rows = ("scratch", *students)
   students["scratch"] = {"title": TITLES["scratch"]}

@@ -41,7 +41,7 @@ def test_a_second_counts_once(clock):
   wait(16)
   found.stepped()
   walls = {k: v for k, v in found.wall.items() if k != "Python"}
-  assert walls == {"outer": 5, "import numpy.linalg": 2, "rest": 8, "more": 16}
+  assert walls == {"outer": 5, "imports": 2, "rest": 8, "more": 16}
   assert found.cpu["outer"] == 2.5
   assert found.imports == {"numpy.linalg": 2}
   assert found.first["wall"] == pytest.approx(31, abs=0.5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -135,10 +135,10 @@ class Detection(Views):
     """See `Views`."""
     return not self.jitter
 
-  def of_batch(self, rng: np.random.Generator) -> Detection:
+  def of_batch(self, rng: Callable[[], np.random.Generator]) -> Detection:
     """See `Views`: one group of shorter sides."""
     groups = self._groups()
-    place = int(len(self.short) * rng.random())
+    place = int(len(self.short) * rng().random())
     ends = np.cumsum([len(group) for group in groups])
     group = groups[int(np.searchsorted(ends, place, side="right"))]
     # Its longest side follows from the largest of all groups.

@@ -171,13 +171,18 @@ class Train:
 
   def __call__(self, position: int, index: int) -> Mapping[str, Any]:
     """The visit at a position of the endless stream."""
-    # Another stream than those of records, whose second word is 0.
-    batch = np.random.Philox(
-      key=[self.seed, position // self.images], counter=[0, 1, 0, 0]
-    )
-    views = self.preprocess.of_batch(np.random.Generator(batch))
-    visit = dataclasses.replace(self, preprocess=views).visit
-    return visit(position // (self.rows or len(self.source)), index)
+
+    def shared() -> np.random.Generator:
+      # Another stream than those of records, whose second word is 0.
+      key = [self.seed, position // self.images]
+      return np.random.Generator(
+        np.random.Philox(key=key, counter=[0, 1, 0, 0])
+      )
+
+    views, one = self.preprocess.of_batch(shared), self
+    if views is not self.preprocess:
+      one = dataclasses.replace(self, preprocess=views)
+    return one.visit(position // (self.rows or len(self.source)), index)
 
   def visit(self, epoch: int, index: int) -> Mapping[str, Any]:
     """Views of the record `index` in an epoch, and all about them."""

@@ -74,11 +74,12 @@ class Views:
     """Whether the images of a batch must all be landscape or all portrait."""
     return False
 
-  def of_batch(self, rng: np.random.Generator) -> Views:
+  def of_batch(self, rng: Callable[[], np.random.Generator]) -> Views:
     """The views of all images of one batch.
 
     Args:
-      rng: source of randomness that all of them share.
+      rng: makes the source of randomness that all of them share; that takes
+        longer than a small image does.
     """
     del rng
     return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from kd_jax.train import signals
 
 T = TypeVar("T")
 _BLINK = 0.2  # seconds
+drawing = threading.RLock()
+"""Held by a thread that draws: Matplotlib draws one thing at a time."""
 
 
 def results(jobs: Sequence[Callable[[], T]], at_once: int) -> list[T]:

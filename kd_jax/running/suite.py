@@ -8,7 +8,9 @@ to the baseline are taken seed by seed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,8 @@ from kd_jax.buckets import spool
 from kd_jax.build.suite import Cell, Row
 from kd_jax.report import comparison, page, tables
 from kd_jax.report.run import summary
-from kd_jax.running import frozen, results, training
+from kd_jax.running import abreast, frozen, results, training
+from kd_jax.train.signals import Stopped
 from kd_jax.train.views import as_unit
 from kd_jax.transfer.classify import Judge
 from kd_jax.transfer.plan import Plan
@@ -54,7 +57,10 @@ class Table:
 
 
 def played(
-  jobs: Mapping[str, tuple[Job, Path]], least: Mapping[str, float]
+  jobs: Mapping[str, tuple[Job, Path]],
+  least: Mapping[str, float],
+  needs: Mapping[str, Sequence[str]] | None = None,
+  at_once: int = 1,
 ) -> dict[str, tuple[Path, float]]:
   """Runs what the students come from.
 
@@ -62,6 +68,8 @@ def played(
     jobs: {name: (what runs in a folder, the folder)}, in this order.
     least: figure on test images of its own task that a run must reach: the one
       that counts in a transfer, the accuracy in pre-training.
+    needs: {name: earlier jobs that must have ended before it begins}.
+    at_once: so many run side by side.
 
   Returns:
     {name: (folder of the run, seconds)}.
@@ -69,15 +77,33 @@ def played(
   Raises:
     ValueError: a run has not learned enough.
   """
-  found = {}
-  for name, (job, folder) in jobs.items():
-    summary.say(f"\n--- {name} ---")
-    start = time.monotonic()
-    job(folder)
-    found[name] = folder, time.monotonic() - start
-    if name in least:
-      _check(name, folder, least[name])
-  return found
+  found: dict[str, tuple[Path, float]] = {}
+  ended = {name: threading.Event() for name in jobs}
+
+  def play(name: str) -> None:
+    try:
+      for needed in (needs or {}).get(name, ()):
+        ended[needed].wait()
+        if needed not in found:
+          raise Stopped(f"{name} has not begun: it needs {needed}")
+      found[name] = _play(name, *jobs[name], least)
+    finally:
+      ended[name].set()
+
+  abreast.results([functools.partial(play, name) for name in jobs], at_once)
+  return {name: found[name] for name in jobs}
+
+
+def _play(
+  name: str, job: Job, folder: Path, least: Mapping[str, float]
+) -> tuple[Path, float]:
+  summary.say(f"\n--- {name} ---")
+  start = time.monotonic()
+  job(folder)
+  seconds = time.monotonic() - start
+  if name in least:
+    _check(name, folder, least[name])
+  return folder, seconds
 
 
 def _check(name: str, folder: Path, least: float) -> None:

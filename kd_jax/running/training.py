@@ -174,14 +174,14 @@ def _start(
   for stretch in job.stretches:
     phases.check_trainable(stretch.phase, params)
     job.transform(stretch)  # refuses what does not fit its length
-  fresh = job.new_state(params, stats, key)
-  found = loop.restore(job, saved, fresh)
-  if found is not None:
-    summary.say(f"continuing after step {int(found.step)}")
-    return found
-  if not experiment.initial:
-    return fresh
-  params, stats = load_weights(experiment.initial, params, stats)
+  if saved.steps():
+    like = job.new_state(params, stats, key)
+    found = loop.restore(job, saved, like)
+    if found is not None:
+      summary.say(f"continuing after step {int(found.step)}")
+      return found
+  if experiment.initial:
+    params, stats = load_weights(experiment.initial, params, stats)
   return job.new_state(params, stats, key)
 
 

@@ -24,7 +24,7 @@ from kd_jax.report import page
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.report.pictures import training_views
 from kd_jax.report.run import summary, throughput
-from kd_jax.running import pictures, training
+from kd_jax.running import abreast, pictures, training
 from kd_jax.train.experiment import Experiment
 from kd_jax.types import Network, TrainState
 
@@ -113,7 +113,8 @@ def _draw_views(experiment: Experiment, where: Path) -> None:
     bank=experiment.teaching.bank,
   )
   words = "The first images of the run, and what the networks get of each."
-  sheet_lib.keep(where, "views", training_views.draw(shown), words)
+  with abreast.drawing:
+    sheet_lib.keep(where, "views", training_views.draw(shown), words)
 
 
 def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
@@ -122,7 +123,8 @@ def _finish(experiment: Experiment, state: TrainState, where: Path) -> Result:
   last: Mapping[str, float] = {}
   if jax.process_index() == 0:
     training.export(experiment, variables, where)
-    pictures.keep(experiment, variables, where)
-    page.write_report(where)
+    with abreast.drawing:
+      pictures.keep(experiment, variables, where)
+      page.write_report(where)
     last = training.last_figures(where)
   return Result(experiment.student, variables, last, where)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from kd_jax import resolve, workdir
 from kd_jax.buckets import spool
 from kd_jax.build import suite as build
-from kd_jax.running import suite
+from kd_jax.running import abreast, suite
 
 
 def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
@@ -41,16 +41,21 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
   students = build.rows(config, where)
   about = {"task": config.task, "runs": list(config.order)}
   with workdir.claimed(where, about):
-    jobs = {}
+    jobs, needs, trackers = {}, {}, ()
     for name in config.order:
       fields = config.runs[name]
+      trackers += tuple(fields.get("trackers", ()))
       # A transfer has no teacher.
       teacher = fields.get("teacher", ConfigDict({"weights": ""}))
-      if teacher.weights.partition("/")[0] in config.order:
+      source = teacher.weights.partition("/")[0]
+      # One that comes later is missing, as its loader will say.
+      needs[name] = [source] if source in jobs else []
+      if source in config.order:
         teacher.weights = spool.address(where / teacher.weights)
       task = resolve.symbol("tasks", fields.task, "run")
       jobs[name] = functools.partial(task, fields), where / name
-    played = suite.played(jobs, config.least.to_dict())
+    at_once = abreast.allowed(config.at_once, trackers)
+    played = suite.played(jobs, config.least.to_dict(), needs, at_once)
     table = suite.Table(
       title=config.title,
       rows={name: row.title for name, row in students.items()},

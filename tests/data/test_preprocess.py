@@ -214,3 +214,13 @@ def test_a_canvas_leaves_the_cropping_to_the_device():
   assert np.abs(255 * np.asarray(seen.image) - host).max() < 1.01
   assert seen.label.tolist() == [3] * 4 and seen.mask.tolist() == [1] * 4
   assert seen.geometry is None
+
+
+def test_nothing_is_drawn_where_nothing_varies():
+  def refuses(crop):
+    raise AssertionError(f"crop {crop} asked for a generator")
+
+  image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+  still = Preprocess(8, augment="none", crop_pct=1.0)
+  found = still.train({"image": image, "id": 0}, refuses)
+  np.testing.assert_array_equal(found["image"], image[None])

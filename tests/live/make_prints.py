@@ -6,17 +6,23 @@ python tests/live/make_prints.py [FAMILY ...]
 
 import json
 import sys
+from unittest import mock
 
 import goldens as gw
 import numpy as np
 import prints
 import timm
 import torch
+from timm.models import efficientvit_mit
+from timm.models import hgnet as timm_hgnet
+from timm.models import metaformer as timm_metaformer
 from timm.models import mobilenetv3 as timm_mobilenetv3
+from timm.models import vgg as timm_vgg
 from timm.models._efficientnet_builder import decode_arch_def
 
 from kd_jax import convert, models, resolve
 from kd_jax.teachers import timm as timm_teacher
+from kd_jax.types import STAGES
 
 SMALL_V4 = (
   "er_r1_k3_s2_e2_c8",
@@ -27,6 +33,109 @@ SMALL_V4 = (
   "cn_r1_k1_s1_c24",
 )
 CASES = {
+  "efficientvit": (
+    (
+      "efficientvit_b1",
+      {
+        "widths": (8, 8, 8, 16, 16),
+        "depths": (1, 2, 1, 1, 1),
+        "head_dim": 8,
+        "head_widths": (16, 24),
+      },
+      75,
+      58,
+    ),
+    (
+      "efficientvit_l1",
+      {
+        "widths": (8, 8, 8, 16, 16),
+        "depths": (1, 2, 1, 1, 1),
+        "head_dim": 8,
+        "head_widths": (16, 24),
+      },
+      75,
+      58,
+    ),
+    ("efficientvit_b0", {}, 64, 64),
+  ),
+  "efficientnet": (("tinynet_e", {}, 64, 64),),
+  "resnet": (
+    ("ecaresnet26t", {"layers": (1, 1, 1, 1)}, 75, 58),
+    ("resnetaa34d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur50", {"layers": (1, 2, 1, 1), "output_stride": 16}, 75, 58),
+    ("seresnextaa101d_32x8d", {"layers": (1, 1, 1, 1)}, 64, 64),
+    ("resnetblur18", {}, 64, 75),
+  ),
+  "vgg": (
+    (
+      "vgg11_bn",
+      {"depths": (1, 1, 1, 2, 1), "widths": (8, 8, 12, 16, 16)},
+      75,
+      58,
+    ),
+    (
+      "vgg11",
+      {"depths": (1, 1, 1, 2, 1), "widths": (8, 8, 12, 16, 16)},
+      224,
+      256,
+    ),
+  ),
+  "hgnet": (
+    (
+      "hgnetv2_b0",
+      {"stem_chs": (8, 12), "middle": (8, 8, 8, 8), "widths": (8, 16, 24, 32)},
+      75,
+      58,
+    ),
+    (
+      "hgnet_tiny",
+      {
+        "stem_chs": (8, 8, 12),
+        "middle": (8, 8, 8, 8),
+        "widths": (8, 16, 24, 32),
+      },
+      75,
+      58,
+    ),
+    ("hgnetv2_b0", {}, 64, 64),
+  ),
+  "densenet": (
+    (
+      "densenetblur121d",
+      {"growth_rate": 8, "block_config": (1, 2, 2, 1)},
+      75,
+      58,
+    ),
+    ("densenet161", {"growth_rate": 8, "block_config": (1, 2, 2, 1)}, 75, 58),
+    ("densenet121", {}, 64, 64),
+  ),
+  "metaformer": (
+    (
+      "caformer_s18",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    (
+      "poolformer_s12",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    (
+      "poolformerv2_s12",
+      {"depths": (1, 1, 1, 1), "dims": (32, 32, 64, 96)},
+      75,
+      58,
+    ),
+    (
+      "convformer_s18",
+      {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+      64,
+      64,
+    ),
+    ("poolformer_s24", {}, 64, 75),
+  ),
   "mobilenetv4": (
     (
       "mobilenetv4_hybrid_medium",
@@ -118,12 +227,60 @@ def mobilenetv4(arch, arch_def=None, head_width=1280, **fields):
   )
 
 
-BUILDERS = {"mobilenetv4": mobilenetv4}
+def metaformer(arch, num_classes, **fields):
+  """timm's functions refuse fields that they set themselves."""
+
+  def build(variant, pretrained, **given):
+    del variant, pretrained
+    return timm_metaformer.MetaFormer(**{**given, **fields})
+
+  with mock.patch.object(timm_metaformer, "_create_metaformer", build):
+    return getattr(timm_metaformer, arch)(num_classes=num_classes)
+
+
+def hgnet(arch, num_classes, **fields):
+  """timm has no options for widths."""
+  ours = models.create_model(arch, **fields)
+  config = {"stem_type": ours.stem_type, "stem_chs": list(ours.stem_chs)}
+  width = ours.stem_chs[-1]
+  for k in range(4):
+    out = ours.widths[k]
+    config[f"stage{k + 1}"] = [
+      width,
+      ours.middle[k],
+      out,
+      ours.depths[k],
+      k > 0,
+      ours.light[k],
+      ours.kernel_sizes[k],
+      ours.layer_num,
+    ]
+    width = out
+  return timm_hgnet.HighPerfGpuNet(
+    config, num_classes=num_classes, use_lab=ours.use_lab
+  )
+
+
+def vgg(arch, num_classes, depths, widths):
+  """timm has no options for these."""
+  config = []
+  for depth, width in zip(depths, widths, strict=True):
+    config += [width] * depth + ["M"]
+  norm = torch.nn.BatchNorm2d if arch.endswith("_bn") else None
+  return timm_vgg.VGG(config, num_classes=num_classes, norm_layer=norm)
+
+
+BUILDERS = {
+  "vgg": vgg,
+  "hgnet": hgnet,
+  "metaformer": metaformer,
+  "mobilenetv4": mobilenetv4,
+}
 
 
 def outputs(model, x):
   """{tap: array}, maps NHWC."""
-  with torch.no_grad():
+  with torch.no_grad(), exact():
     features = model.forward_features(x)
     found = {
       "logits": model.forward_head(features),
@@ -132,9 +289,24 @@ def outputs(model, x):
     stages = model.forward_intermediates(
       x, intermediates_only=True, output_fmt="NCHW"
     )
-  for tap, i in timm_teacher.stages_of(len(stages)).items():
+  places = timm_teacher.stages_of(len(stages))
+  if isinstance(model, timm_vgg.VGG):
+    # The first of six is at a stride of 1.
+    places = {name: i + 1 for i, name in enumerate(STAGES[:-1])}
+  for tap, i in places.items():
     found[tap] = stages[i].permute(0, 2, 3, 1)
   return {k: v.numpy() for k, v in found.items()}
+
+
+def exact():
+  """timm's linear attention casts to float32; here it must not."""
+
+  def attend(self, q, k, v):
+    y = q @ (k.transpose(-1, -2) @ v)
+    return y[..., :-1] / (y[..., -1:] + self.eps)
+
+  attention = efficientvit_mit.LiteMLA
+  return mock.patch.object(attention, "_attn", attend)
 
 
 def load(model):

@@ -20,6 +20,11 @@ from kd_jax.models.mobile import mbconv
 # Of timm 1.0.31.
 COUNTS = {
   "efficientnet": {
+    "tinynet_a": 6_187_972,
+    "tinynet_b": 3_730_562,
+    "tinynet_c": 2_457_234,
+    "tinynet_d": 2_338_446,
+    "tinynet_e": 2_042_972,
     "efficientnet_b0": 5_288_548,
     "efficientnet_b1": 7_794_184,
     "efficientnet_b2": 9_109_994,

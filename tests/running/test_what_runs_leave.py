@@ -1,6 +1,7 @@
 """What a finished transfer leaves for others, and what a suite asks of it."""
 
 import json
+import threading
 import types
 
 import pytest
@@ -69,3 +70,38 @@ def test_a_teacher_has_to_reach_a_figure(tmp_path, capsys, job, figure):
   jobs = {"teacher": (job, tmp_path / "bad")}
   with pytest.raises(ValueError, match=f"{figure} 40.0 %.*than the 41 % asked"):
     suite.played(jobs, {"teacher": 0.41})
+
+
+def test_a_run_waits_for_what_it_needs_and_for_nothing_else(tmp_path):
+  both = threading.Barrier(2, timeout=20)  # fails unless they meet
+  ended = []
+
+  def job(name, *, meets=False):
+    def run(folder):
+      assert folder == tmp_path / name
+      if meets:
+        both.wait()
+      ended.append(name)
+
+    return run, tmp_path / name
+
+  jobs = {
+    "teacher": job("teacher", meets=True),
+    "plain": job("plain", meets=True),
+    "taught": job("taught"),
+  }
+  found = suite.played(jobs, {}, {"taught": ["teacher"]}, at_once=2)
+  assert list(found) == ["teacher", "plain", "taught"]
+  assert ended.index("taught") > ended.index("teacher")
+
+
+def test_what_a_failed_run_was_to_teach_does_not_begin(tmp_path):
+  begun = []
+
+  def fails(folder):
+    raise ValueError("no such photograph")
+
+  jobs = {"teacher": (fails, tmp_path), "taught": (begun.append, tmp_path)}
+  with pytest.raises(ValueError, match="no such photograph"):
+    suite.played(jobs, {}, {"taught": ["teacher"]}, at_once=2)
+  assert not begun

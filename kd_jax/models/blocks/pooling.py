@@ -8,6 +8,7 @@ operation and its gradient.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,7 +37,8 @@ class Pool(NamedTuple):
 def native(x: Float[Array, "n h w c"], pool: Pool) -> Float[Array, "n y x c"]:
   """`max_pool` by `lax.reduce_window`."""
   size, stride, padding = ((edge, edge) for edge in pool)
-  return nn.max_pool(x, size, stride, (padding, padding))
+  pooled: Callable[..., Array] = nn.max_pool  # takes more paddings than it says
+  return pooled(x, size, stride, (padding, padding))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -53,7 +55,7 @@ def max_pool(x: Float[Array, "n h w c"], pool: Pool) -> Float[Array, "n y x c"]:
 
 
 def _forward(x: Array, pool: Pool) -> tuple[Array, tuple[Array, Array]]:
-  y = max_pool(x, pool)
+  y: Array = max_pool(x, pool)
   return y, (x, y)
 
 

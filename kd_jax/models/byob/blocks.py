@@ -189,7 +189,7 @@ def rep(
   train: bool,
   stride: int,
   identity: bool = True,
-  **fields: int | float,
+  **fields: Any,
 ) -> Float[Array, "n y x d"]:
   """The branches of RepVGG, as the submodule `rep` of the caller.
 

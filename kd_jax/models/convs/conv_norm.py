@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "swish": nn.silu,
   "hard_swish": nn.hard_swish,
   "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(nn.gelu, approximate=True),
 }
 """Activations, named as in timm; '' is none."""
 
@@ -42,10 +43,15 @@ def torch_init(groups: int) -> initializers.Initializer:
 
 
 def _normal(mean: float, std: float) -> initializers.Initializer:
+  plain = initializers.normal(std)
+
   def init(
-    key: Array, shape: Sequence[int], dtype: layers.Dtype = jnp.float32
+    key: Array,
+    shape: Any,
+    dtype: Any = jnp.float32,
+    out_sharding: Any = None,
   ) -> Array:
-    return mean + std * jax.random.normal(key, shape, dtype)
+    return mean + plain(key, shape, dtype, out_sharding)
 
   return init
 
@@ -81,13 +87,13 @@ class Style:
 
   def norm(self, name: str, scale: float = 1.0) -> layers.BatchNorm:
     """A batch normalisation whose scales begin at `scale`."""
-    inits = {"scale_init": initializers.constant(scale)}
+    scales, biases = initializers.constant(scale), initializers.zeros
     if self.spread:
-      inits = {
-        "scale_init": _normal(self.spread, self.spread),
-        "bias_init": initializers.normal(self.spread),
-      }
-    return layers.BatchNorm(self.dtype, eps=self.eps, name=name, **inits)
+      scales = _normal(self.spread, self.spread)
+      biases = initializers.normal(self.spread)
+    return layers.BatchNorm(
+      self.dtype, scales, eps=self.eps, bias_init=biases, name=name
+    )
 
   def activate(self, x: Float[Array, ...]) -> Float[Array, ...]:
     """The activation."""

@@ -103,7 +103,9 @@ class Attention(nn.Module):
       name="qkv",
     )(x)
     query, key, value = jnp.split(qkv, 3, axis=-1)
-    size = (self.window, self.window) if self.window else x.shape[1:3]
+    size = (x.shape[1], x.shape[2])
+    if self.window:
+      size = (self.window, self.window)
     inner = size
     if self.pooled:
       query = nn.max_pool(query, _POOL, _POOL)

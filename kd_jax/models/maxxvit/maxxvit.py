@@ -311,6 +311,12 @@ def _check(model: Model) -> None:
     raise ValueError(
       f"img_size is {model.img_size}; both sides must be multiples of 32"
     )
+  ratio = model.transformer_partition_ratio
+  if ratio < 1 or ratio % 32 or any(s % ratio for s in model.example_size):
+    raise ValueError(
+      f"transformer_partition_ratio is {ratio}; it must be a multiple of 32 "
+      f"that divides img_size={model.img_size}"
+    )
   head = model.transformer_dim_head
   if head < 1 or any(width % head for width in model.embed_dim):
     raise ValueError(

@@ -87,8 +87,10 @@ class MobileNet(backbone.ConvNet):
     channel_multiplier: factor of all widths, which are then rounded to 8.
     depth_multiplier: factor of the number of blocks, rounded up; a tuple has
       one per group.
-    fix_stem_head: leave the width of stem and neck, and the depth of the
-      first and last group, as they are.
+    fix_stem_head: leave the width of stem and neck as it is.
+    fix_depth: with `fix_stem_head`, leave the depth of the first and last group
+      as it is, too.
+    depth_trunc: 'ceil' or 'round', how depths become whole numbers.
     stem_size: channels of the first convolution.
     stem_stride: stride of the first convolution; 1 suits tiny images.
     round_limit: least share of a scaled width that rounding may leave.
@@ -107,6 +109,8 @@ class MobileNet(backbone.ConvNet):
   channel_multiplier: float = 1.0
   depth_multiplier: float | tuple[float, ...] = 1.0
   fix_stem_head: bool = False
+  fix_depth: bool = True
+  depth_trunc: str = "ceil"
   stem_size: int = 32
   stem_stride: int = 2
   round_limit: float = 0.9
@@ -117,6 +121,7 @@ class MobileNet(backbone.ConvNet):
   def __post_init__(self) -> None:
     super().__post_init__()
     backbone.one_of("stem_stride", self.stem_stride, (1, 2))
+    backbone.one_of("depth_trunc", self.depth_trunc, tuple(_TRUNC))
     backbone.one_of("act_layer", self.act_layer, tuple(mbconv.ACTIVATIONS))
     backbone.one_of("pad_type", self.pad_type, ("", "same"))
     for name in ("channel_multiplier", "stem_size", "bn_eps"):
@@ -241,18 +246,23 @@ class MobileNet(backbone.ConvNet):
     for s, text in enumerate(self.arch_def):
       factor = self.depth_multiplier
       factor = factor[s] if isinstance(factor, tuple) else factor
-      fixed = self.fix_stem_head and s in (0, last)
+      fixed = self.fix_stem_head and self.fix_depth and s in (0, last)
       specs = words.decode(text)
-      counts = _depths([n.repeat for n in specs], 1.0 if fixed else factor)
+      whole = _TRUNC[self.depth_trunc]
+      repeats = [n.repeat for n in specs]
+      counts = _depths(repeats, whole(sum(repeats) * (1 if fixed else factor)))
       groups.append(
         [p for p, n in zip(specs, counts, strict=True) for _ in range(n)]
       )
     return groups
 
 
-def _depths(repeats: list[int], factor: float) -> list[int]:
-  """Scales the depth of a group, later blocks first, as timm does."""
-  left, scaled = sum(repeats), math.ceil(sum(repeats) * factor)
+_TRUNC = {"ceil": math.ceil, "round": lambda depth: max(1, round(depth))}
+
+
+def _depths(repeats: list[int], scaled: int) -> list[int]:
+  """Shares the depth of a group out, later blocks first, as timm does."""
+  left = sum(repeats)
   counts = []
   for repeat in reversed(repeats):
     count = max(1, round(repeat / left * scaled))

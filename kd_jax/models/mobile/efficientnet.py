@@ -126,6 +126,21 @@ def _image(size: int, crop_pct: float) -> dict[str, Any]:
   return {"input_size": (3, size, size), "crop_pct": crop_pct}
 
 
+def _tiny(
+  width: float, depth: float, size: int, interpolation: str = "bicubic"
+) -> dict[str, Any]:
+  """TinyNet (arXiv:2010.14819)."""
+  return {
+    "channel_multiplier": width,
+    "depth_multiplier": depth,
+    "depth_trunc": "round",
+    "fix_stem_head": True,
+    "fix_depth": False,
+    "interpolation": interpolation,
+    **_image(size, 0.875),
+  }
+
+
 _LITE_FIELDS: dict[str, Any] = {
   "arch_def": _LITE,
   "act_layer": "relu6",
@@ -214,6 +229,11 @@ VARIANTS = {
     "depth_multiplier": (1.2, 1.2, 1.2, 1.2, 1.6, 1.6),
     **_image(320, 1.0),
   },
+  "tinynet_a": _tiny(1.0, 1.2, 192),
+  "tinynet_b": _tiny(0.75, 1.1, 188),
+  "tinynet_c": _tiny(0.54, 0.85, 184),
+  "tinynet_d": _tiny(0.54, 0.695, 152),
+  "tinynet_e": _tiny(0.51, 0.6, 106),
   "test_efficientnet": {
     "arch_def": _TEST,
     "stem_size": 24,

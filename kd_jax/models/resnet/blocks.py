@@ -9,6 +9,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers, strides
+from kd_jax.models.convs import gates
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 """Output channels over base width, per kind of block."""
@@ -30,6 +31,8 @@ class Block(nn.Module):
     se_ratio: hidden over output channels of squeeze-excite; 0 has none.
     avg_down: average before the convolution of the shortcut.
     dtype: compute dtype.
+    eca: gates of `gates.Eca` at the end of the branch.
+    aa: pooling in place of the stride, see `strides.POOLS`; '' is none.
   """
 
   kind: str
@@ -44,6 +47,8 @@ class Block(nn.Module):
   se_ratio: float
   avg_down: bool
   dtype: layers.Dtype
+  eca: bool = False
+  aa: str = ""
 
   @nn.compact
   def __call__(
@@ -56,17 +61,31 @@ class Block(nn.Module):
     y = x
     for i, fields in enumerate(convs, 1):
       last = i == len(convs)
+      pooled = self.aa if "stride" in fields else ""
+      if pooled:
+        fields = {**fields, "stride": 1}
       y = layers.Conv(**fields, dtype=self.dtype, name=f"conv{i}")(y)
       scale = zero if last else initializers.ones
       norm = layers.BatchNorm(self.dtype, scale, name=f"bn{i}")
       y = norm(y, train=train)
       y = y if last else nn.relu(y)
+      y = self._pool(y) if pooled else y
+    if self.eca:
+      y = gates.Eca(self.dtype, name="se")(y)
     if self.se_ratio:
       width = strides.divisible(out * self.se_ratio, keep=0.0)
       y = layers.SqueezeExcite(width, self.dtype, name="se")(y)
     if self.drop_path:
       y = layers.DropPath(self.drop_path)(y, train=train)
     return self._shortcut(x, out, train) + y
+
+  def _pool(self, x: Array) -> Array:
+    """Timm's pooling, which blurs where dilation takes a stride's place."""
+    if self.stride == 2:
+      return strides.POOLS[self.aa](x)
+    if self.aa == "blur" and self.first_dilation != self.dilation:
+      return strides.blur(x, "reflect", stride=1)
+    return x
 
   def _shortcut(self, x: Array, out: int, train: bool) -> Array:
     if self.stride == 1 and x.shape[-1] == out:
@@ -125,7 +144,8 @@ class Stage(nn.Module):
   Attributes:
     blocks: the fields of each `Block`.
     pool: what comes first: 'max' (3x3 of stride 2), 'conv' (a 3x3
-      convolution of stride 2, normalisation and ReLU) or ''.
+      convolution of stride 2, normalisation and ReLU), 'avg' (2x2 averages),
+      'blur' ('max' with a blur in place of its stride) or ''.
   """
 
   blocks: tuple[dict[str, Any], ...]
@@ -138,6 +158,11 @@ class Stage(nn.Module):
     """Returns the map after and before the last ReLU."""
     if self.pool == "max":
       x = layers.max_pool(x)
+    if self.pool == "avg":
+      x = strides.average(x)
+    if self.pool == "blur":
+      sides: Any = ((1, 1), (1, 1))
+      x = strides.POOLS["blur"](nn.max_pool(x, (3, 3), (1, 1), sides))
     if self.pool == "conv":
       dtype = self.blocks[0]["dtype"]
       x = layers.Conv(x.shape[-1], 3, 2, dtype=dtype, name="pool")(x)

@@ -68,6 +68,9 @@ _C = {"stem_type": "deep", "stem_width": 32}
 _S = {"stem_type": "deep", "stem_width": 64}
 _D = {**_C, "avg_down": True}
 _T = {"stem_type": "deep_tiered", "stem_width": 32, "avg_down": True}
+_ECA = {"eca": True}
+_AVG = {"aa_layer": "avg"}
+_BLUR = {"aa_layer": "blur"}
 _RS = {**_D, "replace_stem_pool": True, "se_ratio": 0.25}
 
 VARIANTS = {
@@ -120,6 +123,37 @@ VARIANTS = {
   "seresnext101_32x8d": _variant("101", _SE, _next(32, 8), _A),
   "seresnext101_64x4d": _variant("101", _SE, _next(64, 4)),
   "seresnext101d_32x8d": _variant("101", _SE, _next(32, 8), _D, _A),
+  "ecaresnet26t": _variant("26", _ECA, _T, _facts(0.875, 256)),
+  "ecaresnetlight": _variant("50", _ECA, avg_down=True, layers=(1, 1, 11, 3)),
+  "ecaresnet50d": _variant("50", _ECA, _D),
+  "ecaresnet50t": _variant("50", _ECA, _T, _facts(0.875, 256)),
+  "ecaresnet101d": _variant("101", _ECA, _D),
+  "ecaresnet200d": _variant("200", _ECA, _D, _facts(0.95, 256)),
+  "ecaresnet269d": _variant("269", _ECA, _D, _facts(0.95, 320)),
+  "ecaresnext26t_32x4d": _variant("26", _ECA, _next(32, 4), _T),
+  "ecaresnext50t_32x4d": _variant("50", _ECA, _next(32, 4), _T),
+  "resnetaa34d": _variant("34", _AVG, _D),
+  "resnetaa50": _variant("50", _AVG, _A),
+  "resnetaa50d": _variant("50", _AVG, _D, _A),
+  "resnetaa101d": _variant("101", _AVG, _D, _A),
+  "seresnetaa50d": _variant("50", _AVG, _SE, _D),
+  "seresnextaa101d_32x8d": _variant(
+    "101", _AVG, _SE, _next(32, 8), _D, _facts(0.95, 288)
+  ),
+  "seresnextaa201d_32x8d": _variant(
+    "200",
+    _AVG,
+    _SE,
+    _next(32, 8),
+    _D,
+    _facts(1.0, 384),
+    stem_width=64,
+    layers=(3, 24, 36, 4),
+  ),
+  "resnetblur18": _variant("18", _BLUR),
+  "resnetblur50": _variant("50", _BLUR),
+  "resnetblur50d": _variant("50", _BLUR, _D),
+  "resnetblur101d": _variant("101", _BLUR, _D),
   "resnetrs50": _variant("50", _RS, _facts(0.91, 160)),
   "resnetrs101": _variant("101", _RS, _facts(0.94, 192)),
   "resnetrs152": _variant("152", _RS, _facts(1.0, 256)),
@@ -144,6 +178,7 @@ RULES = (
   ("layer{s}.{b}.bn{c}", _BLOCK + "bn{c}", "norm"),
   ("layer{s}.{b}.se.fc1", _BLOCK + "se/reduce", "conv2d"),
   ("layer{s}.{b}.se.fc2", _BLOCK + "se/expand", "conv2d"),
+  ("layer{s}.{b}.se.conv.weight", _BLOCK + "se/kernel", "taps"),
   ("layer{s}.{b}.downsample.0.weight", _BLOCK + "downsample/kernel", "conv"),
   ("layer{s}.{b}.downsample.1", _BLOCK + "downsample_bn", "norm"),
   # timm counts the average in front of the convolution.
@@ -174,6 +209,9 @@ class Model(backbone.ConvNet):
     avg_down: 2x2 averages in the shortcuts instead of strided convolutions.
     se_ratio: hidden over output channels of squeeze-excite at the end of each
       branch; 0 has none.
+    eca: gates of neighbouring channels' averages (arXiv:1910.03151) at the end
+      of each branch.
+    aa_layer: pooling in place of strides: 'avg' (2x2 averages), 'blur' or ''.
     zero_init_last: start each block as the identity (timm's default; KDEP
       does not).
     dilation_type: what `output_stride` dilates: 'timm' all 3x3 convolutions
@@ -193,6 +231,8 @@ class Model(backbone.ConvNet):
   replace_stem_pool: bool = False
   avg_down: bool = False
   se_ratio: float = 0.0
+  eca: bool = False
+  aa_layer: str = ""
   zero_init_last: bool = False
   # Out of the `repr`, and so of the identity of teachers, where it is 'timm'.
   dilation_type: str = dataclasses.field(default="timm", repr=False)
@@ -207,6 +247,7 @@ class Model(backbone.ConvNet):
     backbone.one_of("dilation_type", self.dilation_type, ("timm", "conv2"))
     backbone.one_of("block", self.block, tuple(EXPANSION))
     backbone.one_of("stem_type", self.stem_type, _STEMS)
+    backbone.one_of("aa_layer", self.aa_layer, ("", "avg", "blur"))
     backbone.positive("layers", self.layers, 4)
     backbone.positive("channels", self.channels, 4)
     self._check_stem()
@@ -254,7 +295,7 @@ class Model(backbone.ConvNet):
       init = layers.torch_linear_init(self.num_features)
       return backbone.classify(self, x, kernel_init=init, bias_init=init)
     index = int(stage[-1]) - 1
-    pool = "conv" if self.replace_stem_pool else "max"
+    pool = "conv" if self.replace_stem_pool else self.aa_layer or "max"
     pool = pool if index == 0 and self.stem_type != "cifar" else ""
     x, before = Stage(_plan(self)[index], pool, name=stage)(x, train=train)
     last = {"feature": before.mean((1, 2))} if index == 3 else {}
@@ -296,6 +337,8 @@ def _plan(model: Model) -> list[tuple[dict[str, Any], ...]]:
       "zero_init_last": model.zero_init_last,
       "se_ratio": model.se_ratio,
       "avg_down": model.avg_down,
+      "eca": model.eca,
+      "aa": model.aa_layer,
       "dtype": model.dtype,
     }
     plan.append(

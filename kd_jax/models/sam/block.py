@@ -39,8 +39,8 @@ class Attention(transformer.Attention):
       return None
     n, t, heads, width = q.shape
     rows, columns = (
-      self._embedding(name, *sides, width).astype(q.dtype)
-      for name, *sides in zip(
+      self._embedding(name, side, made_for, width).astype(q.dtype)
+      for name, side, made_for in zip(
         ("rel_pos_h", "rel_pos_w"), self.size, self.table, strict=True
       )
     )
@@ -91,7 +91,9 @@ class Block(nn.Module):
     self, x: Float[Array, "n h w d"], *, train: bool
   ) -> Float[Array, "n h w d"]:
     """Two residual branches."""
-    size = (self.window, self.window) if self.window else x.shape[1:3]
+    size = (x.shape[1], x.shape[2])
+    if self.window:
+      size = (self.window, self.window)
     attn = Attention(
       **self.attn, size=size, table=self.table, dtype=self.dtype, name="attn"
     )

@@ -120,7 +120,7 @@ class Stem(nn.Module):
       table.reshape(1, -1, self.features),
       num_prefix_tokens=0,
       old=self.grid,
-      new=x.shape[1:3],
+      new=(x.shape[1], x.shape[2]),
     )
     return x + table.reshape(1, *x.shape[1:]).astype(x.dtype)
 

@@ -79,8 +79,10 @@ class DiffAttention(transformer.Attention):
   number: int = 0
 
   @nn.compact
-  def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-    """See `transformer.Attention`."""
+  def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+    self, x: Float[Array, "n t d"]
+  ) -> Float[Array, "n t d"]:
+    """See `transformer.Attention`; there is no bias and no rotation."""
     width = x.shape[-1]
     qkv = self._dense(3 * width, "qkv", self.qkv_bias, self.kernel_init)(x)
     query, key, value = jnp.split(qkv, 3, axis=-1)

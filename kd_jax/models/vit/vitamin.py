@@ -7,7 +7,7 @@ N(0, 2 / fan out), the rest as in `vit`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -88,8 +88,11 @@ _gelu = transformer.ACTIVATIONS["gelu"]
 
 
 def _conv(
-  dtype: layers.Dtype, name: str, width: int, **fields: int
-) -> nn.Module:
+  dtype: layers.Dtype,
+  name: str,
+  width: int,
+  **fields: Unpack[layers.WindowFields],
+) -> layers.Conv:
   return layers.Conv(width, **fields, use_bias=True, dtype=dtype, name=name)
 
 
@@ -112,7 +115,11 @@ class Bottleneck(nn.Module):
     hidden = 4 * self.width
     y = layers.layer_norm(_EPS, self.dtype, "pre_norm")(x)
     y = _gelu(_conv(self.dtype, "conv1_1x1", hidden)(y))
-    depthwise = {"size": 3, "stride": self.stride, "groups": hidden}
+    depthwise: layers.WindowFields = {
+      "size": 3,
+      "stride": self.stride,
+      "groups": hidden,
+    }
     y = _gelu(_conv(self.dtype, "conv2_kxk", hidden, **depthwise)(y))
     y = _conv(self.dtype, "conv3_1x1", self.width)(y)
     return self._shortcut(x) + y
@@ -120,7 +127,9 @@ class Bottleneck(nn.Module):
   def _shortcut(self, x: Array) -> Array:
     if self.stride == 2:
       around = ((1, 1), (1, 1))
-      x = nn.avg_pool(x, (3, 3), (2, 2), around, count_include_pad=False)
+      x = layers.average_pooling(
+        x, (3, 3), (2, 2), around, count_include_pad=False
+      )
     if x.shape[-1] == self.width:
       return x
     return _conv(self.dtype, "expand", self.width)(x)

@@ -1,0 +1,1 @@
+"""VGG, DenseNet, HGNet: chains and concatenations of convolutions."""

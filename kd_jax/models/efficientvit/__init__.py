@@ -1,0 +1,1 @@
+"""EfficientViT of MIT: linear attention at several scales."""

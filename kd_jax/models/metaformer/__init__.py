@@ -1,0 +1,1 @@
+"""PoolFormer, ConvFormer, CAFormer."""
