@@ -20,11 +20,12 @@ def pool(x: Float[Array, "n h w c"], kind: str) -> Float[Array, "n y x c"]:
   if kind.endswith("2"):
     halve = nn.max_pool if kind == "max2" else nn.avg_pool
     return halve(x, (2, 2), (2, 2))
-  sides = {"window_shape": (3, 3), "strides": (2, 2)}
-  border = ((1, 1), (1, 1))
   if kind == "max":
-    return nn.max_pool(x, **sides, padding=border)
-  return nn.avg_pool(x, **sides, padding=border, count_include_pad=False)
+    return layers.max_pool(x)
+  border = ((1, 1), (1, 1))
+  return layers.average_pooling(
+    x, (3, 3), (2, 2), border, count_include_pad=False
+  )
 
 
 class Downsample(nn.Module):
