@@ -39,6 +39,7 @@ MEMBERS = {
   "convnext": ("convnextv2_atto", {}),
   "densenet": ("densenet121", {}),
   "efficientnet": ("efficientnet_b0", {}),
+  "efficientvit": ("efficientvit_b0", {}),
   "eva": ("eva02_tiny_patch14_224", {"depth": 4}),
   "fastvit": ("fastvit_sa12", {}),
   "hgnet": ("hgnetv2_b0", {}),

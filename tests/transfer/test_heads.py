@@ -146,6 +146,7 @@ STUDENTS = {
   "mobilenetv4_conv_small_035": {},
   "poolformer_s12": {"depths": ONES, "dims": [8, 16, 24, 32]},
   "densenet121": {"block_config": ONES, "growth_rate": 8},
+  "efficientvit_b0": {},
   "hgnetv2_b0": {"stem_chs": [8, 8]},
   "vgg11_bn": {"depths": [1, 1, 1, 1, 1], "head_width": 64},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
