@@ -7,6 +7,12 @@ TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SQUARE = {**TINY, "img_size": 32, "patch_size": 8}
 HIERA = {"embed_dim": 8, "num_heads": 1, "stages": [1, 1, 1, 1]}
 VITAMIN = {"depth": 4, "img_size": 48}
+COAT = {
+  "img_size": [64, 96],
+  "embed_dim": [32, 32, 64, 64],
+  "depths": [1, 1, 2, 1],
+  "stem_width": [16, 32],
+}
 
 CASES = {
   "eva": [
@@ -80,6 +86,42 @@ CASES = {
       (96, 64),
     ),
   ],
+  "maxxvit": [
+    ("coatnet_0_rw_224", COAT, (64, 96)),
+    ("coatnet_2_rw_224", {**COAT, "transformer_init_values": 0.5}, (64, 96)),
+    ("coatnet_bn_0_rw_224", COAT, (64, 96)),
+    ("coatnet_rmlp_1_rw_224", COAT, (64, 96)),
+    ("coatnet_nano_rw_224", COAT, (64, 96)),
+    ("coatnext_nano_rw_224", {**COAT, "conv_init_values": 0.5}, (64, 96)),
+    (
+      "coatnet_nano_cc_224",
+      {**COAT, "depths": [1, 1, 2, 2]},
+      (64, 96),
+    ),
+    (
+      "coatnet_0_224",
+      {**COAT, "head_hidden_size": 48, "stem_width": 32},
+      (64, 96),
+    ),
+    ("maxvit_tiny_rw_224", COAT, (64, 96)),
+    ("maxvit_tiny_pm_256", COAT, (64, 96)),
+    ("maxvit_rmlp_base_rw_224", {**COAT, "head_hidden_size": 48}, (64, 96)),
+    (
+      "maxxvit_rmlp_nano_rw_256",
+      {**COAT, "conv_init_values": 0.5, "transformer_init_values": 0.5},
+      (64, 96),
+    ),
+    (
+      "maxxvitv2_nano_rw_256",
+      {**COAT, "conv_init_values": 0.5, "transformer_init_values": 0.5},
+      (64, 96),
+    ),
+    (
+      "maxvit_tiny_tf_224",
+      {**COAT, "head_hidden_size": 48, "stem_width": 32},
+      (64, 96),
+    ),
+  ],
   "sam": [
     (
       "samvit_base_patch16",
@@ -125,8 +167,10 @@ CASES = {
     ("samvit_base_patch16_224", {}, (224, 224)),
     ("hiera_tiny_224", {}, (224, 224)),
     ("vitamin_small_224", {}, (224, 224)),
+    ("coatnet_pico_rw_224", {}, (224, 224)),
+    ("maxvit_rmlp_pico_rw_256", {}, (256, 256)),
   ],
 }
 
 # Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva", "hiera", "sam", "vit", "vitamin")
+FACTS = ("eva", "hiera", "maxxvit", "sam", "vit", "vitamin")

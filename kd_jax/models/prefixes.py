@@ -36,6 +36,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "fastvit": ("fastvit_",),
   "hgnet": ("hgnet",),
   "hiera": ("hiera_",),
+  "maxxvit": ("coatne", "maxvit_", "maxxvit", "test_coatnet", "test_maxvit"),
   "metaformer": ("caformer_", "convformer_", "poolformer"),
   "mixer": ("mixer_",),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),

@@ -44,6 +44,8 @@ CHECKED = frozenset(
     "gernet_s",
     "hgnetv2_b0",
     "hiera_tiny_224",
+    "coatnet_pico_rw_224",
+    "maxvit_rmlp_pico_rw_256",
     "mixer_s16_224",
     "mobilenetv1_100",
     "mobilenetv2_100",

@@ -32,6 +32,8 @@ for name in ("sin", "cos"):
   plain = getattr(torch.Tensor, name)
   rounded = lambda x, f=plain: f(x.double()).to(x.dtype)  # noqa: E731
   setattr(torch.Tensor, name, rounded)
+plain_log = torch.log
+torch.log = lambda x: plain_log(x.double()).to(x.dtype)
 
 
 def make(name, fields, size, scale):

@@ -20,6 +20,12 @@ VIT = {
   "depth": 4,
   "num_heads": 2,
 }
+COAT = {
+  "img_size": 64,
+  "embed_dim": (32, 32, 64, 64),
+  "depths": (1, 1, 1, 1),
+  "stem_width": (16, 32),
+}
 HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
@@ -111,6 +117,9 @@ CASES = (
   ("hiera_small_224", 64, HIERA),
   ("hiera_small_abswin_256", 64, HIERA),
   ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
+  ("coatnet_0_rw_224", 64, COAT),
+  ("maxvit_tiny_rw_224", 64, COAT),
+  ("maxxvitv2_nano_rw_256", 64, COAT),
   ("mixer_s16_224", 32, {"img_size": 32}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
@@ -143,6 +152,8 @@ TRAINED = (
   ("vit_small_patch16_rope_mixed_ape_224", 32, VIT),
   ("vit_pe_core_base_patch16_224", 32, {**VIT, "attn_pool_num_heads": 4}),
   ("samvit_base_patch16", 32, SAM),
+  ("coatnet_0_rw_224", 64, COAT),
+  ("maxvit_tiny_rw_224", 64, COAT),
   ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
   ("hiera_small_abswin_256", 64, HIERA),
   ("aimv2_large_patch14_224", 32, VIT),

@@ -24,6 +24,7 @@ NAMES = {
   "beit": ({"pos_embed", "cls_token"}, ("relative_position_bias_table",)),
   "eva": ({"pos_embed", "cls_token", "reg_token"}, ()),
   "hiera": ({"pos_embed"}, ()),
+  "maxxvit": (set(), ("rel_pos.",)),
   "sam": ({"pos_embed"}, ()),
   "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
@@ -38,10 +39,12 @@ MEMBERS = {
   "convnext": ("convnextv2_atto", {}),
   "densenet": ("densenet121", {}),
   "efficientnet": ("efficientnet_b0", {}),
+  "efficientvit": ("efficientvit_b0", {}),
   "eva": ("eva02_tiny_patch14_224", {"depth": 4}),
   "fastvit": ("fastvit_sa12", {}),
   "hgnet": ("hgnetv2_b0", {}),
   "hiera": ("hiera_small_abswin_256", {"stages": (1, 1, 1, 1)}),
+  "maxxvit": ("test_coatnet", {"transformer_rel_pos_type": "mlp"}),
   "metaformer": ("caformer_s18", {}),
   "mixer": ("mixer_s32_224", {}),
   "mnasnet": ("mnasnet_small", {}),
@@ -62,6 +65,7 @@ MEMBERS = {
 }
 CASES = [
   *((family, *member) for family, member in MEMBERS.items()),
+  ("maxxvit", "test_maxvit", {}),
   ("vit", "deit_tiny_distilled_patch16_224", {"depth": 4}),
   ("vit", "vit_wee_patch16_reg1_gap_256", {"depth": 4}),
   ("vit", "vit_base_patch16_siglip_224", {"depth": 4}),

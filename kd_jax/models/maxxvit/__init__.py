@@ -1,0 +1,1 @@
+"""CoAtNet and MaxViT."""
