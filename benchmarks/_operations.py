@@ -39,14 +39,17 @@ class Operation(NamedTuple):
   flops: float
 
 
-def listing(run: Callable[[], object], shown: int) -> str:
-  """Runs once under the profiler; kinds of work, then single operations.
+def listing(run: Callable[[], object], shown: int, runs: int = 5) -> str:
+  """Runs under the profiler; kinds of work, then single operations.
 
   Args:
     run: calls compiled programs that ran before, and waits for them.
     shown: operations to list.
+    runs: how often; the shortest time of every operation counts.
   """
-  spent, module = _spent(run)
+  spent, turns, module = _spent(run)
+  for _ in range(runs - 1):
+    spent &= _spent(run)[0]
   known = _operations(module)
   kinds = collections.Counter()
   for name, milliseconds in spent.items():
@@ -57,14 +60,17 @@ def listing(run: Callable[[], object], shown: int) -> str:
   lines += ["", f"{'ms':>8}  GFLOP/s  operation"]
   for name, t in spent.most_common(shown):
     kind, shape, where, flops = known.get(name, Operation(name, "", "", 0))
-    rate = f"{flops / t / 1e6:9.0f}" if flops else " " * 9
+    rate = f"{flops * turns[name] / t / 1e6:9.0f}" if flops else " " * 9
     lines.append(f"{t:8.2f}{rate}  {kind} {shape} {where}")
   return "\n".join(lines)
 
 
-def _spent(run: Callable[[], object]) -> tuple[collections.Counter[str], str]:
-  """({operation: milliseconds}, the module that took longest)."""
+def _spent(
+  run: Callable[[], object],
+) -> tuple[collections.Counter[str], collections.Counter[str], str]:
+  """({operation: ms}, {operation: turns}, the module that took longest)."""
   times: dict[str, collections.Counter[str]] = {}
+  turns: collections.Counter[str] = collections.Counter()
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       run()
@@ -81,8 +87,9 @@ def _spent(run: Callable[[], object]) -> tuple[collections.Counter[str], str]:
     if name and name.split(".")[0] not in _OUTER:
       of = times.setdefault(str(found["hlo_module"]), collections.Counter())
       of[name] += milliseconds
+      turns[name] += 1
   name = max(times, key=lambda module: sum(times[module].values()))
-  return times[name], name
+  return times[name], turns, name
 
 
 def _operations(module: str) -> dict[str, Operation]:

@@ -8,21 +8,11 @@ then it times them in turns. 'teacher' is the teacher's forward pass alone,
 on the device: no input pipeline is timed. 'wall' ratios are medians over the
 rounds, 'cpu' ratios compare minima of process time.
 
-Measured on one core (taskset -c 1) of a 2-core AMD EPYC that was shared and
-busy, jax 0.10.2, torch 2.13.0 eager channels_last, resnet50 -> resnet18, batch
-32 of 112px, float32, 5 rounds of 1 step; CPU ms per step in two runs:
-
-  kdep 1754, 1534; teacher 612, 552; supervised 1190, 1072
-  PyTorch kdep 1133, 1047; PyTorch teacher 469, 411
-  kdep / PyTorch 1.55, 1.46; teacher / PyTorch 1.30, 1.34
-  kdep / supervised 1.47, 1.43
-
-That ratio does not hold for small images: resnet18 -> resnet18, batch 8 of 64px
-is 10.8 times slower than PyTorch, because XLA runs a 3x3 convolution of 2x2
-maps at 1 GFLOP/s instead of 110 or more. Repeats of one and the same program
-were up to 9 % apart. Not pinned, on a busy machine, PyTorch's own figures
-varied 15-fold (a run said 0.62): pin both to a core. bfloat16 was checked but
-not timed; torch.compile and GPUs have not been run.
+docs/speed.md has the figures of four such steps, from `benchmarks.pace`. Not
+pinned, on a busy machine, PyTorch's own figures varied 15-fold (a run said
+0.62): pin both to a core. bfloat16 was checked but not timed; torch.compile and
+GPUs have not been run. Both sides keep freed memory, as runs on CPUs do
+(`kd_jax.main.keep_memory`), which PyTorch alone would not.
 """
 
 from __future__ import annotations
@@ -56,6 +46,7 @@ from configs.common import base
 from kd_jax.build import networks, training
 from kd_jax.convert import from_timm, rules, to_timm
 from kd_jax.data.preprocess import Preprocess
+from kd_jax.main import keep_memory
 from kd_jax.models.backbone import Backbone
 from kd_jax.teachers import online
 from kd_jax.train import mesh as mesh_lib
@@ -318,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Checks that both sides agree, times them and prints the table."""
   # Two frameworks share the device: neither may reserve most of it.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  keep_memory()
   args = arguments(argv)
   runs, first = ready(args)
   if not args.check:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from benchmarks import _command_line, _operations, kdep_step
 from benchmarks._contest import SUPERVISED, TEACHER, TORCH, measure
+from kd_jax.main import keep_memory
 
 STEPS = {
   "r50-r18-112": ["--student", "resnet18", "--size", "112"],
@@ -28,6 +29,7 @@ STEPS = {
 def main(argv: Sequence[str] | None = None) -> None:
   """Prints a line of ratios per step, and profiles."""
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  keep_memory()
   parser = _command_line.parser(__doc__, rounds=7, batch=32, profile=0)
   parser.add_argument("--only", nargs="+", choices=STEPS, default=[*STEPS])
   parser.add_argument("--torch", choices=("auto", "off"), default="auto")

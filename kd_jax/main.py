@@ -17,7 +17,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -102,12 +106,36 @@ def prepare() -> None:
 
   from kd_jax import processes
 
+  keep_memory()
   # Whole tracebacks: `_explain` looks at who raised an error.
   jax.config.update("jax_traceback_filtering", "off")
   if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
+
+
+def keep_memory() -> bool:
+  """Keeps the freed memory of this process, where steps run on a CPU.
+
+  glibc returns large blocks to the system at once, and every step pays for new
+  pages: 76,000 faults, a sixth of its time for ResNet-18 on 32 images of 112
+  pixels. Call it before JAX's backend starts; hosts of accelerators, where
+  steps need little of the host's memory, stay as they are.
+
+  Returns:
+    Whether glibc took the settings.
+  """
+  plugins = importlib.metadata.entry_points(group="jax_plugins")
+  accelerated = plugins or importlib.util.find_spec("libtpu")
+  asked = os.environ.get("JAX_PLATFORMS", "")
+  if platform.libc_ver()[0] != "glibc" or (accelerated and asked != "cpu"):
+    return False
+  # malloc.h: no M_MMAP_MAX; M_TRIM_THRESHOLD never met; one M_ARENA_MAX,
+  # because only the main arena can hold blocks of more than 64 MiB.
+  settings = {-4: 0, -1: 2**31 - 1, -8: 1}
+  mallopt = ctypes.CDLL(None).mallopt
+  return all(mallopt(key, value) for key, value in settings.items())
 
 
 def stop_status() -> int:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import (
   _contest,
   bank,
+  convolutions,
   detection_ops,
   detection_step,
   kdep_step,
@@ -171,3 +172,12 @@ def test_pace(capsys):
   assert [line for line in lines if line.startswith("kdep ")]
   rates = [line.split()[:2] for line in lines if " convolution f32[" in line]
   assert len(rates) > 20 and all(float(rate) >= 0 for _, rate in rates)
+
+
+@pytest.mark.slow
+def test_convolutions(capsys):
+  convolutions.main(["--rounds", "1", "--batch", "1", "--shapes", "2"])
+  lines = capsys.readouterr().out.splitlines()
+  for kind in ("forward", "weight", "input"):
+    found = [line for line in lines if line.startswith(f"  {kind}")]
+    assert len(found) == 2 and all(line.count("*") == 1 for line in found)

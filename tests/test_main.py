@@ -1,6 +1,8 @@
 """Every foreseeable mistake ends in one line: what, allowed, how to fix."""
 
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -330,3 +332,27 @@ def test_a_bug_keeps_its_traceback(teacher, tmp_path, capsys, monkeypatch):
   assert main.main(runs.arguments(tmp_path, f"teacher.weights={teacher}")) == 1
   said = capsys.readouterr().err
   assert "broken" in said and "cannot reshape" in said
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_freed_memory_is_kept_for_the_next_step():
+  code = """if True:
+    import numpy as np, resource
+    from kd_jax import main
+    assert main.keep_memory()
+    faults = []
+    for _ in range(3):
+      before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+      np.ones(2**25, np.uint8).sum()
+      faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[0] > 100 and faults[2] < 50, faults
+  """
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def test_memory_of_an_accelerators_host_stays_as_it_is(monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "")
+  found = lambda *, group: [group]  # noqa: E731
+  monkeypatch.setattr("importlib.metadata.entry_points", found)
+  assert not main.keep_memory()

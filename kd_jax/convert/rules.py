@@ -6,7 +6,7 @@ may hold placeholders such as '{s}', which stand for integers. Layouts:
   conv       OIHW there, HWIO here
   linear     (out, in) there, (in, out) here
   pointwise  (out, in, 1, 1) there, (in, out) here
-  planes     (c, 1, 1) there, (c,) here
+  planes     (c, 1, 1) there, (1, 1, c) here
   taps       (out, in, k) there, (k, in) here, for one output
   copy       the same
 
@@ -145,11 +145,14 @@ def to_ours(array: np.ndarray, layout: str) -> np.ndarray:
   """A float32 copy in the layout used here."""
   if layout == "pointwise":
     array = array[:, :, 0, 0]
-  if layout == "planes":
-    array = array[:, 0, 0]
   if layout == "taps":
     array = array[0].T
-  axes = {"conv": (2, 3, 1, 0), "linear": (1, 0), "pointwise": (1, 0)}
+  axes = {
+    "conv": (2, 3, 1, 0),
+    "linear": (1, 0),
+    "planes": (1, 2, 0),
+    "pointwise": (1, 0),
+  }
   turned = array.transpose(axes.get(layout, range(array.ndim)))
   return np.array(turned, np.float32, order="C")
 
@@ -162,11 +165,9 @@ def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
 def _turn(array: np.ndarray, layout: str) -> np.ndarray:
   if layout == "pointwise":
     return array.transpose(1, 0)[:, :, None, None]
-  if layout == "planes":
-    return array[:, None, None]
   if layout == "taps":
     return array.T[None]
-  axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
+  axes = {"conv": (3, 2, 0, 1), "linear": (1, 0), "planes": (2, 0, 1)}
   return array.transpose(axes.get(layout, range(array.ndim)))
 
 

@@ -139,6 +139,14 @@ STUDENTS = {
   "mixer_s16_224": {**PATCHES, "num_blocks": 4},
   "hiera_tiny_224": {"stages": ONES, "embed_dim": 8, "img_size": [64, 96]},
   "vitamin_small_224": {**VIT, "img_size": [32, 48], "patch_size": 16},
+  "repvgg_a0": {},
+  "repvit_m0_9": {"depth": ONES, "embed_dim": [8, 16, 24, 32]},
+  "fastvit_t8": {"layers": ONES, "embed_dims": [8, 16, 32, 64]},
+  "mobilenetv4_conv_small_035": {},
+  "poolformer_s12": {"depths": ONES, "dims": [8, 16, 24, 32]},
+  "densenet121": {"block_config": ONES, "growth_rate": 8},
+  "hgnetv2_b0": {"stem_chs": [8, 8]},
+  "vgg11_bn": {"depths": [1, 1, 1, 1, 1], "head_width": 64},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
 }
 # Their taps are like those of another one.
@@ -150,6 +158,14 @@ ALIKE = (
   "swinv2_tiny_window8_256",
   "deit_tiny_distilled_patch16_224",
   "vitamin_small_224",
+  "repvit_m0_9",
+  "fastvit_t8",
+  "mobilenetv4_conv_small_035",
+  "poolformer_s12",
+  "densenet121",
+  "hgnetv2_b0",
+  "vgg11_bn",
+  "repvgg_a0",
 )
 CASES = [
   pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())

@@ -86,10 +86,10 @@ def chosen(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> Forms:
     return Forms("windows", "taps", "taps")
   tiny = min(x[1:3]) < size
   weight = ""
-  if size <= window.stride or (window.stride > 1 and pixels < LARGE):
+  if pixels >= LARGE and depth >= 16:
+    weight = "bands" if size > window.stride else "taps"
+  elif pixels < LARGE and window.stride > 1 and not tiny:
     weight = "taps"
-  elif pixels >= LARGE and depth >= 16:
-    weight = "bands"
   few = tiny or pixels <= SMALL
   return Forms("windows" if tiny else "", weight, "taps" if few else "")
 

@@ -36,8 +36,15 @@ def weight_by_taps(
   out = g.shape[1], g.shape[2]
   taps = _taps(_pad(wide(x), window), w.shape[0], out, window)
   flat = wide(g).reshape(-1, g.shape[3])
-  products = [_outer(tap.reshape(-1, x.shape[3]), flat) for tap in taps]
-  return jnp.stack(products).reshape(w.shape).astype(w.dtype)
+  columns = [tap.reshape(-1, x.shape[3]) for tap in taps]
+  size, _, depth, features = w.shape
+  if depth <= features:
+    products = jnp.stack([column.T @ flat for column in columns])
+    return products.reshape(w.shape).astype(w.dtype)
+  # Products with long rows are faster.
+  products = jnp.stack([flat.T @ column for column in columns])
+  products = products.reshape(size, size, features, depth)
+  return products.transpose(0, 1, 3, 2).astype(w.dtype)
 
 
 def weight_by_bands(
@@ -124,11 +131,6 @@ def wide(x: Array) -> Array:
 def _pad(x: Array, window: Window) -> Array:
   sides = (window.padding,) * 2
   return jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
-
-
-def _outer(a: Array, b: Array) -> Array:
-  """`a.T @ b`; long rows of the result are faster."""
-  return a.T @ b if a.shape[1] <= b.shape[1] else (b.T @ a).T
 
 
 def _taps(

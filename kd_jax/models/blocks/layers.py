@@ -20,7 +20,7 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import convolutions, pooling
+from kd_jax.models.blocks import convolutions, normalise, pooling
 
 Dtype = jnp.dtype | type | str | None
 
@@ -230,13 +230,19 @@ class BatchNorm(nn.Module):
     mean, var = old_mean.value, old_var.value
     if train:
       groups = _grouped(x, group)
-      found = moments_in_one_sum(groups, mean) if one_sum else moments(groups)
+      if len(groups) == 1 and not one_sum:
+        y, found = normalise.by_batch(x, scale, bias, self.eps)
+        found = found[0][None], found[1][None]
+      else:
+        found = moments_in_one_sum(groups, mean) if one_sum else moments(groups)
+        mean, var = (_of_images(each, x) for each in found)
+        y = normalise.by_moments(x, mean, var, scale, bias, self.eps)
       if not self.is_initializing():
         count = groups[0].size // groups.shape[-1]
         self._update(old_mean, found[0].mean(0))
         self._update(old_var, found[1].mean(0) * (count / (count - 1)))
-      mean, var = (_of_images(each, x) for each in found)
-    y = (x - mean) * (jax.lax.rsqrt(var + self.eps) * scale) + bias
+    else:
+      y = normalise.by_moments(x, mean, var, scale, bias, self.eps)
     return y.astype(out_dtype)
 
   def _update(self, running: nn.Variable, new: Array) -> None:

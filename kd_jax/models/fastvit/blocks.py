@@ -109,7 +109,7 @@ class RepMixer(conv_norm.Mergeable):
     mixer = conv_norm.Branches(**self._branches(width), name="mixer")
     norm = style.norm("norm")
     y = mixer(x, train=train) - norm(x, train=train)
-    return x + transformer.LayerScale(self.scale, name="layer_scale")(y)
+    return x + transformer.LayerScale(self.scale, 3, name="layer_scale")(y)
 
   def _branches(self, width: int) -> dict[str, Any]:
     return {
@@ -127,7 +127,7 @@ class RepMixer(conv_norm.Mergeable):
       for k, v in tensors.items()
       if k.startswith("mixer/")
     }
-    gamma = tensors["layer_scale/gamma"]
+    gamma = tensors["layer_scale/gamma"].reshape(-1)
     mixer = conv_norm.Branches(**self._branches(len(gamma)), parent=None)
     parts = mixer.merge(inner)
     one = conv_norm.identity_kernel(1, 1, len(gamma))
@@ -255,7 +255,7 @@ class Block(nn.Module):
     return attention(tokens).reshape(x.shape)
 
   def _branch(self, y: Array, name: str, train: bool) -> Array:
-    y = transformer.LayerScale(self.scale, name=name)(y)
+    y = transformer.LayerScale(self.scale, 3, name=name)(y)
     if self.drop_path:
       y = layers.DropPath(self.drop_path)(y, train=train)
     return y

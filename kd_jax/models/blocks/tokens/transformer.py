@@ -272,15 +272,19 @@ class LayerScale(nn.Module):
 
   Attributes:
     init_value: its first value.
+    ndim: axes of `gamma`, of which all but the last are 1. Like timm, weight
+      decay leaves vectors alone, and nothing else.
   """
 
   init_value: float
+  ndim: int = 1
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Scales."""
     init = initializers.constant(self.init_value)
-    gamma = self.param("gamma", init, (x.shape[-1],), jnp.float32)
+    shape = (*(1,) * (self.ndim - 1), x.shape[-1])
+    gamma = self.param("gamma", init, shape, jnp.float32)
     return x * gamma.astype(x.dtype)
 
 
