@@ -9,11 +9,9 @@ import zoo
 from kd_jax import trees
 from kd_jax.models import fold
 
-CASES = (
-  ("resnet10t", {"channels": (8, 8, 16, 16), "stem_width": 8}),
-  ("mobilenetv3_small_050", {}),
-)
+CASES = (("resnet10t", {"channels": (8, 8, 16, 16), "stem_width": 8}),)
 SLOW = (
+  ("mobilenetv3_small_050", {}),
   ("test_byobnet", {}),
   ("mobilenetv4_hybrid_medium_075", {"channel_multiplier": 0.25}),
   ("regnety_002", {}),

@@ -156,6 +156,7 @@ def tiny(request):
   return zoo.Tiny(name, **fields)
 
 
+@pytest.mark.slow
 def test_names(tiny):
   if tiny.name.startswith("vgg"):
     # Its last stage is a pooling.

@@ -62,9 +62,10 @@ class Block(nn.Module):
     for i, fields in enumerate(convs, 1):
       last = i == len(convs)
       pooled = self.aa if "stride" in fields else ""
+      own: layers.ConvFields = {**fields}
       if pooled:
-        fields = {**fields, "stride": 1}
-      y = layers.Conv(**fields, dtype=self.dtype, name=f"conv{i}")(y)
+        own["stride"] = 1
+      y = layers.Conv(**own, dtype=self.dtype, name=f"conv{i}")(y)
       scale = zero if last else initializers.ones
       norm = layers.BatchNorm(self.dtype, scale, name=f"bn{i}")
       y = norm(y, train=train)
