@@ -231,7 +231,9 @@ class BatchNorm(nn.Module):
     if train:
       groups = _grouped(x, group)
       if len(groups) == 1 and not one_sum:
-        y, found = normalise.by_batch(x, scale, bias, self.eps)
+        whole: tuple[Array, tuple[Array, Array]]
+        whole = normalise.by_batch(x, scale, bias, self.eps)
+        y, found = whole
         found = found[0][None], found[1][None]
       else:
         found = moments_in_one_sum(groups, mean) if one_sum else moments(groups)
