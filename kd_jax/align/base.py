@@ -12,7 +12,7 @@ elementwise target transforms (`pts`) commute with the repetition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
@@ -22,10 +22,30 @@ Artifact = Mapping[str, Array]
 """`Basis.artifact(width)`; empty for aligners that need no basis."""
 
 
+Fitted = Mapping[str, Any]
+"""The same on the host, all directions of it, and 'rows', their number."""
+
+
 class AlignerLike(Protocol):
-  """The interface of an `Aligner`; features are (..., channels)."""
+  """The interface of an `Aligner`; features are (..., channels).
+
+  Attributes:
+    needs_basis: whether `teacher` reads an artifact.
+    needs_whole: whether that has all directions, not only as many as the
+      student has channels; it is then what `refined` makes of it.
+  """
 
   needs_basis: ClassVar[bool]
+  needs_whole: ClassVar[bool]
+
+  def refined(self, artifact: Fitted, widths: Sequence[int]) -> Fitted:
+    """What `teacher` reads instead, of the same names and shapes; once.
+
+    Args:
+      artifact: fitted.
+      widths: of the teachers whose features stand side by side.
+    """
+    ...
 
   def init(
     self, key: Array, student_dim: int, teacher_dim: int
@@ -50,6 +70,12 @@ class TeacherSide:
   """Base of aligners that leave the student alone and learn nothing."""
 
   needs_basis: ClassVar[bool] = False
+  needs_whole: ClassVar[bool] = False
+
+  def refined(self, artifact: Fitted, widths: Sequence[int]) -> Fitted:
+    """As it is."""
+    del widths
+    return artifact
 
   def init(
     self, key: Array, student_dim: int, teacher_dim: int

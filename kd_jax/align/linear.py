@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,8 @@ from kd_jax.align import base
 
 
 @dataclasses.dataclass(frozen=True)
-class Aligner:
+class Aligner(base.TeacherSide):
   """student_dim -> teacher_dim, with a bias; the teacher stays as it is."""
-
-  needs_basis: ClassVar[bool] = False
 
   def init(
     self, key: Array, student_dim: int, teacher_dim: int

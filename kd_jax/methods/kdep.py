@@ -19,8 +19,10 @@ import jax.numpy as jnp
 
 from kd_jax import interfaces, losses, resolve
 from kd_jax.align import pts
+from kd_jax.align.base import AlignerLike
 from kd_jax.types import (
   Array,
+  Artifact,
   Batch,
   Needs,
   Phase,
@@ -78,7 +80,7 @@ class Method(interfaces.Method):
       )
 
   @property
-  def aligner(self) -> Any:
+  def aligner(self) -> AlignerLike:
     """The aligner that `align` names."""
     return resolve.build("align", "Aligner", self.align)
 
@@ -86,7 +88,19 @@ class Method(interfaces.Method):
   def artifact_tap(self) -> str | None:
     """The teacher's feature, if the aligner reads its statistics."""
     needed = self._reads("feature") and self.aligner.needs_basis
-    return "feature" if needed else None
+    return "feature" if needed and not self.aligner.needs_whole else None
+
+  @property
+  def artifact_taps(self) -> tuple[str, ...]:
+    """The same tap, if the aligner reads all of its statistics."""
+    needed = self._reads("feature") and self.aligner.needs_whole
+    return ("feature",) if needed else ()
+
+  def refined(self, tap: str, artifact: Artifact, teacher: Specs) -> Artifact:
+    """As the aligner says."""
+    parts = [name for name in sorted(teacher) if name.endswith(f"/{tap}")]
+    widths = [teacher[name].shape[-1] for name in parts or [tap]]
+    return self.aligner.refined(artifact, widths)
 
   def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
     """Parameters of a learnable aligner.
@@ -151,8 +165,11 @@ class Method(interfaces.Method):
     """The student's feature and its target, (n, k) each."""
     feature = _wide(taps["feature"])
     student = self.aligner.student(variables.get("params", {}), feature)
+    artifact = variables.get("artifact", {})
+    if self.artifact_taps:
+      artifact = artifact["feature"]
     target = self.aligner.teacher(
-      variables.get("artifact", {}),
+      artifact,
       _wide(teacher.taps["feature"]),
       feature.shape[-1],
     )
