@@ -41,6 +41,7 @@ PARTS = (
   "head",
   "aux",
   "detector",
+  "balance",
 )
 NETWORKS = ("student", "teacher")
 

@@ -127,6 +127,17 @@ class Method:
     del key, student, teacher
     return {}
 
+  @property
+  def image_terms(self) -> tuple[str, ...]:
+    """Terms whose value for every image `image_losses` knows."""
+    return ()
+
+  def image_losses(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> Mapping[str, Array]:
+    """{term: (n,)} of `image_terms`; their means are those of the phase."""
+    raise NotImplementedError
+
   def phases(self) -> tuple[Phase, ...]:
     """The phases, in order; their `steps_frac` sum to 1."""
     raise NotImplementedError

@@ -73,7 +73,12 @@ def build(floor: str, symbol_name: str, config: Mapping[str, Any]) -> Any:
 def _part(floor: str) -> str:
   """What configs call the choice of a file of a floor."""
   parts = floor.split(".")
-  named = {"heads": "head", "forms": "detector", "trackers": "trackers"}
+  named = {
+    "heads": "head",
+    "forms": "detector",
+    "trackers": "trackers",
+    "balance": "balance",
+  }
   return named.get(parts[-1], parts[0])
 
 

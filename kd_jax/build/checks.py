@@ -35,8 +35,8 @@ def inputs(found: Inputs, settings: Settings, teaching: Teaching) -> None:
     ValueError: they cannot, or the bank is of other images or views.
   """
   crops(found.batch_size, found.views, settings)
-  if teaching.bank is not None:
-    compatibility.check(teaching.bank, found.views, found.source)
+  for bank in teaching.stored:
+    compatibility.check(bank, found.views, found.source)
   if _mixing(settings.mix) and not teaching.source.can_mix:
     raise ValueError(
       "mixing images needs what the teacher says about mixtures; the bank "

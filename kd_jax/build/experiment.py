@@ -90,7 +90,7 @@ def experiment(
   data, teaching = doors.data(config), doors.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
-  inputs = joined.inputs(inputs, config.to_dict())
+  inputs = joined.inputs(inputs, config.to_dict(), teaching)
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
   checks.inputs(inputs, settings, teaching)
   specs = _specs(student, teaching, inputs)

@@ -59,9 +59,6 @@ def base() -> ConfigDict:
       "overrides": {},
     }
   )
-  # Several: {name: fields of `teacher`, and 'preprocess', 'method', 'weight'};
-  # `teacher` is then not read. docs/teachers.md
-  config.teachers = ConfigDict()
   config.update(_learning())
   config.update(_images())
   config.eval = evaluation()
@@ -74,6 +71,10 @@ def base() -> ConfigDict:
 def _learning() -> ConfigDict:
   """What is learnt, and how."""
   config = ConfigDict()
+  # Several: {name: fields of `teacher`, and 'preprocess', 'method', 'weight'};
+  # `teacher` is then not read. docs/teachers.md
+  config.teachers = ConfigDict()
+  config.balance = ConfigDict({"name": "fixed"})  # a file of methods/balance
   # Every part is a file (`name`) and the fields of its dataclass.
   config.method = ConfigDict(
     {

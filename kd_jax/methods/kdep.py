@@ -148,6 +148,19 @@ class Method(interfaces.Method):
     }
     return {term: compute[term]() for term in self.terms}, {}
 
+  @property
+  def image_terms(self) -> tuple[str, ...]:
+    """The main one."""
+    return ("feature",) if "feature" in self.terms else ()
+
+  def image_losses(
+    self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
+  ) -> dict[str, Array]:
+    """The squared distance of every image, a mean over the channels."""
+    del batch
+    student, target = self._pair(variables, taps, teacher)
+    return {"feature": jnp.mean((student - target) ** 2, -1)}
+
   def metrics(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
   ) -> dict[str, tuple[Array, Array]]:

@@ -23,6 +23,7 @@ import jax
 
 from kd_jax import interfaces, resolve, types
 from kd_jax.methods import heard
+from kd_jax.methods.balance.base import BalanceBase
 from kd_jax.types import (
   Array,
   Artifact,
@@ -49,6 +50,7 @@ class Method(interfaces.Method):
     parts: {part: {'name': method, ...its fields}}.
     apart: whether each part reads only the teacher of its name, whose taps are
       'part/tap'.
+    balance: {'name': file of methods/balance, ...its fields}.
 
   Raises:
     ValueError: a term of no part, what a part says, or parts whose phases
@@ -58,6 +60,9 @@ class Method(interfaces.Method):
   terms: tuple[str, ...]
   parts: Mapping[str, Mapping[str, Any]]
   apart: bool = False
+  balance: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: {"name": "fixed"}
+  )
 
   def __post_init__(self) -> None:
     strangers = [t for t in self.terms if part_of(t) not in self.parts]
@@ -73,6 +78,7 @@ class Method(interfaces.Method):
         f"the parts read bases of the taps {sorted(self._artifacts)}; parts of "
         "multi can share one, not have several"
       )
+    self._check_balance()
 
   @functools.cached_property
   def methods(self) -> dict[str, interfaces.Method]:
@@ -88,6 +94,11 @@ class Method(interfaces.Method):
         fields = {**fields, "terms": terms}
         found[name] = resolve.build("methods", "Method", fields)
     return found
+
+  @functools.cached_property
+  def balancer(self) -> BalanceBase:
+    """What `balance` names."""
+    return resolve.build("methods.balance", "Balance", self.balance)
 
   @property
   def artifact_tap(self) -> str | None:
@@ -140,7 +151,8 @@ class Method(interfaces.Method):
         found["params"][name or "all"] = params
       if variables:
         found[name or "all"] = variables
-    return found
+    stats = self.balancer.init(self.terms)
+    return {**found, "_balance": stats} if stats else found
 
   def phases(self) -> tuple[Phase, ...]:
     """Those of the parts, side by side; what any part trains is trained."""
@@ -169,13 +181,22 @@ class Method(interfaces.Method):
     found, stats = {}, {}
     for name, method in self.methods.items():
       loss = method.phases()[index].losses
-      own, new = loss(
-        self._own(variables, name), taps, self._heard(teacher, name), batch
+      given = (
+        self._own(variables, name),
+        taps,
+        self._heard(teacher, name),
+        batch,
       )
+      own, new = loss(*given)
+      if self.balancer.needs_images:
+        own = method.image_losses(*given)
       found |= {_start(name) + term: value for term, value in own.items()}
       if new:
         stats[name or "all"] = new
-    return found, stats
+    key = variables.get("key", jax.random.key(0))  # a trace may have none
+    before = variables.get("_balance", {})
+    found, after = self.balancer.balanced(before, found, key)
+    return found, {**stats, "_balance": after} if after else stats
 
   def metrics(
     self,
@@ -244,6 +265,21 @@ class Method(interfaces.Method):
       **variables.get(kept, {}),
       "params": variables.get("params", {}).get(kept, {}),
     }
+
+  def _check_balance(self) -> None:
+    if not self.balancer.needs_images:
+      return
+    lacking = {
+      name: sorted(set(method.terms) - set(method.image_terms))
+      for name, method in self.methods.items()
+    }
+    lacking = {name: terms for name, terms in lacking.items() if terms}
+    if lacking:
+      raise ValueError(
+        f"the balance {self.balance['name']!r} needs the loss of every image, "
+        f"and these terms have none: {lacking}. Set --config.balance.name="
+        "fixed, or give them the weight 0."
+      )
 
   def _check_phases(self) -> None:
     several = [n for n, m in self.methods.items() if m.needs_networks]

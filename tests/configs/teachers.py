@@ -10,11 +10,11 @@ from kd_jax.door.fields import teacher
 from tests.configs import tiny
 
 CHANNELS = {"a": (8, 8, 16, 24), "b": (4, 8, 8, 16)}
-VARIANTS = ("", "one", "single", "bank_a", "bank_b")
+VARIANTS = ("", "one", "single", "bank_a", "bank_b", "banks", "mixed")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """Both, one of them, the same as `config.teacher`, or a bank of each."""
+  """Both, one (of `config.teacher`, too), writers of banks, or students."""
   config = tiny.get_config()
   config.unlock()
   # Crops that both can be shown in sizes of their own.
@@ -35,6 +35,10 @@ def get_config(variant: str = "") -> ConfigDict:
     chosen = ("a",) if variant == "one" else tuple(CHANNELS)
     config.teachers = ConfigDict({name: entries[name] for name in chosen})
     config.losses = ConfigDict({f"{name}/feature": 1.0 for name in chosen})
+    if variant in ("banks", "mixed"):
+      config.teachers.a.source = "bank"
+    if variant == "banks":
+      config.teachers.b.source = "bank"
   config.lock()
   return config
 

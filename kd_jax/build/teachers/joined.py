@@ -12,7 +12,7 @@ from typing import Any
 from kd_jax import resolve
 from kd_jax.build.teachers import entries
 from kd_jax.build.teachers.entries import Entry
-from kd_jax.data.several import sized
+from kd_jax.data.several import banks, sized
 from kd_jax.interfaces import Method
 from kd_jax.methods.multi import WHOLE, part_of
 from kd_jax.train.inputs import Inputs
@@ -37,12 +37,15 @@ def teaching(config: Mapping[str, Any], load: Load) -> Teaching:
   if not found:
     return load(config["teacher"])
   usual = config["preprocess"]
-  shown = {
-    name: changes.get("image_size", usual["image_size"])
-    for name, changes in entries.changes_of(found, usual).items()
-  }
+  changes = entries.changes_of(found, usual)
   parts = {name: _loaded(name, entry, load) for name, entry in found.items()}
-  return several.together(parts, shown)
+  stored = {name: x.bank for name, x in parts.items() if x.bank is not None}
+  shown = {
+    name: fields.get("image_size", usual["image_size"])
+    for name, fields in changes.items()
+    if name not in stored
+  }
+  return several.together(parts, shown, banks.joined(stored))
 
 
 def _loaded(name: str, entry: Entry, load: Load) -> Teaching:
@@ -95,6 +98,7 @@ def method(config: Mapping[str, Any]) -> Method:
     "terms": terms,
     "parts": {**parts, WHOLE: common} if whole else parts,
     "apart": True,
+    "balance": config["balance"],
   }
   return resolve.build("methods", "Method", {"name": "multi", **fields})
 
@@ -119,19 +123,23 @@ def weights(config: Mapping[str, Any]) -> dict[str, float]:
   }
 
 
-def inputs(found: Inputs, config: Mapping[str, Any]) -> Inputs:
+def inputs(
+  found: Inputs, config: Mapping[str, Any], teaching: Teaching
+) -> Inputs:
   """The training images, as the student and all teachers see them.
 
   Args:
     found: as the student does.
     config: of the run, as a dict.
+    teaching: the teachers; one that is stored is shown nothing.
 
   Raises:
     ValueError: a field that would show another crop.
   """
   changes = entries.changes_of(entries.of(config), config["preprocess"])
-  if not changes:
+  shown = {name: changes[name] for name in teaching.own_views}
+  if not shown:
     return found
-  also = tuple((name, tuple(sorted(c.items()))) for name, c in changes.items())
+  also = tuple((name, tuple(sorted(c.items()))) for name, c in shown.items())
   views = sized.Sized(**vars(found.views), also=also)
   return dataclasses.replace(found, views=views)

@@ -26,9 +26,8 @@ def settings(views: Preprocess) -> dict[str, Any]:
   """The settings that decide what a crop shows, as JSON values."""
   fields = views.stated()
   plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-  return {
-    k: v for k, v in plain.items() if k not in (*_own(views), "num_crops")
-  }
+  beside = (*_own(views), "num_crops", "also")  # sizes for other teachers
+  return {k: v for k, v in plain.items() if k not in beside}
 
 
 def seen(views: Preprocess) -> dict[str, Any]:

@@ -172,6 +172,16 @@ class Together(Teaching):
     return self.banks
 
   @property
+  def own_views(self) -> tuple[str, ...]:
+    """See `Teaching`."""
+    return tuple(self.sizes)
+
+  @property
+  def stored(self) -> tuple[Bank, ...]:
+    """See `Teaching`."""
+    return tuple(b for part in self.parts.values() for b in part.stored)
+
+  @property
   def spread(self) -> bool:
     """Whether no device has all of some teacher."""
     return any(part.spread for part in self.parts.values())

@@ -48,6 +48,16 @@ class Teaching:
     """{what `networks` calls it: shapes of what each device keeps of it}."""
     return {name: self.per_device(mesh) for name in self.networks}
 
+  @property
+  def own_views(self) -> tuple[str, ...]:
+    """Names of the teachers that see the crop otherwise than the student."""
+    return ()
+
+  @property
+  def stored(self) -> tuple[Bank, ...]:
+    """Every bank that taps come from."""
+    return () if self.bank is None else (self.bank,)
+
   def basis_of(self, tap: str) -> Mapping[str, Any] | None:
     """Constants of a bank that hold the basis of a tap; None without one."""
     del tap

@@ -1,0 +1,1 @@
+"""How much each of several teachers counts while they teach together."""

@@ -1,0 +1,78 @@
+"""Whole runs with several teachers: running, stored, killed, continued."""
+
+import numpy as np
+import pytest
+
+import runs
+from kd_jax.report import metrics
+from tests.configs import teachers as case
+
+CONFIG = runs.ROOT / "tests" / "configs" / "teachers.py"
+STEPS = 20
+PLAIN = (f"steps={STEPS}", "batch_size=20", "checkpoint.every=5")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+  """{teacher: where its weights are}."""
+  root = tmp_path_factory.mktemp("teachers")
+  for name, channels in case.CHANNELS.items():
+    runs.save_teacher(root / name, channels=channels)
+  return {name: root / name for name in case.CHANNELS}
+
+
+def given(places):
+  return [f"teachers.{name}.weights={at}" for name, at in places.items()]
+
+
+def assert_same(ours, theirs):
+  mine, other = (runs.state(where, STEPS) for where in (ours, theirs))
+  assert set(mine) == set(other) and len(mine) > 90
+  for name, array in other.items():
+    np.testing.assert_array_equal(mine[name], array, err_msg=name)
+
+
+def test_stored_teachers_teach_what_running_ones_do(weights, tmp_path):
+  # Bit for bit as users compile. The tests hardly optimize their programs, and
+  # then a loss beside a network adds up otherwise.
+  for name, at in weights.items():
+    fields = (*PLAIN, f"teacher.weights={at}", "bank.passes=2")
+    where = tmp_path / name
+    runs.here(where, *fields, variant=f"bank_{name}", config=CONFIG)
+  banks = {name: tmp_path / name / "bank" for name in weights}
+  mixed = {**weights, "a": banks["a"]}
+  for variant, places in {"": weights, "banks": banks, "mixed": mixed}.items():
+    fields = (*PLAIN, *given(places))
+    where = tmp_path / f"run_{variant}"
+    runs.here(where, *fields, variant=variant, config=CONFIG)
+  want = runs.state(tmp_path / "run_", STEPS)
+  for name in ("banks", "mixed"):
+    found = runs.state(tmp_path / f"run_{name}", STEPS)
+    assert set(found) == set(want) and len(found) > 90
+    for key, array in want.items():
+      np.testing.assert_allclose(found[key], array, 1e-4, 1e-4, err_msg=key)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(weights, tmp_path):
+  fields = (*PLAIN, *given(weights), "balance.name=inverse")
+  runs.here(tmp_path / "whole", *fields, config=CONFIG)
+  killed = tmp_path / "killed"
+  runs.kill(
+    lambda where: len(runs.checkpoints(where)) > 1,
+    killed,
+    *fields,
+    config=CONFIG,
+  )
+  assert "continuing after step" in runs.here(killed, *fields, config=CONFIG)
+  assert_same(killed, tmp_path / "whole")
+  found = [line.get("loss/a/feature") for line in metrics.read(killed)]
+  losses = [loss for loss in found if loss is not None]
+  assert losses[0] == pytest.approx(1, 1e-5) and losses[-1] < 1
+
+
+def test_teachers_are_dropped_image_by_image(weights, tmp_path):
+  fields = (*PLAIN, *given(weights), "balance.name=dropping")
+  runs.here(tmp_path, *fields, config=CONFIG)
+  lines = [line for line in metrics.read(tmp_path) if "loss/total" in line]
+  assert lines[-1]["loss/total"] < lines[0]["loss/total"]
