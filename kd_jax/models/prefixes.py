@@ -62,5 +62,6 @@ OF: Mapping[str, tuple[str, ...]] = {
     "vit_",
   ),
   "vitamin": ("vitamin_",),
+  "xcit": ("xcit_",),
 }
 """{module of `kd_jax.models`: starts of its names}."""

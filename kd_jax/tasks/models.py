@@ -92,6 +92,7 @@ CHECKED = frozenset(
     "vit_tiny_patch16_224",
     "vitamin_small_224",
     "wide_resnet50_2",
+    "xcit_nano_12_p16_224",
   )
 )
 """Models whose outputs are compared with those of timm for equal weights; the

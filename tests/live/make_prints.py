@@ -4,6 +4,7 @@ Run with PYTHONPATH=.:tests where PyTorch and timm are installed:
 python tests/live/make_prints.py [FAMILY ...]
 """
 
+import contextlib
 import json
 import sys
 from unittest import mock
@@ -32,7 +33,19 @@ SMALL_V4 = (
   "uir_r1_a0_k3_s2_e2_c16 mqa_r1_k3_h3_s1_d4_c16 uir_r1_a3_k0_s1_e2_c16",
   "cn_r1_k1_s1_c24",
 )
+TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 CASES = {
+  "xcit": (
+    ("xcit_nano_12_p16_224", TINY, 64, 96),
+    ("xcit_tiny_24_p8_384", {**TINY, "depth": 6, "eta": 0.5}, 40, 64),
+    (
+      "xcit_small_12_p8_224",
+      {**TINY, "global_pool": "avg", "tokens_norm": False},
+      40,
+      40,
+    ),
+    ("xcit_nano_12_p16_224", {}, 96, 64),
+  ),
   "efficientvit": (
     (
       "efficientvit_b1",
@@ -298,15 +311,25 @@ def outputs(model, x):
   return {k: v.numpy() for k, v in found.items()}
 
 
+@contextlib.contextmanager
 def exact():
-  """timm's linear attention casts to float32; here it must not."""
+  """timm's linear attention casts to float32; here it must not.
+
+  PyTorch's float32 sines differ by the last bit between machines.
+  """
 
   def attend(self, q, k, v):
     y = q @ (k.transpose(-1, -2) @ v)
     return y[..., :-1] / (y[..., -1:] + self.eps)
 
-  attention = efficientvit_mit.LiteMLA
-  return mock.patch.object(attention, "_attn", attend)
+  with contextlib.ExitStack() as stack:
+    attention = efficientvit_mit.LiteMLA
+    stack.enter_context(mock.patch.object(attention, "_attn", attend))
+    for name in ("sin", "cos"):
+      plain = getattr(torch.Tensor, name)
+      rounded = lambda x, f=plain: f(x.double()).to(x.dtype)  # noqa: E731
+      stack.enter_context(mock.patch.object(torch.Tensor, name, rounded))
+    yield
 
 
 def load(model):

@@ -29,6 +29,7 @@ NAMES = {
   "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
   "swin_v2": (set(), ("cpb_mlp", "logit_scale")),
+  "xcit": ({"cls_token"}, ("pos_embed.",)),
 }
 # One or two small members of every family, with all that is listed above.
 MEMBERS = {
@@ -62,6 +63,7 @@ MEMBERS = {
   "vgg": ("vgg11_bn", {}),
   "vit": ("vit_tiny_patch16_224", {"depth": 4}),
   "vitamin": ("vitamin_small_224", {"depth": 4}),
+  "xcit": ("xcit_nano_12_p16_224", {"depth": 4}),
 }
 CASES = [
   *((family, *member) for family, member in MEMBERS.items()),
