@@ -38,7 +38,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "hiera": ("hiera_",),
   "maxxvit": ("coatne", "maxvit_", "maxxvit", "test_coatnet", "test_maxvit"),
   "metaformer": ("caformer_", "convformer_", "poolformer"),
-  "mixer": ("mixer_",),
+  "mixer": ("gmixer_", "gmlp_", "mixer_", "resmlp_"),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),
   "mobilenetv1": ("mobilenetv1_",),

@@ -61,6 +61,7 @@ CHECKED = frozenset(
     "regnety_016",
     "repvgg_a0",
     "repvit_m1_0",
+    "resmlp_12_224",
     "resnet101",
     "resnet18",
     "resnet32ts",

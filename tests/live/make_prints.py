@@ -17,6 +17,7 @@ import torch
 from timm.models import efficientvit_mit
 from timm.models import hgnet as timm_hgnet
 from timm.models import metaformer as timm_metaformer
+from timm.models import mlp_mixer as timm_mixer
 from timm.models import mobilenetv3 as timm_mobilenetv3
 from timm.models import vgg as timm_vgg
 from timm.models._efficientnet_builder import decode_arch_def
@@ -33,6 +34,12 @@ SMALL_V4 = (
   "uir_r1_a0_k3_s2_e2_c16 mqa_r1_k3_h3_s1_d4_c16 uir_r1_a3_k0_s1_e2_c16",
   "cn_r1_k1_s1_c24",
 )
+MLP = {
+  "img_size": (24, 40),
+  "patch_size": 8,
+  "num_blocks": 4,
+  "embed_dim": 32,
+}
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 CASES = {
   "xcit": (
@@ -46,6 +53,15 @@ CASES = {
     ),
     ("xcit_nano_12_p16_224", {}, 96, 64),
   ),
+  "mixer": tuple(
+    (name, {**MLP, "mlp_ratio": ratio}, 24, 40)
+    for name, ratio in (
+      ("gmixer_12_224", (1.0, 3.0)),
+      ("resmlp_24_224", (1.0, 3.0)),
+      ("gmlp_ti16_224", (1.0, 3.0)),
+    )
+  )
+  + (("resmlp_12_224", {}, 224, 224),),
   "efficientvit": (
     (
       "efficientvit_b1",
@@ -251,6 +267,21 @@ def metaformer(arch, num_classes, **fields):
     return getattr(timm_metaformer, arch)(num_classes=num_classes)
 
 
+def mixer(arch, num_classes, **fields):
+  """timm's functions refuse fields that they set themselves."""
+
+  def build(variant, pretrained, **given):
+    del variant, pretrained
+    given = {**given, **fields}
+    # The other blocks have one MLP.
+    if "block_layer" in given and fields:
+      given["mlp_ratio"] = fields["mlp_ratio"][1]
+    return timm_mixer.MlpMixer(**given)
+
+  with mock.patch.object(timm_mixer, "_create_mixer", build):
+    return getattr(timm_mixer, arch)(num_classes=num_classes)
+
+
 def hgnet(arch, num_classes, **fields):
   """timm has no options for widths."""
   ours = models.create_model(arch, **fields)
@@ -284,6 +315,7 @@ def vgg(arch, num_classes, depths, widths):
 
 
 BUILDERS = {
+  "mixer": mixer,
   "vgg": vgg,
   "hgnet": hgnet,
   "metaformer": metaformer,
