@@ -51,6 +51,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "sam": ("samvit_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
+  "tiny_vit": ("tiny_vit_",),
   "vgg": ("vgg",),
   "vit": (
     "aimv2_",

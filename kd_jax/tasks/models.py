@@ -78,6 +78,7 @@ CHECKED = frozenset(
     "test_byobnet",
     "test_vit3",
     "tf_efficientnet_b1",
+    "tiny_vit_5m_224",
     "tinynet_e",
     "vit_base_patch16_224",
     "vit_base_patch16_clip_224",

@@ -40,6 +40,12 @@ MLP = {
   "num_blocks": 4,
   "embed_dim": 32,
 }
+TINY_VIT = {
+  "depths": (1, 1, 2, 1),
+  "embed_dims": (16, 16, 32, 32),
+  "num_heads": (1, 1, 2, 4),
+  "window_sizes": (3, 3, 4, 2),
+}
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 CASES = {
   "xcit": (
@@ -62,6 +68,16 @@ CASES = {
     )
   )
   + (("resmlp_12_224", {}, 224, 224),),
+  "tiny_vit": (
+    ("tiny_vit_5m_224", TINY_VIT, 75, 58),
+    (
+      "tiny_vit_21m_384",
+      {**TINY_VIT, "local_conv_size": 5, "mlp_ratio": 3.0},
+      64,
+      64,
+    ),
+    ("tiny_vit_5m_224", {}, 64, 96),
+  ),
   "efficientvit": (
     (
       "efficientvit_b1",

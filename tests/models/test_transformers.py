@@ -9,10 +9,22 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
+from kd_jax.models.tinyvit import blocks as tiny_vit
 from kd_jax.models.xcit import blocks as xcit
 
 # A small member, the block that repeats, and the error of bfloat16.
 FAMILIES = {
+  "tiny_vit": (
+    "tiny_vit_5m_224",
+    {
+      "depths": (1, 1, 2, 1),
+      "embed_dims": (8, 8, 16, 16),
+      "num_heads": (1, 1, 2, 2),
+      "window_sizes": (3, 3, 4, 2),
+    },
+    (tiny_vit.Block, tiny_vit.MBConv),
+    0.1,
+  ),
   "xcit": (
     "xcit_nano_12_p16_224",
     {"embed_dim": 16, "depth": 4, "num_heads": 2},
@@ -21,7 +33,7 @@ FAMILIES = {
   ),
 }
 # How many of the stored cases are small; others take seconds to compile.
-QUICK = {"xcit": 1}
+QUICK = {"tiny_vit": 1, "xcit": 1}
 CASES = [
   pytest.param(
     family,
@@ -91,6 +103,15 @@ def test_saved_models_keep_their_options(tiny, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, variables, tiny.variables)
 
 
+def test_places_share_the_bias_of_their_distance():
+  found = tiny_vit.offsets(3)
+  assert found.shape == (9, 9) and (found == found.T).all()
+  np.testing.assert_array_equal(found[0], np.arange(9))
+  # The middle to its neighbours: down, right, and both.
+  np.testing.assert_array_equal(found[4, [1, 7, 3, 5]], [3, 3, 1, 1])
+  assert set(found[4, [0, 2, 6, 8]]) == {4}
+
+
 def test_original_files_of_xcit():
   name, fields, *_ = FAMILIES["xcit"]
   model = models.create_model(name, **fields)
@@ -113,6 +134,10 @@ def test_original_files_of_xcit():
 @pytest.mark.parametrize(
   ("name", "fields", "message"),
   [
+    ("tiny_vit_5m_224", {"num_heads": (2, 4, 3, 1)}, "num_heads is .*divide"),
+    ("tiny_vit_5m_224", {"local_conv_size": 4}, "local_conv_size is 4; .* odd"),
+    ("tiny_vit_5m_224", {"depths": (1, 2)}, "depths is .* 4 positive"),
+    ("tiny_vit_5m_224", {"mlp_ratio": 0.0}, "mlp_ratio is 0.0; it must"),
     ("xcit_nano_12_p8_224", {"patch_size": 4}, "patch_size is 4; allowed"),
     ("xcit_nano_12_p8_224", {"depth": 3}, "depth is 3; it must be 4 or more"),
     ("xcit_nano_12_p8_224", {"embed_dim": 12}, "embed_dim is 12; .* of 8"),

@@ -150,6 +150,7 @@ STUDENTS = {
   "hgnetv2_b0": {"stem_chs": [8, 8]},
   "vgg11_bn": {"depths": [1, 1, 1, 1, 1], "head_width": 64},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
+  "tiny_vit_5m_224": {"depths": ONES, "window_sizes": [4, 4, 4, 4]},
   "xcit_nano_12_p16_224": {"depth": 4, "embed_dim": 16},
 }
 # Their taps are like those of another one.
@@ -169,6 +170,7 @@ ALIKE = (
   "hgnetv2_b0",
   "vgg11_bn",
   "repvgg_a0",
+  "tiny_vit_5m_224",
   "xcit_nano_12_p16_224",
 )
 CASES = [
