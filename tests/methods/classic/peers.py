@@ -24,7 +24,7 @@ def nhwc(x):
 
 def check(golden, case, loss, **inputs):
   """`loss` of the inputs by name, against value and gradients of a case."""
-  value, grads = jax.value_and_grad(lambda x: loss(**x))(
+  value, grads = jax.jit(jax.value_and_grad(lambda x: loss(**x)))(
     {k: nhwc(v) for k, v in inputs.items()}
   )
   want = golden[f"{case}/loss"]
@@ -71,6 +71,12 @@ def specs(taps):
   }
 
 
+def made(method, student=None, teacher=None, key=0):
+  """Fresh variables of a method."""
+  sides = specs(student or STUDENT), specs(teacher or TEACHER)
+  return dict(jax.jit(lambda k: method.init(k, *sides))(jax.random.key(key)))
+
+
 def learn(method, student=None, teacher=None, key=0, artifact=None):
   """(terms, new statistics, gradients) of a method that reads what it names.
 
@@ -78,7 +84,7 @@ def learn(method, student=None, teacher=None, key=0, artifact=None):
   """
   student, teacher = student or STUDENT, teacher or TEACHER
   (phase,) = method.phases()
-  own = dict(method.init(jax.random.key(key), specs(student), specs(teacher)))
+  own = made(method, student, teacher, key)
   own["artifact"] = artifact or {}
   params = own.pop("params", {})
   taps = {k: student[k] for k in phase.needs.student}
@@ -88,7 +94,8 @@ def learn(method, student=None, teacher=None, key=0, artifact=None):
     found, stats = phase.losses({**own, "params": params}, taps, taught, BATCH)
     return sum(found.values()), (found, stats)
 
-  grads, (found, stats) = jax.grad(total, (0, 1), has_aux=True)(taps, params)
+  grad = jax.jit(jax.grad(total, (0, 1), has_aux=True))
+  grads, (found, stats) = grad(taps, params)
   return found, stats, dict(zip(("taps", "params"), grads, strict=True))
 
 

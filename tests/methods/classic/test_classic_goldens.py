@@ -2,7 +2,14 @@
 
 import peers
 
-from kd_jax.methods.classic import attention_transfer, dkd, nst, pkt, sp
+from kd_jax.methods.classic import (
+  attention_transfer,
+  dkd,
+  nst,
+  pkt,
+  reviewkd,
+  sp,
+)
 
 GOLDEN = peers.arrays("peers_classic")
 
@@ -39,3 +46,12 @@ def test_similarity():
 
 def test_selectivity():
   peers.check(GOLDEN, "nst", nst.distance, **peers.given(GOLDEN, "nst"))
+
+
+def test_review():
+  def loss(s0, s1, s2, t0, t1, t2):
+    pairs = ((s0, t0), (s1, t1), (s2, t2))
+    return sum(reviewkd.hierarchical(*pair) for pair in pairs)
+
+  inputs = peers.given(GOLDEN, "review_hcl")
+  peers.check(GOLDEN, "review_hcl", loss, **inputs)
