@@ -7,7 +7,7 @@ import numpy as np
 
 from kd_jax.types import Batch, Teacher
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 LABELS = np.int32([0, 1, 2, 3, -1, 0])
 RNG = np.random.default_rng(0)
 
@@ -23,10 +23,14 @@ def nhwc(x):
 
 
 def check(golden, case, loss, **inputs):
-  """`loss` of the inputs by name, against value and gradients of a case."""
-  value, grads = jax.jit(jax.value_and_grad(lambda x: loss(**x)))(
-    {k: nhwc(v) for k, v in inputs.items()}
-  )
+  """`loss` of the inputs by name, against value and gradients of a case.
+
+  In float64, as the figures are.
+  """
+  with jax.enable_x64(True):
+    value, grads = jax.jit(jax.value_and_grad(lambda x: loss(**x)))(
+      {k: nhwc(np.float64(v)) for k, v in inputs.items()}
+    )
   want = golden[f"{case}/loss"]
   np.testing.assert_allclose(value, want, rtol=2e-6)
   assert abs(want) > 1e-4
