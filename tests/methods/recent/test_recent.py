@@ -32,7 +32,8 @@ def test_local_is_the_released_loss():
     return lightly_both.relations(student, teacher, 0.07)
 
   inputs = peers.given(GOLDEN, "lightly_local")
-  peers.check(GOLDEN, "lightly_local", loss, **inputs)
+  # Tokens nearly alike: the float32 of the figures shows in their gradient.
+  peers.check(GOLDEN, "lightly_local", loss, near=1e-5, **inputs)
 
 
 @pytest.mark.parametrize("kind", [lightly_global, lightly_both])
