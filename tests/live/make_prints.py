@@ -4,6 +4,7 @@ Run with PYTHONPATH=.:tests where PyTorch and timm are installed:
 python tests/live/make_prints.py [FAMILY ...]
 """
 
+import contextlib
 import json
 import sys
 from unittest import mock
@@ -16,6 +17,7 @@ import torch
 from timm.models import efficientvit_mit
 from timm.models import hgnet as timm_hgnet
 from timm.models import metaformer as timm_metaformer
+from timm.models import mlp_mixer as timm_mixer
 from timm.models import mobilenetv3 as timm_mobilenetv3
 from timm.models import vgg as timm_vgg
 from timm.models._efficientnet_builder import decode_arch_def
@@ -32,7 +34,50 @@ SMALL_V4 = (
   "uir_r1_a0_k3_s2_e2_c16 mqa_r1_k3_h3_s1_d4_c16 uir_r1_a3_k0_s1_e2_c16",
   "cn_r1_k1_s1_c24",
 )
+MLP = {
+  "img_size": (24, 40),
+  "patch_size": 8,
+  "num_blocks": 4,
+  "embed_dim": 32,
+}
+TINY_VIT = {
+  "depths": (1, 1, 2, 1),
+  "embed_dims": (16, 16, 32, 32),
+  "num_heads": (1, 1, 2, 4),
+  "window_sizes": (3, 3, 4, 2),
+}
+TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 CASES = {
+  "xcit": (
+    ("xcit_nano_12_p16_224", TINY, 64, 96),
+    ("xcit_tiny_24_p8_384", {**TINY, "depth": 6, "eta": 0.5}, 40, 64),
+    (
+      "xcit_small_12_p8_224",
+      {**TINY, "global_pool": "avg", "tokens_norm": False},
+      40,
+      40,
+    ),
+    ("xcit_nano_12_p16_224", {}, 96, 64),
+  ),
+  "mixer": tuple(
+    (name, {**MLP, "mlp_ratio": ratio}, 24, 40)
+    for name, ratio in (
+      ("gmixer_12_224", (1.0, 3.0)),
+      ("resmlp_24_224", (1.0, 3.0)),
+      ("gmlp_ti16_224", (1.0, 3.0)),
+    )
+  )
+  + (("resmlp_12_224", {}, 224, 224),),
+  "tiny_vit": (
+    ("tiny_vit_5m_224", TINY_VIT, 75, 58),
+    (
+      "tiny_vit_21m_384",
+      {**TINY_VIT, "local_conv_size": 5, "mlp_ratio": 3.0},
+      64,
+      64,
+    ),
+    ("tiny_vit_5m_224", {}, 64, 96),
+  ),
   "efficientvit": (
     (
       "efficientvit_b1",
@@ -238,6 +283,21 @@ def metaformer(arch, num_classes, **fields):
     return getattr(timm_metaformer, arch)(num_classes=num_classes)
 
 
+def mixer(arch, num_classes, **fields):
+  """timm's functions refuse fields that they set themselves."""
+
+  def build(variant, pretrained, **given):
+    del variant, pretrained
+    given = {**given, **fields}
+    # The other blocks have one MLP.
+    if "block_layer" in given and fields:
+      given["mlp_ratio"] = fields["mlp_ratio"][1]
+    return timm_mixer.MlpMixer(**given)
+
+  with mock.patch.object(timm_mixer, "_create_mixer", build):
+    return getattr(timm_mixer, arch)(num_classes=num_classes)
+
+
 def hgnet(arch, num_classes, **fields):
   """timm has no options for widths."""
   ours = models.create_model(arch, **fields)
@@ -271,6 +331,7 @@ def vgg(arch, num_classes, depths, widths):
 
 
 BUILDERS = {
+  "mixer": mixer,
   "vgg": vgg,
   "hgnet": hgnet,
   "metaformer": metaformer,
@@ -298,15 +359,25 @@ def outputs(model, x):
   return {k: v.numpy() for k, v in found.items()}
 
 
+@contextlib.contextmanager
 def exact():
-  """timm's linear attention casts to float32; here it must not."""
+  """timm's linear attention casts to float32; here it must not.
+
+  PyTorch's float32 sines differ by the last bit between machines.
+  """
 
   def attend(self, q, k, v):
     y = q @ (k.transpose(-1, -2) @ v)
     return y[..., :-1] / (y[..., -1:] + self.eps)
 
-  attention = efficientvit_mit.LiteMLA
-  return mock.patch.object(attention, "_attn", attend)
+  with contextlib.ExitStack() as stack:
+    attention = efficientvit_mit.LiteMLA
+    stack.enter_context(mock.patch.object(attention, "_attn", attend))
+    for name in ("sin", "cos"):
+      plain = getattr(torch.Tensor, name)
+      rounded = lambda x, f=plain: f(x.double()).to(x.dtype)  # noqa: E731
+      stack.enter_context(mock.patch.object(torch.Tensor, name, rounded))
+    yield
 
 
 def load(model):
