@@ -72,6 +72,7 @@ def _ours() -> dict[str, Racer]:
   whole = {**stages.method.to_dict(), "hand_over": "last"}
   return {
     "kdep": Racer("KDEP", kdep, {"feature": 3.0}),
+    "kdep_dense": one("KDEP + maps", "kdep_dense", summary=3.0, patches=3.0),
     "scalekd": Racer("ScaleKD", SCALEKD, VIEWS),
     "fkd": Racer("FKD", {"name": "fkd"}, {"soft": 1.0}),
     "stagewise": Racer("stage-wise", whole, every),

@@ -27,6 +27,7 @@ METHODS = {
   "lightly_both": ({}, {"global": 1.0, "local": 1.0}),
   "lightly_global": ({}, {"global": 1.0}),
   "lightly_dense": ({}, {"dense": 1.0}),
+  "kdep_dense": ({}, {"summary": 3.0, "patches": 3.0}),
   "proteus": (
     {"student": "stage4", "teacher": "stage4"},
     {"token": 1.0, "feature": 1.0, "patch": 1.0},

@@ -19,6 +19,7 @@ METHODS = [
   "dist",
   "dkd",
   "fitnets",
+  "kdep_dense",
   "lightly_both",
   "lightly_dense",
   "lightly_global",
@@ -31,8 +32,8 @@ METHODS = [
   "sp",
   "tinymim",
 ]
-# A second run, batch statistics: what only some of them have.
-RUN = ["proteus", "reviewkd"]
+# A second run, several bases: what only some of them have.
+RUN = ["proteus", "kdep_dense"]
 
 
 @pytest.mark.parametrize("name", METHODS)
