@@ -28,6 +28,10 @@ METHODS = {
   "lightly_global": ({}, {"global": 1.0}),
   "lightly_dense": ({}, {"dense": 1.0}),
   "kdep_dense": ({}, {"summary": 3.0, "patches": 3.0}),
+  "dinov3": (
+    {"student": "stage4", "teacher": "stage4"},
+    {"image": 1.0, "patch": 1.0, "koleo": 0.1},
+  ),
   "proteus": (
     {"student": "stage4", "teacher": "stage4"},
     {"token": 1.0, "feature": 1.0, "patch": 1.0},

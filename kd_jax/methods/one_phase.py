@@ -49,6 +49,8 @@ class OnePhase(interfaces.Method):
   """
 
   OWN: ClassVar[tuple[str, ...]] = ()
+  OF_HIDDEN: ClassVar[tuple[str, ...]] = ("patch",)
+  """Own terms that only the second run has."""
 
   terms: tuple[str, ...] = ()
   kl_temperature: float = 4.0
@@ -130,8 +132,9 @@ class OnePhase(interfaces.Method):
     if self.second_run is None:
       return (phase,)
     # A batch in which nothing happens to be hidden has no such term.
+    vanish = tuple(term for term in self.own if term in self.OF_HIDDEN)
     return (
-      dataclasses.replace(phase, hidden=self.second_run, may_vanish=self.own),
+      dataclasses.replace(phase, hidden=self.second_run, may_vanish=vanish),
     )
 
   def losses(

@@ -16,6 +16,7 @@ CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "peers.py"
 METHODS = [
   "attention_transfer",
   "crd",
+  "dinov3",
   "dist",
   "dkd",
   "fitnets",
