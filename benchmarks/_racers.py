@@ -114,6 +114,11 @@ def _recent() -> dict[str, Racer]:
       "LightlyTrain v3", {"name": "lightly_both", **queue}, both
     ),
     "tinymim": one("TinyMIM", "tinymim", relations=1.0),
+    "dinov3": Racer(
+      "DINOv3-style",
+      {"name": "dinov3", **maps, "prototypes": QUEUE, "hidden": 128},
+      {"image": 1.0, "patch": 1.0, "koleo": 0.1},
+    ),
     "proteus": Racer("Proteus", {"name": "proteus", **maps}, terms),
   }
 
