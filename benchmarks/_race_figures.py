@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
-from ml_collections import ConfigDict
+from jaxtyping import Float, Int
 
 from benchmarks import _digits
-from benchmarks._finetune import Finetune, finetune
-from configs import common_scenes
+from benchmarks._finetune import finetune
 from configs.common_scenes import DOWNSTREAM, SIZE, scenes
 from kd_jax.build import images
-from kd_jax.data import pipeline
-from kd_jax.interfaces import DataSource
+from kd_jax.evals import probe
+from kd_jax.evals.features import Features
 from kd_jax.tasks.pretrain import Result
 from kd_jax.train.views import as_unit
 from kd_jax.transfer import confusion
 from kd_jax.types import STAGES, Array, Taps
 
-DRAWS = 3  # of the labelled images
-STEPS = 60  # of fine-tuning
-LABELS = 25
-MASKS = {"train": 100, "test": 300}
+DRAWS = 3  # of the labelled digits
+STEPS = 60  # of fine-tuning on them
+LABELLED = {"train": 1000, "test": 1000}
+PER_CLASS = 20  # labelled scenes of each digit
+SCENE_DRAWS = 10
+MASKS = {"train": 60, "test": 150}
+_BATCH = 100  # images at a time
 _RIDGE = 1e-3  # of the mean variance of the features
-_LAST = 6  # of those seeds that no other images have
+_SEEDS = {"train": 3, "test": 4, "masks": 6}  # of scenes
+
+Figure = Callable[[Result], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,51 +41,61 @@ class Judge:
   """Measures students of one set of images.
 
   Attributes:
-    transfer: fine-tuning on few labels.
-    draws: how often, with other labelled images.
-    masks: whether the images have masks.
+    figures: by name, beside kNN, which the run itself measures.
   """
 
-  transfer: Finetune
-  draws: int
-  masks: bool
+  figures: Mapping[str, Figure]
 
   def __call__(self, student: Result) -> dict[str, float]:
     """Figures in [0, 1]."""
-    tuned = [
-      self.transfer.run(student.variables, draw) for draw in range(self.draws)
-    ]
-    found = {
-      "kNN": float(student.metrics["eval/knn"]),
-      f"{LABELS} labels": float(np.mean(tuned)),
-    }
-    return found | ({"masks": linear_masks(student)} if self.masks else {})
+    found = {"kNN": float(student.metrics["eval/knn"])}
+    return found | {name: own(student) for name, own in self.figures.items()}
 
 
 def judge(data: str, *, small: bool) -> Judge:
-  """That of 'digits' or 'scenes'."""
+  """That of 'digits' or 'scenes'.
+
+  Digits are few and nearly solved: the whole network is fine-tuned. Scenes
+  have classifiers of frozen features, of images and of pixels.
+  """
+  if data == "scenes":
+    labels = f"{PER_CLASS * len(DOWNSTREAM)} labels"
+    return Judge({labels: linear_labels, "masks": linear_masks})
   draws, steps = (1, 4) if small else (DRAWS, STEPS)
-  plan = _digits.finetune(steps)
-  if data == "digits":
-    return Judge(finetune(plan), draws, False)
-  plan.student.overrides.update(common_scenes.STUDENT)
-  plan.preprocess = common_scenes.views()
-  plan.test = scenes("test", DOWNSTREAM, length=1000, seed=4)
-  plan.train = scenes("train", DOWNSTREAM, length=LABELS, seed=5)
-  plan.eval_batch_size = 250
-  views = images.preprocess(plan.preprocess.to_dict())
+  transfer = finetune(_digits.finetune(steps))
 
-  def train(seed: int) -> Any:
-    return pipeline.train_batches(
-      _labelled(plan, seed), views, batch_size=plan.batch_size, seed=seed
+  def tuned(student: Result) -> float:
+    runs = [transfer.run(student.variables, draw) for draw in range(draws)]
+    return float(np.mean(runs))
+
+  return Judge({"25 labels": tuned})
+
+
+def linear_labels(student: Result) -> float:
+  """Accuracy of a linear classifier of pooled features, mean over draws."""
+  model = student.student
+
+  @jax.jit
+  def pooled(image: Array) -> Array:
+    return model.apply(student.variables, as_unit(image), train=False)["pooled"]
+
+  sides = {}
+  for split, count in LABELLED.items():
+    records = _records(split, count, _SEEDS[split])
+    sides[split] = Features(_in_parts(pooled, records.image), records.label)
+  train, test = sides["train"], sides["test"]
+  found = []
+  for draw in range(SCENE_DRAWS):
+    rng = np.random.default_rng(draw)
+    rows = np.concatenate(
+      [
+        rng.permutation(np.flatnonzero(train.label == c))[:PER_CLASS]
+        for c in range(len(DOWNSTREAM))
+      ]
     )
-
-  made = dataclasses.replace(finetune(plan), train=train)
-  return Judge(made, draws, True)
-
-
-def _labelled(plan: ConfigDict, seed: int) -> DataSource:
-  return images.source({**plan.train.to_dict(), "seed": 100 + seed})
+    few = Features(train.feature[rows], train.label[rows])
+    found.append(probe.evaluate(few, test)["probe"])
+  return float(np.mean(found))
 
 
 def linear_masks(student: Result) -> float:
@@ -117,21 +130,42 @@ def linear_masks(student: Result) -> float:
 
 def _pixels(
   maps: Callable[[Array], Array], split: str, count: int
-) -> tuple[Float[np.ndarray, "p d"], np.ndarray]:
+) -> tuple[Float[np.ndarray, "p d"], Int[np.ndarray, " p"]]:
   """(features, classes) of the pixels of so many scenes."""
-  image, mask = _scenes(split, count)
-  parts = np.split(image, range(50, count, 50))
-  features = np.concatenate([np.asarray(maps(jnp.asarray(p))) for p in parts])
-  return features.reshape(-1, features.shape[-1]), mask.reshape(-1)
+  records = _records(split, count, _SEEDS["masks"])
+  features = _in_parts(maps, records.image)
+  return features.reshape(-1, features.shape[-1]), records.mask.reshape(-1)
+
+
+def _in_parts(
+  apply: Callable[[Array], Array], image: np.ndarray
+) -> Float[np.ndarray, "n ..."]:
+  parts = np.split(image, range(_BATCH, len(image), _BATCH))
+  return np.concatenate([np.asarray(apply(jnp.asarray(x))) for x in parts])
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """Scenes with one digit each.
+
+  Attributes:
+    image: (n, h, w, 3) uint8.
+    label: (n,).
+    mask: (n, h, w), 0 is the background.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  mask: np.ndarray
 
 
 @functools.cache
-def _scenes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-  fields = scenes(split, DOWNSTREAM, length=count, seed=_LAST).to_dict()
+def _records(split: str, count: int, seed: int) -> Records:
+  fields = scenes(split, DOWNSTREAM, length=count, seed=seed).to_dict()
   source = images.source(fields)
-  records = [source[i] for i in range(count)]
-  masks = [record.get("mask") for record in records]
-  return np.stack([r["image"] for r in records]), np.stack(masks)
+  found: list[Any] = [source[i] for i in range(count)]
+  columns = ([r[k] for r in found] for k in ("image", "label", "mask"))
+  return Records(*map(np.array, columns))
 
 
 def _ridge(

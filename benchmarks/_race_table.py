@@ -8,62 +8,94 @@ from pathlib import Path
 
 from benchmarks import _racers as field
 from kd_jax.report import comparison
+from kd_jax.transfer import paired
 
 BUDGETS = {"operations": "equal operations", "steps": "equal steps"}
-Values = dict[str, dict[str, list[float]]]
+Figures = dict[str, dict[str, dict[int, float]]]
+"""{title: {column: {seed: value}}}."""
 
 
 def write(where: Path) -> str:
   """Writes race.md and pictures/race.png; returns the text."""
   parts = [costs(where)]
   for budget, title in BUDGETS.items():
-    values = figures(where, budget)
-    if not values:
+    found = figures(where, budget)
+    if not found:
       continue
-    first = next(iter(field.racers().values())).title
-    given = comparison.Comparison(values, first, f"The race, {title}")
-    parts.append(table(given, title))
+    parts.append(table(found, title))
     if budget == "operations":
       (where / "pictures").mkdir(exist_ok=True)
-      (where / "pictures" / "race.png").write_bytes(comparison.chart(given))
+      picture = comparison.chart(compared(found, f"The race, {title}"))
+      (where / "pictures" / "race.png").write_bytes(picture)
   text = "\n".join(parts)
   (where / "race.md").write_text(text)
   return text
 
 
-def figures(where: Path, budget: str) -> Values:
-  """{title: {column: value per seed}}, where KDEP ran with the same seeds."""
-  names = field.racers()
-  seeds = {data: _seeds(where / data, "kdep", budget) for data in field.COURSES}
-  found: Values = {}
-  for name, racer in names.items():
+def figures(where: Path, budget: str) -> Figures:
+  """What every method reached, with the seeds with which the first ran too."""
+  found: Figures = {}
+  first = next(iter(field.racers()))
+  for name, racer in field.racers().items():
+    row = {}
     for data in field.COURSES:
-      if not seeds[data] or _seeds(where / data, name, budget) != seeds[data]:
-        continue
-      runs = [_read(where / data, name, budget, s) for s in seeds[data]]
-      for figure in (k for k in runs[0] if k != "steps"):
-        row = found.setdefault(racer.title, {})
-        row[f"{data}, {figure}"] = [each[figure] for each in runs]
+      row |= _row(where / data, name, first, budget)
+    if row:
+      found[racer.title] = row
   return found
 
 
-def table(given: comparison.Comparison, title: str) -> str:
-  """Means, and the differences to the first in brackets."""
-  head = ["method", *given.columns]
-  rows = []
-  for name in given.values:
-    cells = [_cell(given, name, column) for column in given.columns]
-    rows.append([name, *cells])
-  return f"{title}\n\n{_markdown(head, rows)}"
+def _row(
+  folder: Path, name: str, first: str, budget: str
+) -> dict[str, dict[int, float]]:
+  """Columns of one method and one set of images."""
+  both = set(_seeds(folder, name, budget)) & set(_seeds(folder, first, budget))
+  row: dict[str, dict[int, float]] = {}
+  for seed in sorted(both):
+    values = _read(folder, name, budget, seed)
+    for figure in (key for key in values if key != "steps"):
+      row.setdefault(f"{folder.name}, {figure}", {})[seed] = values[figure]
+  return row
 
 
-def _cell(given: comparison.Comparison, row: str, column: str) -> str:
-  value, apart = given.value(row, column), given.difference(row, column)
-  if value is None:
+def compared(found: Figures, title: str) -> comparison.Comparison:
+  """The seeds that all methods have."""
+  first = next(iter(found))
+  common = {
+    column: set.intersection(
+      *(set(row[column]) for row in found.values() if column in row)
+    )
+    for column in found[first]
+  }
+  values = {
+    name: {
+      column: [row[column][seed] for seed in sorted(seeds)]
+      for column, seeds in common.items()
+      if column in row and seeds
+    }
+    for name, row in found.items()
+  }
+  return comparison.Comparison(values, first, title)
+
+
+def table(found: Figures, title: str) -> str:
+  """Means, and the differences to the first, seed by seed, in brackets."""
+  base = next(iter(found.values()))
+  rows = [
+    [name, *(_cell(row.get(column), base[column]) for column in base)]
+    for name, row in found.items()
+  ]
+  return f"{title}\n\n{_markdown(['method', *base], rows)}"
+
+
+def _cell(own: Mapping[int, float] | None, base: Mapping[int, float]) -> str:
+  if own is None:
     return ""
-  mean = f"{100 * value.mean:.1f}"
-  if row == given.baseline or apart is None:
+  mean = f"{100 * sum(own.values()) / len(own):.1f}"
+  if own == base:
     return mean
+  seeds = sorted(own)
+  apart = paired.difference([own[s] for s in seeds], [base[s] for s in seeds])
   error = "?" if apart.error is None else f"{100 * apart.error:.1f}"
   return f"{mean} ({100 * apart.mean:+.1f} ± {error})"
 

@@ -61,16 +61,30 @@ class Course(NamedTuple):
 
 def racers() -> dict[str, Racer]:
   """All of them; the first is what the others are compared with."""
+  return {**_ours(), **_classics(), **_recent()}
+
+
+def _ours() -> dict[str, Racer]:
+  """What this package was made for."""
   kdep = _digits.kdep(1).method.to_dict()
   stages = stagewise(epoch=1, epochs=1, head_epochs=0)
   every = {k: v for k, v in stages.losses.to_dict().items() if k != "ce"}
   whole = {**stages.method.to_dict(), "hand_over": "last"}
   return {
     "kdep": Racer("KDEP", kdep, {"feature": 3.0}),
+    "kdep_dense": one("KDEP + maps", "kdep_dense", summary=3.0, patches=3.0),
     "scalekd": Racer("ScaleKD", SCALEKD, VIEWS),
     "fkd": Racer("FKD", {"name": "fkd"}, {"soft": 1.0}),
     "stagewise": Racer("stage-wise", whole, every),
     "logits": Racer("logits (Hinton)", kdep, {"kl": 1.0}),
+  }
+
+
+def _classics() -> dict[str, Racer]:
+  """`kd_jax/methods/classic`."""
+  crd = {"name": "crd", "width": 64, "negatives": QUEUE}
+  review = {"name": "reviewkd", "width": 32}
+  return {
     "fitnets": one("FitNets", "fitnets", hint=1.0),
     "at": one("attention transfer", "attention_transfer", attention=1.0),
     "sp": one("SP", "sp", similarity=1.0),
@@ -79,27 +93,33 @@ def racers() -> dict[str, Racer]:
     "rkd": one("RKD", "rkd", distance=25.0, angle=50.0),
     "dkd": one("DKD", "dkd", decoupled=1.0),
     "dist": one("DIST", "dist", images=1.0, classes=1.0),
-    "crd": Racer(
-      "CRD",
-      {"name": "crd", "width": 64, "negatives": QUEUE},
-      {"student": 1.0, "teacher": 1.0},
-    ),
+    "crd": Racer("CRD", crd, {"student": 1.0, "teacher": 1.0}),
     "simkd": one("SimKD", "simkd", feature=1.0),
-    "reviewkd": Racer(
-      "ReviewKD", {"name": "reviewkd", "width": 32}, {"review": 1.0}
-    ),
+    "reviewkd": Racer("ReviewKD", review, {"review": 1.0}),
+  }
+
+
+def _recent() -> dict[str, Racer]:
+  """`kd_jax/methods/recent`."""
+  queue = {"queue": QUEUE}
+  maps = {"student": "stage4", "teacher": "stage4", "patch": 4}
+  terms = {"token": 1.0, "feature": 1.0, "patch": 1.0}
+  both = {"global": 1.0, "local": 1.0}
+  return {
     "lightly_global": Racer(
-      "LightlyTrain v1",
-      {"name": "lightly_global", "queue": QUEUE},
-      {"global": 1.0},
+      "LightlyTrain v1", {"name": "lightly_global", **queue}, {"global": 1.0}
     ),
     "lightly_dense": one("LightlyTrain v2", "lightly_dense", dense=1.0),
     "lightly_both": Racer(
-      "LightlyTrain v3",
-      {"name": "lightly_both", "queue": QUEUE},
-      {"global": 1.0, "local": 1.0},
+      "LightlyTrain v3", {"name": "lightly_both", **queue}, both
     ),
     "tinymim": one("TinyMIM", "tinymim", relations=1.0),
+    "dinov3": Racer(
+      "DINOv3-style",
+      {"name": "dinov3", **maps, "prototypes": QUEUE, "hidden": 128},
+      {"image": 1.0, "patch": 1.0, "koleo": 0.1},
+    ),
+    "proteus": Racer("Proteus", {"name": "proteus", **maps}, terms),
   }
 
 

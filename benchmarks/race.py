@@ -6,10 +6,11 @@ A teacher learns digits 0-4 with labels, once on scikit-learn's digits and once
 on scenes (digits on photographs). Every method then pre-trains a smaller
 student without labels on all digits, twice: for as many steps as KDEP, and for
 as many as cost the same number of operations (counted in the traced steps;
-methods within 2 % of KDEP's run once). What the students are worth on digits
-5-9: kNN, fine-tuning on 25 labelled images (mean of 3 draws), and on scenes a
-linear classifier of pixels on the frozen stages. Differences to KDEP are taken
-seed by seed; ± is the standard error over the seeds.
+methods within 3 % of KDEP's run once). What the students are worth on digits
+5-9: kNN; on scikit-learn's digits fine-tuning on 25 labelled images (mean of 3
+draws); on scenes a linear classifier of the frozen features of 100 labelled
+scenes (mean of 10 draws), and one of pixels on the frozen stages. Differences
+to KDEP are taken seed by seed; ± is the standard error over the seeds.
 
 The folder keeps one file per run, and the same command goes on where it ended;
 --only=digits and --only=scenes can run side by side. It ends with race.md and
@@ -32,7 +33,7 @@ from benchmarks import _command_line, _race_cost, _race_figures, _race_table
 from benchmarks import _racers as field
 from kd_jax.tasks import pretrain
 
-CLOSE = 0.02  # costs that count as equal
+CLOSE = 0.03  # costs that count as equal
 
 
 def run(args: argparse.Namespace, where: Path) -> None:

@@ -27,6 +27,15 @@ METHODS = {
   "lightly_both": ({}, {"global": 1.0, "local": 1.0}),
   "lightly_global": ({}, {"global": 1.0}),
   "lightly_dense": ({}, {"dense": 1.0}),
+  "kdep_dense": ({}, {"summary": 3.0, "patches": 3.0}),
+  "dinov3": (
+    {"student": "stage4", "teacher": "stage4"},
+    {"image": 1.0, "patch": 1.0, "koleo": 0.1},
+  ),
+  "proteus": (
+    {"student": "stage4", "teacher": "stage4"},
+    {"token": 1.0, "feature": 1.0, "patch": 1.0},
+  ),
   "tinymim": ({"heads": 8}, {"relations": 1.0}),
   "attention_transfer": ({}, {"attention": 1.0}),
   "crd": ({}, {"student": 1.0, "teacher": 1.0}),
@@ -70,6 +79,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def tiny(config: ConfigDict, name: str) -> None:
   """A few steps on synthetic images."""
   smoke(config)
+  config.preprocess.image_size = 64  # so that the last maps are no points
   config.optim.warmup = 1
   network = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8), "stem_width": 8}
   config.student.overrides.update(network)

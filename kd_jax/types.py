@@ -242,6 +242,26 @@ LossFn = Callable[
 
 
 @dataclasses.dataclass(frozen=True)
+class Hidden:
+  """A second run of the student in a step, on images with hidden patches.
+
+  Its taps are read as 'hidden/<tap>', and what was hidden as 'hidden/mask',
+  (n, h, w) bool over the patches.
+
+  Attributes:
+    taps: of the student.
+    patch: side of a patch, pixels.
+    prob: share of the images in which anything is hidden.
+    share: of the patches of such an image, at most.
+  """
+
+  taps: tuple[str, ...]
+  patch: int
+  prob: float
+  share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
   """One stretch of training with fixed losses and trainable parameters.
 
@@ -263,6 +283,7 @@ class Phase:
       with the last ones.
     may_vanish: terms that are 0 for some batches, such as that of boxes where
       no image has any; for other terms that is an error.
+    hidden: a second run of the student, on images with hidden patches.
   """
 
   name: str
@@ -278,6 +299,7 @@ class Phase:
   optim: tuple[tuple[str, Any], ...] = ()
   judge: str = ""
   may_vanish: tuple[str, ...] = ()
+  hidden: Hidden | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,13 @@ class Method(interfaces.Method):
         "Correct config.losses."
       )
     self._check_phases()
+    taps = {n: m.artifact_taps for n, m in self.methods.items()}
+    if any(taps.values()) and not self.apart:
+      raise ValueError(
+        f"the parts {[n for n in taps if taps[n]]} read bases of several taps, "
+        "which parts of multi cannot; make them methods of a teacher each, in "
+        "config.teachers"
+      )
     if len(self._artifacts) > 1 and not self.apart:
       raise ValueError(
         f"the parts read bases of the taps {sorted(self._artifacts)}; parts of "
@@ -224,6 +231,7 @@ class Method(interfaces.Method):
     named = [_start(name) if self.apart else "" for name in self.methods]
     needs = [phase.needs for phase in phases]
     losses: LossFn = functools.partial(self.losses, index=index)
+    seconds = [phase.hidden for phase in phases if phase.hidden]
     return dataclasses.replace(
       phases[0],
       name=" + ".join(phase.name for phase in phases),
@@ -243,6 +251,7 @@ class Method(interfaces.Method):
         _put(_start(name), phase.may_vanish)
         for name, phase in zip(self.methods, phases, strict=True)
       ),
+      hidden=seconds[0] if seconds else None,
     )
 
   def _of(self, teacher: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -306,6 +315,17 @@ class Method(interfaces.Method):
           f"the parts of multi run in the same steps, and their phases differ "
           f"in {field}: {values}"
         )
+    seconds = {
+      name: phase.hidden
+      for name, found in phases.items()
+      for phase in found
+      if phase.hidden
+    }
+    if len(set(seconds.values())) > 1:
+      raise ValueError(
+        "the student of multi runs once more on partly hidden images, and its "
+        f"parts want that in several ways: {seconds}. Make their fields equal."
+      )
 
 
 def part_of(term: str) -> str:

@@ -21,6 +21,7 @@ from kd_jax.types import (
   STAGES,
   Array,
   Batch,
+  Hidden,
   Needs,
   Phase,
   Specs,
@@ -48,6 +49,8 @@ class OnePhase(interfaces.Method):
   """
 
   OWN: ClassVar[tuple[str, ...]] = ()
+  OF_HIDDEN: ClassVar[tuple[str, ...]] = ("patch",)
+  """Own terms that only the second run has."""
 
   terms: tuple[str, ...] = ()
   kl_temperature: float = 4.0
@@ -95,6 +98,11 @@ class OnePhase(interfaces.Method):
     """
     raise NotImplementedError
 
+  @property
+  def second_run(self) -> Hidden | None:
+    """The second run of the student that the own terms read, if any."""
+    return None
+
   def init(self, key: Array, student: Specs, teacher: Specs) -> Variables:
     """What `variables_of` says.
 
@@ -120,16 +128,24 @@ class OnePhase(interfaces.Method):
       teacher=tuple(sorted({*self.reads()[1], *beside})),
     )
     frozen = unread(self._student_taps)
-    return (Phase(self.name, self.losses, needs, frozen=frozen),)
+    phase = Phase(self.name, self.losses, needs, frozen=frozen)
+    if self.second_run is None:
+      return (phase,)
+    # A batch in which nothing happens to be hidden has no such term.
+    vanish = tuple(term for term in self.own if term in self.OF_HIDDEN)
+    return (
+      dataclasses.replace(phase, hidden=self.second_run, may_vanish=vanish),
+    )
 
   def losses(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch
   ) -> tuple[dict[str, Array], Stats]:
     """The unweighted terms, each a mean over the batch."""
     ours, theirs = self.reads()
+    second = {tap: taps[tap] for tap in taps if tap.startswith("hidden/")}
     found, stats = self.compare(
       variables,
-      {tap: wide(taps[tap]) for tap in ours},
+      {tap: wide(taps[tap]) for tap in ours} | second,
       {tap: wide(teacher.taps[tap]) for tap in theirs},
       batch,
     )

@@ -127,8 +127,9 @@ def check_taps(
   Raises:
     ValueError: a tap or stage that student or teacher does not offer.
   """
+  second = phase.hidden.taps if phase.hidden else ()
   sides = (
-    ("student", phase.needs.student, student),
+    ("student", (*phase.needs.student, *second), student),
     ("teacher", phase.needs.teacher, teacher),
   )
   for side, needed, offered in sides:

@@ -19,7 +19,7 @@ import optax
 from kd_jax import trees
 from kd_jax.interfaces import TeacherSource
 from kd_jax.models.blocks import layers
-from kd_jax.train import group_rates, views
+from kd_jax.train import group_rates, hidden, views
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.types import (
   Array,
@@ -29,6 +29,7 @@ from kd_jax.types import (
   Params,
   Phase,
   Stats,
+  Taps,
   TrainState,
 )
 
@@ -148,6 +149,8 @@ class Objective:
       mutable=["batch_stats"],
       rngs={"dropout": key},
     )
+    if self.phase.hidden is not None:
+      taps = {**taps, **self._hidden(params, stats, batch, key)}
     own = {"params": params.get("method", {}), **stats["method"]}
     draws = jax.random.fold_in(key, 2)
     terms, method_stats = self.phase.losses(
@@ -168,6 +171,25 @@ class Objective:
         "method": trees.merge(stats["method"], method_stats),
       },
     )
+
+  def _hidden(
+    self, params: Params, stats: Stats, batch: Batch, key: Array
+  ) -> Taps:
+    """Taps of the second run; its batch statistics are not kept."""
+    how = self.phase.hidden
+    assert how is not None
+    image, mask = hidden.hide(batch.image, jax.random.fold_in(key, 3), how)
+    taps, _ = self.student.apply(
+      {"params": params["student"], "batch_stats": stats["student"]},
+      image,
+      train=bool(self.phase.train_from),
+      train_from=self.phase.train_from or "stem",
+      end=self.phase.end,
+      mutable=["batch_stats"],
+      rngs={"dropout": jax.random.fold_in(key, 4)},
+    )
+    found = {f"hidden/{tap}": taps[tap] for tap in how.taps}
+    return {**found, "hidden/mask": mask}
 
   def gradients(
     self, state: TrainState, frozen: Frozen, batch: Batch, key: Array

@@ -11,6 +11,7 @@ from kd_jax.types import Batch, Teacher
 
 KDEP = {"name": "kdep", "align": {"name": "linear"}}
 SCALEKD = {"name": "scalekd", "resume": "", "heads": (2, 2)}
+PROTEUS = {"name": "proteus"}
 PARTS = {"a": KDEP, "b": SCALEKD, "idle": KDEP}
 RNG = np.random.default_rng(0)
 
@@ -99,6 +100,13 @@ def test_a_basis_is_shared():
   assert multi.Method(terms=("b/final", "b/bce"), parts=parts).reads_labels
 
 
+def test_the_second_run_of_one_part_is_everyones():
+  parts = {"a": KDEP, "b": PROTEUS}
+  (phase,) = multi.Method(terms=("a/feature", "b/patch"), parts=parts).phases()
+  assert phase.hidden.taps == ("final",)
+  assert phase.may_vanish == ("b/patch",)
+
+
 @pytest.mark.parametrize(
   ("terms", "parts", "message"),
   [
@@ -116,6 +124,16 @@ def test_a_basis_is_shared():
       ("f/soft", "a/feature"),
       {"a": KDEP, "f": {"name": "fkd", "single_last": 0.5}},
       "phases",
+    ),
+    (
+      ("a/feature", "d/patches"),
+      {"a": KDEP, "d": {"name": "kdep_dense"}},
+      r"\['d'\] read bases of several taps",
+    ),
+    (
+      ("a/patch", "b/patch"),
+      {"a": PROTEUS, "b": {**PROTEUS, "share": 0.25}},
+      "parts want that in several ways",
     ),
   ],
 )
