@@ -15,6 +15,7 @@ OF: Mapping[str, tuple[str, ...]] = {
     "gcres",
     "gernet_",
     "mobileone_",
+    "mobilevit",
     "regnetz_",
     "repvgg_",
     "resnet32",

@@ -55,6 +55,8 @@ CHECKED = frozenset(
     "mobilenetv2_100",
     "mobilenetv3_large_100",
     "mobilenetv4_conv_aa_medium",
+    "mobilevit_xxs",
+    "mobilevitv2_050",
     "mobilenetv4_conv_small_035",
     "mobilenetv4_hybrid_medium_075",
     "poolformer_s24",

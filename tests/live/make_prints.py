@@ -213,6 +213,8 @@ CASES = {
     ("eca_resnext26ts", {}, 64, 64),
     ("regnetz_b16", {"output_stride": 8}, 64, 64),
     ("resnet32ts", {}, 75, 64),
+    ("mobilevit_xxs", {}, 75, 58),
+    ("mobilevitv2_050", {}, 75, 58),
   ),
   "fastvit": (
     (

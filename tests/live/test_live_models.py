@@ -75,6 +75,9 @@ CASES = (
   ("fastvit_mci3", 130, {"layers": (1, 1, 1, 1, 1)}),
   ("test_byobnet", 75, {}),
   ("mobileone_s0", CONV, {}),
+  ("mobilevit_xxs", 75, {}),
+  ("mobilevit_xxs", 96, {"output_stride": 16}),
+  ("mobilevitv2_050", 75, {}),
   ("repvgg_a0", 75, {}),
   ("gernet_s", CONV, {"output_stride": 16}),
   ("mobilenetv4_conv_small_050", 75, {}),
@@ -150,6 +153,8 @@ TRAINED = (
   ("caformer_s18", CONV, {}),
   ("test_byobnet", CONV, {}),
   ("repvgg_a0", CONV, {}),
+  ("mobilevit_xxs", CONV, {}),
+  ("mobilevitv2_050", CONV, {}),
   (
     "fastvit_sa12",
     CONV,
