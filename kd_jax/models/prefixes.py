@@ -36,6 +36,13 @@ OF: Mapping[str, tuple[str, ...]] = {
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
   "hgnet": ("hgnet",),
+  "hybrid": (
+    "vit_base_mci_",
+    "vit_base_r",
+    "vit_large_r",
+    "vit_small_r",
+    "vit_tiny_r_",
+  ),
   "hiera": ("hiera_",),
   "maxxvit": ("coatne", "maxvit_", "maxxvit", "test_coatnet", "test_maxvit"),
   "metaformer": ("caformer_", "convformer_", "poolformer"),

@@ -9,12 +9,27 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
+from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.byob import mobilevit
 from kd_jax.models.tinyvit import blocks as tiny_vit
+from kd_jax.models.vit import hybrid_stems
 from kd_jax.models.xcit import blocks as xcit
 
 # A small member, the block that repeats, and the error of bfloat16.
 FAMILIES = {
+  "hybrid": (
+    "vit_small_r26_s32_224",
+    {
+      "embed_dim": 16,
+      "depth": 4,
+      "num_heads": 2,
+      "img_size": 32,
+      "conv_layers": (1,),
+      "patch_size": 8,
+    },
+    (transformer.Block, hybrid_stems.Block),
+    0.05,
+  ),
   "tiny_vit": (
     "tiny_vit_5m_224",
     {
@@ -34,7 +49,7 @@ FAMILIES = {
   ),
 }
 # How many of the stored cases are small; others take seconds to compile.
-QUICK = {"tiny_vit": 1, "xcit": 1}
+QUICK = {"hybrid": 0, "tiny_vit": 1, "xcit": 1}
 CASES = [
   pytest.param(
     family,
@@ -181,6 +196,10 @@ def test_original_files_of_xcit():
 @pytest.mark.parametrize(
   ("name", "fields", "message"),
   [
+    ("vit_base_mci_224", {"patch_size": 32}, "patch_size is 32; allowed"),
+    ("vit_base_r50_s16_384", {"patch_size": 8}, "a multiple of 16"),
+    ("vit_base_r50_s16_384", {"patch_size": (16, 32)}, "are squares"),
+    ("vit_base_r50_s16_384", {"conv_layers": (1,) * 5}, "at most 4"),
     ("mobilevit_xxs", {"blocks": ("mobilevit_c8",)}, "KIND one of .*vit2"),
     ("tiny_vit_5m_224", {"num_heads": (2, 4, 3, 1)}, "num_heads is .*divide"),
     ("tiny_vit_5m_224", {"local_conv_size": 4}, "local_conv_size is 4; .* odd"),
