@@ -31,11 +31,22 @@ CASES = [
   (8, 2, 2, 1, 0, 4, 6, 1),
   (9, 4, 4, 1, 0, 3, 5, 1),
   (15, 7, 2, 1, 3, 3, 4, 1),
+  (11, 3, 1, 1, 1, 3, 8, 1),
+  (8, 5, 1, 1, 2, 8, 12, 1),
+  (9, 7, 1, 1, 3, 4, 4, 1),
   (12, 3, 1, 1, 1, 6, 9, 3),
   (5, 3, 2, 1, 1, 4, 8, 2),
   (5, 3, 2, 2, 2, 4, 8, 4),
 ]
 DTYPES = {jnp.float64: 1e-13, jnp.float32: 1e-6}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forms_for_small_shapes():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(convolutions, "WORTH", 0)
+    patch.setattr(convolutions, "LEAST", 0)
+    yield
 
 
 def _case(case, dtype):
@@ -96,6 +107,13 @@ def test_the_cases_reach_every_form():
   assert found == {
     (kind, name) for kind, names in ways.items() for name in names
   }
+
+
+def test_small_convolutions_are_not_worth_compiling_forms(monkeypatch):
+  monkeypatch.setattr(convolutions, "WORTH", 32 * 28 * 28 * 9 * 16 * 16)
+  x, w, window = (32, 28, 28, 16), (3, 3, 16, 16), Window(1, 1, 1)
+  assert convolutions.chosen(x, w, window) == Forms(weight="bands")
+  assert not any(convolutions.chosen((31, *x[1:]), w, window))
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8]], ids=str)

@@ -167,7 +167,7 @@ def test_names(tiny):
 
 @pytest.mark.slow
 def test_chained_stages_equal_the_whole(tiny):
-  tiny.check_chain(1e-3)
+  tiny.check_chain()
 
 
 @pytest.mark.slow

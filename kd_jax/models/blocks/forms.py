@@ -6,6 +6,7 @@ order of the sums, which are float32 or wider. `convolutions` chooses.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -14,6 +15,8 @@ from kd_jax.models.blocks.depthwise import Window
 
 BAND = 200
 """Pixels whose windows `weight_by_bands` lays out at a time: in the cache."""
+FOLDS = (4, 3, 2)
+"""Columns that are joined, the first number that fits."""
 
 
 def forward_by_windows(
@@ -55,30 +58,56 @@ def weight_by_bands(
 ) -> Float[Array, "k k i o"]:
   """Gradient of the weights: a few rows of windows at a time, also grouped."""
   size, _, depth, features = w.shape
-  groups, (count, high, wide_, _) = x.shape[3] // depth, g.shape
-  rows = band_rows(high, wide_)
+  groups, (count, high, across, _) = x.shape[3] // depth, g.shape
+  rows = band_rows(high, across)
   bands = high // rows
   x, g = _pad(wide(x), window), wide(g)
   reach = (rows - 1) * window.stride + window.dilation * (size - 1) + 1
+  by_rows = _dense_band if groups == 1 else _grouped_band
 
   def add(total: Array, index: Array) -> tuple[Array, None]:
     image, band = index // bands, index % bands
     start = (image, band * rows * window.stride, 0, 0)
     part = lax.dynamic_slice(x, start, (1, reach, *x.shape[2:]))
-    part = part.reshape(1, reach, x.shape[2], groups, depth)
-    taps = _taps(part, size, (rows, wide_), window)
-    windows = jnp.concatenate(taps, -1).reshape(rows * wide_, groups, -1)
     start = (image, band * rows, 0, 0)
-    own = lax.dynamic_slice(g, start, (1, rows, wide_, features))
-    own = own.reshape(rows * wide_, groups, features // groups)
-    if groups == 1:
-      return total + (own[:, 0].T @ windows[:, 0])[None], None
-    return total + jnp.einsum("pgo,pgc->goc", own, windows), None
+    own = lax.dynamic_slice(g, start, (1, rows, across, features))
+    return total + by_rows(part, own, size, depth, window), None
 
-  shape = (groups, features // groups, size * size * depth)
-  total, _ = lax.scan(add, jnp.zeros(shape, g.dtype), jnp.arange(count * bands))
-  total = total.reshape(features, size, size, depth)
-  return total.transpose(1, 2, 3, 0).astype(w.dtype)
+  zero = jnp.zeros((size, features, size * depth), g.dtype)
+  total, _ = lax.scan(add, zero, jnp.arange(count * bands))
+  total = total.reshape(size, features, size, depth)
+  return total.transpose(0, 2, 3, 1).astype(w.dtype)
+
+
+def _dense_band(
+  part: Array, own: Array, size: int, depth: int, window: Window
+) -> Array:
+  """A product per row of the weights: windows are laid out by columns only."""
+  _, rows, across, features = own.shape
+  columns = jnp.concatenate(
+    [part[0][:, c] for c in _places(size, across, window)], -1
+  )
+  own = own.reshape(-1, features).T
+  return jnp.stack(
+    [
+      own @ columns[r].reshape(rows * across, size * depth)
+      for r in _places(size, rows, window)
+    ]
+  )
+
+
+def _grouped_band(
+  part: Array, own: Array, size: int, depth: int, window: Window
+) -> Array:
+  """One product per group, too small to be split."""
+  _, rows, across, features = own.shape
+  groups = part.shape[3] // depth
+  part = part.reshape(*part.shape[:3], groups, depth)
+  taps = _taps(part, size, (rows, across), window)
+  windows = jnp.concatenate(taps, -1).reshape(rows * across, groups, -1)
+  own = own.reshape(rows * across, groups, -1)
+  found = jnp.einsum("pgo,pgc->goc", own, windows)
+  return found.reshape(features, size, -1).swapaxes(0, 1)
 
 
 def band_rows(high: int, wide: int) -> int:
@@ -111,6 +140,59 @@ def input_by_taps(
   return total.astype(x.dtype)
 
 
+def forward_folded(
+  x: Float[Array, "n h w c"], w: Float[Array, "k k c o"], window: Window
+) -> Float[Array, "n h w o"]:
+  """Neighbouring columns as more channels: products with longer rows.
+
+  Raises:
+    ValueError: `fold` finds no number of columns.
+  """
+  count = fold(x.shape, w.shape, window)
+  if count < 2:
+    raise ValueError(
+      f"maps {x.shape} and weights {w.shape} in {window} do not fold: needs "
+      "stride 1, an odd kernel, padding that keeps the size and a width that "
+      f"one of {FOLDS} divides"
+    )
+  size, _, depth, features = w.shape
+  left = [count - window.padding + column for column in range(count)]
+  w = jnp.stack(
+    [
+      jnp.pad(w, ((0, 0), (first, 3 * count - first - size), (0, 0), (0, 0)))
+      for first in left
+    ],
+    3,
+  )
+  images, high, across, _ = x.shape
+  return lax.conv_general_dilated(
+    x.reshape(images, high, across // count, count * depth),
+    w.reshape(size, 3, count * depth, count * features),
+    (1, 1),
+    ((window.padding,) * 2, (1, 1)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  ).reshape(images, high, across, features)
+
+
+def input_folded(
+  x: Float[Array, "n h w c"],
+  w: Float[Array, "k k c o"],
+  g: Float[Array, "n h w o"],
+  window: Window,
+) -> Float[Array, "n h w c"]:
+  """Gradient of the input of `forward_folded`."""
+  return jax.vjp(lambda x: forward_folded(x, w, window), x)[1](g)[0]
+
+
+def fold(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> int:
+  """How many columns `forward_folded` joins; 1 is none."""
+  size = w[0]
+  if window != Window(1, 1, size // 2) or size % 2 == 0 or w[2] != x[3]:
+    return 1
+  fits = (n for n in FOLDS if x[2] % n == 0 and n >= window.padding)
+  return next(fits, 1)
+
+
 def out_size(
   x: tuple[int, ...], w: tuple[int, ...], window: Window
 ) -> tuple[int, int]:
@@ -137,12 +219,14 @@ def _taps(
   padded: Array, size: int, out: tuple[int, int], window: Window
 ) -> list[Array]:
   """The pixels of the padded maps that meet each weight, row by row."""
-  stride, dilation, _ = window
-  rows, columns = (
-    [
-      slice(i * dilation, i * dilation + (length - 1) * stride + 1, stride)
-      for i in range(size)
-    ]
-    for length in out
-  )
+  rows, columns = (_places(size, length, window) for length in out)
   return [padded[:, r, c] for r in rows for c in columns]
+
+
+def _places(size: int, out: int, window: Window) -> list[slice]:
+  """Where along one side the windows meet each weight."""
+  stride, dilation, _ = window
+  reach = (out - 1) * stride + 1
+  return [
+    slice(i * dilation, i * dilation + reach, stride) for i in range(size)
+  ]
