@@ -55,6 +55,8 @@ CHECKED = frozenset(
     "mobilenetv2_100",
     "mobilenetv3_large_100",
     "mobilenetv4_conv_aa_medium",
+    "mobilevit_xxs",
+    "mobilevitv2_050",
     "mobilenetv4_conv_small_035",
     "mobilenetv4_hybrid_medium_075",
     "poolformer_s24",
@@ -92,6 +94,7 @@ CHECKED = frozenset(
     "vit_small_patch16_rope_mixed_ape_224",
     "vit_small_plus_patch16_dinov3_qkvb",
     "vit_tiny_patch16_224",
+    "vit_tiny_r_s16_p8_224",
     "vitamin_small_224",
     "wide_resnet50_2",
     "xcit_nano_12_p16_224",
@@ -229,9 +232,10 @@ def row(name: str, model: backbone.Backbone) -> Row:
   """Traces a model at its native input size."""
   size = model.input_size
   image = jax.ShapeDtypeStruct((1, *size[1:], size[0]), np.float32)
-  traced, (taps, variables) = jax.make_jaxpr(
-    model.init_with_output, return_shape=True
-  )(jax.random.key(0), image)
+  variables = backbone.variable_shapes(model)
+  traced, taps = jax.make_jaxpr(model.apply, return_shape=True)(
+    variables, image
+  )
   leaves = jax.tree.leaves(variables["params"])
   return Row(
     name=name,

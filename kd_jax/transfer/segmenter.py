@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from kd_jax import trees
 from kd_jax.models import backbone, dependence
+from kd_jax.models.blocks import maps
 from kd_jax.models.blocks.tokens import patches, token_net
-from kd_jax.transfer import maps
 from kd_jax.transfer.heads import base
 from kd_jax.types import STAGES, Network, Taps
 

@@ -48,6 +48,18 @@ TINY_VIT = {
 }
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 CASES = {
+  "hybrid": (
+    ("vit_small_r26_s32_224", {**TINY, "img_size": (64, 96)}, 64, 96),
+    ("vit_base_r50_s16_384", {**TINY, "img_size": 32}, 32, 32),
+    ("vit_tiny_r_s16_p8_224", {**TINY, "img_size": (64, 32)}, 64, 32),
+    (
+      "vit_base_mci_224",
+      {"depth": 4, "img_size": (32, 48), "mlp_ratio": 1.0},
+      32,
+      48,
+    ),
+    ("vit_tiny_r_s16_p8_224", {}, 224, 224),
+  ),
   "xcit": (
     ("xcit_nano_12_p16_224", TINY, 64, 96),
     ("xcit_tiny_24_p8_384", {**TINY, "depth": 6, "eta": 0.5}, 40, 64),
@@ -213,6 +225,8 @@ CASES = {
     ("eca_resnext26ts", {}, 64, 64),
     ("regnetz_b16", {"output_stride": 8}, 64, 64),
     ("resnet32ts", {}, 75, 64),
+    ("mobilevit_xxs", {}, 75, 58),
+    ("mobilevitv2_050", {}, 75, 58),
   ),
   "fastvit": (
     (

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from kd_jax import convert, trees
-from kd_jax.transfer import maps
+from kd_jax.models.blocks import maps
 from kd_jax.transfer.heads import fcn, psp
 from kd_jax.transfer.segmenter import Segmenter
 

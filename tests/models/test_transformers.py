@@ -9,11 +9,27 @@ import pytest
 import zoo
 
 from kd_jax import convert, models
+from kd_jax.models.blocks.tokens import transformer
+from kd_jax.models.byob import mobilevit
 from kd_jax.models.tinyvit import blocks as tiny_vit
+from kd_jax.models.vit import hybrid_stems
 from kd_jax.models.xcit import blocks as xcit
 
 # A small member, the block that repeats, and the error of bfloat16.
 FAMILIES = {
+  "hybrid": (
+    "vit_small_r26_s32_224",
+    {
+      "embed_dim": 16,
+      "depth": 4,
+      "num_heads": 2,
+      "img_size": 32,
+      "conv_layers": (1,),
+      "patch_size": 8,
+    },
+    (transformer.Block, hybrid_stems.Block),
+    0.05,
+  ),
   "tiny_vit": (
     "tiny_vit_5m_224",
     {
@@ -33,7 +49,7 @@ FAMILIES = {
   ),
 }
 # How many of the stored cases are small; others take seconds to compile.
-QUICK = {"tiny_vit": 1, "xcit": 1}
+QUICK = {"hybrid": 0, "tiny_vit": 1, "xcit": 1}
 CASES = [
   pytest.param(
     family,
@@ -68,10 +84,48 @@ def test_preprocessing(family):
   prints.check_preprocessing(family)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# Small members of families whose other tests are elsewhere.
+MOBILE_VIT = {"stem_chs": 8, "last_width": 0}
+TINY = {
+  **{
+    name: (name, fields, error) for name, fields, _, error in FAMILIES.values()
+  },
+  "mobilevit": (
+    "mobilevit_xxs",
+    {
+      **MOBILE_VIT,
+      "blocks": (
+        "bottle_d1_c8_g1_b2",
+        "bottle_d1_c8_s2_g1_b2",
+        "bottle_d1_c8_s2_g1_b2 mobilevit_d1_c8_t1_w16_p2",
+        "bottle_d1_c16_s2_g1_b2",
+        "bottle_d1_c16_s2_g1_b2 mobilevit_d1_c16_t1_w16_p3",
+      ),
+    },
+    0.1,
+  ),
+  "mobilevit2": (
+    "mobilevitv2_050",
+    {
+      **MOBILE_VIT,
+      "blocks": (
+        "bottle_d1_c8_s2_g1_b2",
+        "bottle_d1_c8_s2_g1_b2 mobilevit2_d1_c8_g1_b0.5_t1_p2",
+        "bottle_d1_c16_s2_g1_b2",
+        "bottle_d1_c16_s2_g1_b2 mobilevit2_d1_c16_g1_b0.5_t2_p3",
+      ),
+    },
+    0.1,
+  ),
+}
+
+
+@pytest.fixture(scope="module", params=TINY)
 def tiny(request):
-  name, fields, *_ = FAMILIES[request.param]
-  return zoo.Tiny(name, **fields)
+  name, fields, error = TINY[request.param]
+  made = zoo.Tiny(name, **fields)
+  made.error = error
+  return made
 
 
 @pytest.mark.slow
@@ -91,8 +145,7 @@ def test_every_parameter_gets_a_gradient(tiny):
 
 @pytest.mark.slow
 def test_bfloat16(tiny):
-  error = FAMILIES[models.family_of(tiny.name)][3]
-  tiny.check_bfloat16(error)
+  tiny.check_bfloat16(tiny.error)
 
 
 @pytest.mark.slow
@@ -110,6 +163,15 @@ def test_places_share_the_bias_of_their_distance():
   # The middle to its neighbours: down, right, and both.
   np.testing.assert_array_equal(found[4, [1, 7, 3, 5]], [3, 3, 1, 1])
   assert set(found[4, [0, 2, 6, 8]]) == {4}
+
+
+def test_patches_of_a_map():
+  x = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+  y = mobilevit.cut(x, 2)
+  assert y.shape == (2, 4, 6, 3)
+  # Place 1 of a patch is its upper right pixel; patches go row by row.
+  np.testing.assert_array_equal(y[:, 1, 4], x[:, 2, 3])
+  np.testing.assert_array_equal(mobilevit.join(y, 2, (4, 6)), x)
 
 
 def test_original_files_of_xcit():
@@ -134,6 +196,11 @@ def test_original_files_of_xcit():
 @pytest.mark.parametrize(
   ("name", "fields", "message"),
   [
+    ("vit_base_mci_224", {"patch_size": 32}, "patch_size is 32; allowed"),
+    ("vit_base_r50_s16_384", {"patch_size": 8}, "a multiple of 16"),
+    ("vit_base_r50_s16_384", {"patch_size": (16, 32)}, "are squares"),
+    ("vit_base_r50_s16_384", {"conv_layers": (1,) * 5}, "at most 4"),
+    ("mobilevit_xxs", {"blocks": ("mobilevit_c8",)}, "KIND one of .*vit2"),
     ("tiny_vit_5m_224", {"num_heads": (2, 4, 3, 1)}, "num_heads is .*divide"),
     ("tiny_vit_5m_224", {"local_conv_size": 4}, "local_conv_size is 4; .* odd"),
     ("tiny_vit_5m_224", {"depths": (1, 2)}, "depths is .* 4 positive"),

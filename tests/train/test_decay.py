@@ -24,6 +24,7 @@ NAMES = {
   "beit": ({"pos_embed", "cls_token"}, ("relative_position_bias_table",)),
   "eva": ({"pos_embed", "cls_token", "reg_token"}, ()),
   "hiera": ({"pos_embed"}, ()),
+  "hybrid": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "maxxvit": (set(), ("rel_pos.",)),
   "sam": ({"pos_embed"}, ()),
   "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
@@ -45,6 +46,10 @@ MEMBERS = {
   "eva": ("eva02_tiny_patch14_224", {"depth": 4}),
   "fastvit": ("fastvit_sa12", {}),
   "hgnet": ("hgnetv2_b0", {}),
+  "hybrid": (
+    "vit_small_r26_s32_224",
+    {"depth": 4, "conv_layers": (1, 1, 1, 1)},
+  ),
   "hiera": ("hiera_small_abswin_256", {"stages": (1, 1, 1, 1)}),
   "maxxvit": ("test_coatnet", {"transformer_rel_pos_type": "mlp"}),
   "metaformer": ("caformer_s18", {}),

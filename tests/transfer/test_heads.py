@@ -150,6 +150,7 @@ STUDENTS = {
   "hgnetv2_b0": {"stem_chs": [8, 8]},
   "vgg11_bn": {"depths": [1, 1, 1, 1, 1], "head_width": 64},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
+  "vit_tiny_r_s16_p8_224": {**VIT, "img_size": [64, 96], "patch_size": 32},
   "tiny_vit_5m_224": {"depths": ONES, "window_sizes": [4, 4, 4, 4]},
   "xcit_nano_12_p16_224": {"depth": 4, "embed_dim": 16},
 }
@@ -170,6 +171,7 @@ ALIKE = (
   "hgnetv2_b0",
   "vgg11_bn",
   "repvgg_a0",
+  "vit_tiny_r_s16_p8_224",
   "tiny_vit_5m_224",
   "xcit_nano_12_p16_224",
 )

@@ -14,9 +14,9 @@ import pytest
 import zoo
 
 from kd_jax import models, trees
+from kd_jax.models.blocks import maps
 from kd_jax.teachers import none
 from kd_jax.train import step as step_lib
-from kd_jax.transfer import maps
 from kd_jax.transfer.heads import fcn, light, psp, upernet
 from kd_jax.transfer.heads import linear as linear_head
 from kd_jax.transfer.segmenter import Segmenter, unread

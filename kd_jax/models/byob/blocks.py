@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models.blocks import layers, strides
+from kd_jax.models.byob import mobilevit
 from kd_jax.models.convs import conv_norm, gates, mobile_one
 
 SHORTCUTS = ("conv1x1", "avg", "")
@@ -308,7 +309,8 @@ class Stage(nn.Module):
     for name, fields in self.blocks:
       branches = fields["kind"] in ("rep", "one")
       own = self.style if branches else style
-      before = Block(**fields, style=own, name=name)(x, train=train)
+      kind = mobilevit.KINDS.get(fields["kind"], Block)
+      before = kind(**fields, style=own, name=name)(x, train=train)
       # RepVGG and MobileOne have no other kind of sum.
       linear = self.linear and not branches
       x = before if linear else style.activate(before)

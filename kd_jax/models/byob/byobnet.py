@@ -1,4 +1,6 @@
-"""RepVGG (arXiv:2101.03697), MobileOne (2206.04040), GENet, RegNetZ, ResNets.
+"""RepVGG (arXiv:2101.03697), MobileOne (2206.04040), MobileViT, RegNetZ, ...
+
+GENet, and ResNets of timm's own.
 
 Names, widths and feature maps are those of timm's 'byobnet'. `fused` is what
 timm's `reparameterize_model` makes of RepVGG and MobileOne. Initialisation:
@@ -15,15 +17,23 @@ from jaxtyping import Array
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers, strides
-from kd_jax.models.byob import blocks, members, words
+from kd_jax.models.byob import (
+  blocks,
+  members,
+  members_vit,
+  mobilevit,
+  words,
+)
 from kd_jax.models.convs import conv_norm, gates, mobile_one
 from kd_jax.models.mobile import mbconv
 from kd_jax.types import STAGES
 
-VARIANTS = members.MEMBERS
+VARIANTS = {**members.MEMBERS, **members_vit.MEMBERS}
 
 STEMS = ("3x3", "7x7", "tiered", "deep", "quad", "quad2", "rep", "one")
 _THEIRS, _OURS = "stages.{s}.{b}", "params/stage{k}/block{s}_{b}"
+# Blocks at the resolution of the first convolution.
+_STEM = "params/stem/block{s}_{b}"
 _CONVS = (
   "conv1_kxk",
   "conv2_kxk",
@@ -67,10 +77,13 @@ RULES = (
   *(
     rule
     for name in _CONVS
-    for rule in _conv_rules(f"{_THEIRS}.{name}", f"{_OURS}/{name}")
+    for ours in (_OURS, _STEM)
+    for rule in _conv_rules(f"{_THEIRS}.{name}", f"{ours}/{name}")
   ),
   *_branch_rules(_THEIRS, _OURS),
+  *mobilevit.rules(_THEIRS, _OURS),
   *gates.rules(f"{_THEIRS}.attn", f"{_OURS}/attn"),
+  *gates.rules(f"{_THEIRS}.attn", f"{_STEM}/attn"),
   # Gates after the last convolution.
   *gates.rules(f"{_THEIRS}.attn_last", f"{_OURS}/attn_last"),
   *_conv_rules(f"{_THEIRS}.shortcut", f"{_OURS}/shortcut"),
@@ -224,6 +237,16 @@ class Model(backbone.ConvNet):
     """The fields that do not depend on the stride; `width` is the input's."""
     out = strides.divisible(spec.features)
     inner = width if self.bottle_in and spec.kind == "bottle" else out
+    if spec.kind in mobilevit.KINDS:
+      return {
+        "kind": spec.kind,
+        "features": out,
+        "width": spec.inner or strides.divisible(inner * spec.ratio),
+        "size": spec.size,
+        "group": spec.group,
+        "blocks": spec.blocks,
+        "patch": spec.patch,
+      }
     return {
       "kind": spec.kind,
       "features": out,

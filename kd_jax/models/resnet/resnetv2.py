@@ -76,6 +76,7 @@ class StdConv(nn.Module):
     dilation: distance of neighbouring weights.
     dtype: compute dtype; None promotes input and parameters. The filters are
       standardised in float32 or wider.
+    same: see `layers.Conv`.
   """
 
   features: int
@@ -83,6 +84,7 @@ class StdConv(nn.Module):
   stride: int = 1
   dilation: int = 1
   dtype: layers.Dtype = None
+  same: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
@@ -95,6 +97,9 @@ class StdConv(nn.Module):
     kernel = centred * jax.lax.rsqrt(variance + 1e-8)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = self.dilation * (self.size - 1) // 2
+    if self.same:
+      x = layers.same_pad(x, self.size, self.stride, self.dilation)
+      padding = 0
     window = convolutions.Window(self.stride, self.dilation, padding)
     return convolutions.conv(x, kernel, window)
 

@@ -40,7 +40,7 @@ from jaxtyping import Array, Float, Int
 
 from kd_jax import resolve, trees
 from kd_jax.models import backbone, dependence
-from kd_jax.transfer import maps as maps_lib
+from kd_jax.models.blocks import maps as maps_lib
 from kd_jax.transfer.detection import (
   heads,
   inference,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from kd_jax.transfer import maps as maps_lib
+from kd_jax.models.blocks import maps as maps_lib
 from kd_jax.transfer.detection import proposals
 from kd_jax.transfer.detection.forms import base
 from kd_jax.transfer.detection.ops import anchors, levels, roi_align

@@ -14,9 +14,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
-from kd_jax.models.blocks import layers
+from kd_jax.models.blocks import layers, maps
 from kd_jax.models.mobile.mbconv import ACTIVATIONS
-from kd_jax.transfer import maps
 from kd_jax.types import STAGES, Specs, Taps
 
 LAST = "last"

@@ -11,8 +11,7 @@ import itertools
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import layers
-from kd_jax.transfer import maps
+from kd_jax.models.blocks import layers, maps
 from kd_jax.transfer.heads import base
 from kd_jax.types import Taps
 

@@ -119,11 +119,13 @@ class Stem(nn.Module):
   embedding: tuple[type[nn.Module], Mapping[str, Any]] | None = None
 
   @nn.compact
-  def __call__(self, images: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
-    """The tokens that enter the first block."""
+  def __call__(
+    self, images: Float[Array, "n h w c"], **call: Any
+  ) -> Float[Array, "n t d"]:
+    """The tokens that enter the first block; `embedding` gets the rest."""
     plain = self.pre_norm is None
     kind, fields = self.embedding or self._patches(plain)
-    y = kind(**fields, dtype=self.dtype, name="patch_embed")(images)
+    y = kind(**fields, dtype=self.dtype, name="patch_embed")(images, **call)
     grid = y.shape[1], y.shape[2]
     x = y.reshape(len(images), -1, self.features)
     if self.pos == "patches":

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from kd_jax.models import backbone
 from kd_jax.models.blocks import layers
-from kd_jax.transfer import maps as maps_lib
+from kd_jax.models.blocks import maps as maps_lib
 from kd_jax.transfer.detection import parts
 from kd_jax.transfer.detection.forms import base
 from kd_jax.types import STAGES, Taps

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.transfer import maps
+from kd_jax.models.blocks import maps
 
 X = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
 
