@@ -169,7 +169,7 @@ def forward_folded(
     x.reshape(images, high, across // count, count * depth),
     w.reshape(size, 3, count * depth, count * features),
     (1, 1),
-    ((window.padding,) * 2, (1, 1)),
+    ((window.padding, window.padding), (1, 1)),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   ).reshape(images, high, across, features)
 
