@@ -17,16 +17,21 @@ Figures = dict[str, dict[str, dict[int, float]]]
 
 def write(where: Path) -> str:
   """Writes race.md and pictures/race.png; returns the text."""
+  equal, steps = (figures(where, budget) for budget in BUDGETS)
   parts = [costs(where)]
-  for budget, title in BUDGETS.items():
-    found = figures(where, budget)
-    if not found:
-      continue
-    parts.append(table(found, title))
-    if budget == "operations":
-      (where / "pictures").mkdir(exist_ok=True)
-      picture = comparison.chart(compared(found, f"The race, {title}"))
-      (where / "pictures" / "race.png").write_bytes(picture)
+  if equal:
+    parts.append(table(equal, BUDGETS["operations"]))
+    (where / "pictures").mkdir(exist_ok=True)
+    given = compared(equal, f"The race, {BUDGETS['operations']}")
+    (where / "pictures" / "race.png").write_bytes(comparison.chart(given))
+  others = {
+    name: row
+    for place, (name, row) in enumerate(steps.items())
+    if not place or row != equal.get(name)
+  }
+  if len(others) > 1:
+    title = f"{BUDGETS['steps']}, where that is not the same"
+    parts.append(table(others, title))
   text = "\n".join(parts)
   (where / "race.md").write_text(text)
   return text
