@@ -49,18 +49,22 @@ def _looked(experiment: Experiment, variables: Variables) -> look.Looked:
   networks = {
     "student": look.of_network(experiment.student, variables, "pooled")
   }
-  taps = experiment.specs[1]
-  reason = _absent(teaching, has_feature="feature" in taps)
-  if taps and not reason:
-    teacher = look.of_teacher(teaching.source, teaching.variables)
-    networks = {"teacher": teacher, **networks}
+  taps, absent = experiment.specs[1], {}
+  for name, each in teaching.each.items() if taps else ():
+    named = {"feature", f"{name}/feature"}
+    absent[name] = _absent(each, has_feature=bool(named & set(taps)))
+  shown_by = {
+    name: look.of_teacher(each.source, each.variables)
+    for name, each in teaching.each.items()
+    if absent.get(name) == ""
+  }
   return look.collect(
     shown.queries,
     shown.gallery,
     experiment.inputs.views,
-    networks,
+    {**shown_by, **networks},
     count=shown.count,
-    absent={"teacher": reason} if taps and reason else {},
+    absent={name: reason for name, reason in absent.items() if reason},
   )
 
 

@@ -67,11 +67,16 @@ class Images:
     image: the views.
     label: class of each; -1 where it is unknown.
     names: of the classes, if they have any.
+    others: network -> the same views as it sees them, where it has a size of
+      its own.
   """
 
   image: UInt8[np.ndarray, "n s s 3"]
   label: Int[np.ndarray, " n"]
   names: tuple[str, ...] = ()
+  others: Mapping[str, UInt8[np.ndarray, "n t t 3"]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def name(self, row: int) -> str:
     """The class of a row; '' if it is unknown."""
@@ -131,13 +136,13 @@ def collect(
   searched = rows[count:] if same and len(rows) > count else rows
   few = _joined(list(_stream(queries, preprocess, asked)))
   end = time.monotonic() + seconds
-  seen = {name: _padded(look, few, True) for name, look in networks.items()}
+  seen = {n: _padded(look, few, n, True) for n, look in networks.items()}
   features: dict[str, list[Float[np.ndarray, "n d"]]] = {x: [] for x in seen}
   chunks: list[Images] = []
   for chunk in _stream(gallery, preprocess, searched):
     chunks.append(chunk)
     for name, look in networks.items():
-      features[name].append(_padded(look, chunk, False).feature)
+      features[name].append(_padded(look, chunk, name, False).feature)
     if time.monotonic() > end:
       break
   many = {name: np.concatenate(parts) for name, parts in features.items()}
@@ -252,15 +257,22 @@ def _stream(
         np.stack([preprocess.eval(record) for record in kept]),
         np.array([record["label"] for record in kept]),
         names,
+        _stacked([preprocess.others(record) for record in kept]),
       )
 
 
-def _padded(look: Look, images: Images, whole: bool) -> Seen:
+def _stacked(
+  views: Sequence[Mapping[str, UInt8[np.ndarray, "t t 3"]]],
+) -> dict[str, UInt8[np.ndarray, "n t t 3"]]:
+  return {name: np.stack([v[name] for v in views]) for name in views[0]}
+
+
+def _padded(look: Look, images: Images, name: str, whole: bool) -> Seen:
   """Of at most `CHUNK` images; one shape is compiled once."""
-  missing = CHUNK - len(images.image)
-  fill = ((0, missing), (0, 0), (0, 0), (0, 0))
-  seen = look(np.pad(images.image, fill), whole)
-  return jax.tree.map(lambda x: x[: len(images.image)], seen)
+  shown = images.others.get(name, images.image)
+  fill = ((0, CHUNK - len(shown)), (0, 0), (0, 0), (0, 0))
+  seen = look(np.pad(shown, fill), whole)
+  return jax.tree.map(lambda x: x[: len(shown)], seen)
 
 
 def _joined(parts: Sequence[Images]) -> Images:
@@ -268,4 +280,8 @@ def _joined(parts: Sequence[Images]) -> Images:
     np.concatenate([part.image for part in parts]),
     np.concatenate([part.label for part in parts]),
     parts[0].names,
+    {
+      name: np.concatenate([part.others[name] for part in parts])
+      for name in parts[0].others
+    },
   )

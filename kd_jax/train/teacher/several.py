@@ -186,6 +186,11 @@ class Together(Teaching):
     """Whether no device has all of some teacher."""
     return any(part.spread for part in self.parts.values())
 
+  @property
+  def each(self) -> Mapping[str, Teaching]:
+    """See `Teaching`."""
+    return self.parts
+
   def kept(self, mesh: Mesh) -> Mapping[str, Variables]:
     """See `Teaching`."""
     found = self.per_device(mesh)

@@ -44,6 +44,11 @@ class Teaching:
     """{what to call it: network} of all that run on the devices."""
     return {} if self.network is None else {"teacher": self.network}
 
+  @property
+  def each(self) -> Mapping[str, Teaching]:
+    """{what `networks` calls it: one teacher}."""
+    return {"teacher": self}
+
   def kept(self, mesh: Mesh) -> Mapping[str, Variables]:
     """{what `networks` calls it: shapes of what each device keeps of it}."""
     return {name: self.per_device(mesh) for name in self.networks}
