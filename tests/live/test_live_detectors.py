@@ -5,8 +5,8 @@ Also needs torchvision.
 
 import jax
 import numpy as np
-import peers
 import pytest
+import timm_pair
 import torch
 from safetensors.torch import load_file
 
@@ -44,7 +44,7 @@ def mobilenet():
   ],
 )
 def test_torchvision(tmp_path, name, make, taps):
-  _, model, variables = peers.pair(name, num_classes=0)
+  _, model, variables = timm_pair.pair(name, num_classes=0)
   options = {"name": name, "layout": "torchvision"}
   folder = convert.save_layout(model, variables, tmp_path, **options)
   loaded = load_file(folder / "model.safetensors")
@@ -52,9 +52,9 @@ def test_torchvision(tmp_path, name, make, taps):
   assert all(key.startswith(prefix) for key in loaded)
   body = make()
   body.load_state_dict({k.removeprefix(prefix): v for k, v in loaded.items()})
-  x = peers.images(96)
+  x = timm_pair.images(96)
   with torch.no_grad():
-    maps = list(body.double().eval()(peers.nchw(x)).values())
+    maps = list(body.double().eval()(timm_pair.nchw(x)).values())
   with jax.enable_x64(True):
     found = jax.device_get(model.apply(variables, x))
   for tap, theirs in zip(taps, maps[-len(taps) :], strict=True):

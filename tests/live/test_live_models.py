@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-import peers
 import pytest
+import timm_pair
 import torch
 from timm.utils.model import reparameterize_model
 
@@ -208,18 +208,18 @@ def as_map(model, tap, size):
 
 @pytest.mark.parametrize(("name", "size", "fields"), CASES)
 def test_outputs(name, size, fields):
-  x = peers.images(size)
+  x = timm_pair.images(size)
   with jax.enable_x64(True):
-    theirs, ours, variables = peers.pair(name, num_classes=7, **fields)
+    theirs, ours, variables = timm_pair.pair(name, num_classes=7, **fields)
     taps = jax.device_get(jax.jit(ours.apply)(variables, x))
   with torch.no_grad():
-    features = theirs.forward_features(peers.nchw(x))
+    features = theirs.forward_features(timm_pair.nchw(x))
     want = {
       "logits": theirs.forward_head(features),
       "pooled": theirs.forward_head(features, pre_logits=True),
     }
     stages = theirs.forward_intermediates(
-      peers.nchw(x), intermediates_only=True, output_fmt="NCHW"
+      timm_pair.nchw(x), intermediates_only=True, output_fmt="NCHW"
     )
   for tap, i in timm_teacher.stages_of(len(stages)).items():
     taps[tap] = as_map(ours, taps[tap], size)
@@ -245,15 +245,15 @@ def test_training_step(name, size, fields):
     )
     return (taps["logits"] ** 2).mean(), new
 
-  x = peers.images(size, n=4)
+  x = timm_pair.images(size, n=4)
   with jax.enable_x64(True):
-    theirs, ours, variables = peers.pair(name, num_classes=7, **fields)
+    theirs, ours, variables = timm_pair.pair(name, num_classes=7, **fields)
     params = variables.pop("params")
     step = jax.jit(jax.grad(loss, has_aux=True))
     grads, new = jax.device_get(step(params, variables))
   theirs.train()
-  (theirs(peers.nchw(x)) ** 2).mean().backward()
-  state = peers.arrays(theirs)
+  (theirs(timm_pair.nchw(x)) ** 2).mean().backward()
+  state = timm_pair.arrays(theirs)
   for key, value in theirs.named_parameters():
     state[key] = value.grad.float().numpy()
   want = convert.from_timm(ours, state)
@@ -270,11 +270,11 @@ def test_training_step(name, size, fields):
 @pytest.mark.parametrize(("name", "size", "fields"), MERGED)
 def test_merged_tensors_are_those_of_timm(name, size, fields):
   del size
-  theirs = peers.timm_model(name, num_classes=7, **fields)
+  theirs = timm_pair.timm_model(name, num_classes=7, **fields)
   ours = models.create_model(name, num_classes=7, **fields)
-  variables = convert.from_timm(ours, peers.arrays(theirs))
+  variables = convert.from_timm(ours, timm_pair.arrays(theirs))
   found = convert.to_timm(*fuse.merge(ours, variables))
-  wanted = peers.arrays(reparameterize_model(theirs))
+  wanted = timm_pair.arrays(reparameterize_model(theirs))
   assert set(found) == set(wanted)
   for key, want in wanted.items():
     gap = np.abs(found[key] - want).max()

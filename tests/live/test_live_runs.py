@@ -6,9 +6,9 @@ import re
 
 import jax
 import numpy as np
-import peers
 import pytest
 import timm
+import timm_pair
 import torch
 from safetensors import numpy as safetensors_numpy
 
@@ -24,9 +24,9 @@ VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4}
 
 
 def stored(folder, name, **fields):
-  model = peers.timm_model(name, **fields)
+  model = timm_pair.timm_model(name, **fields)
   path = folder / "model.safetensors"
-  safetensors_numpy.save_file(peers.arrays(model), path)
+  safetensors_numpy.save_file(timm_pair.arrays(model), path)
   return str(path)
 
 
@@ -160,7 +160,7 @@ def test_timm_loads_the_exported_student(finished, monkeypatch):
   )
   for reader in readers:
     with torch.no_grad():
-      got = reader.eval()(peers.nchw(normal)).numpy()
+      got = reader.eval()(timm_pair.nchw(normal)).numpy()
     assert np.ptp(want) > 0
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
   assert readers[1].pretrained_cfg["input_size"] == [3, 32, 32]

@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-import peers
 import pytest
+import timm_pair
 import torch
 from torch import nn
 from torch.nn import functional
@@ -106,19 +106,21 @@ def heads_of(state, net):
 def test_training_step(name, fields):
   size, stride = 41, {"output_stride": 8}
   plain = fields.get("dilation_type") == "conv2"
-  theirs = peers.timm_model(name, num_classes=0, **({} if plain else stride))
+  theirs = timm_pair.timm_model(
+    name, num_classes=0, **({} if plain else stride)
+  )
   channels = [info["num_chs"] for info in theirs.feature_info]
   whole = Net(as_pspnet(theirs) if plain else theirs, *channels[:-3:-1])
-  x = peers.images(size, n=3)
+  x = timm_pair.images(size, n=3)
   label = np.random.default_rng(1).integers(0, CLASSES, (3, size, size))
-  body = peers.models.create_model(
-    name, num_classes=0, **peers.RAW, **stride, **fields
+  body = timm_pair.models.create_model(
+    name, num_classes=0, **timm_pair.RAW, **stride, **fields
   )
   layers = {"channels": WIDTH, "dropout": 0.0}
   net = Segmenter(
     body, psp.Head(CLASSES, **layers), fcn.Head(CLASSES, **layers)
   )
-  variables = trees.unflatten(heads_of(peers.arrays(whole), body))
+  variables = trees.unflatten(heads_of(timm_pair.arrays(whole), body))
 
   def loss(params, stats):
     taps, new = net.apply(
@@ -139,12 +141,12 @@ def test_training_step(name, fields):
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (total, new), grads = jax.device_get(step(params, variables))
   whole.double().train()
-  main, aux = whole(peers.nchw(x))
+  main, aux = whole(timm_pair.nchw(x))
   wanted_total = functional.cross_entropy(main, torch.from_numpy(label))
   wanted_total += 0.4 * functional.cross_entropy(aux, torch.from_numpy(label))
   wanted_total.backward()
   assert abs(total - wanted_total.item()) < 1e-6
-  state = peers.arrays(whole)
+  state = timm_pair.arrays(whole)
   for key, value in whole.named_parameters():
     state[key] = value.grad.float().numpy()
   wanted = heads_of(state, body)
@@ -161,7 +163,7 @@ def test_training_step(name, fields):
 def test_resize(size, align_corners):
   x = np.random.default_rng(0).normal(size=(2, 5, 7, 3))
   want = functional.interpolate(
-    peers.nchw(x), size, mode="bilinear", align_corners=align_corners
+    timm_pair.nchw(x), size, mode="bilinear", align_corners=align_corners
   )
   with jax.enable_x64(True):
     got = maps.resize(jax.numpy.asarray(x), size, align_corners=align_corners)
