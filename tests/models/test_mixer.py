@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import counts
 import goldens as gw
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def test_matches_timm():
 
 
 def test_variants():
-  zoo.check_counts("mixer", PARAMS)
+  counts.check("mixer", PARAMS)
   zoo.check_preprocessing("mixer")
 
 
