@@ -150,7 +150,10 @@ class Tiny:
     for stage in STAGES:
       taps = self.run(self.variables, x, begin=stage, end=stage)
       for name, value in taps.items():
-        np.testing.assert_allclose(value, self.taps[name], rtol=near, atol=near)
+        expected = self.taps[name]
+        # Sums in another order differ by the largest terms' rounding.
+        largest = near * max(1, np.abs(expected).max())
+        np.testing.assert_allclose(value, expected, rtol=near, atol=largest)
       seen |= set(taps)
       x = taps.get(stage)
     assert seen == set(self.taps)

@@ -38,6 +38,14 @@ CASES = [
 DTYPES = {jnp.float64: 1e-13, jnp.float32: 1e-6}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forms_for_small_shapes():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(convolutions, "WORTH", 0)
+    patch.setattr(convolutions, "LEAST", 0)
+    yield
+
+
 def _case(case, dtype):
   side, size, stride, dilation, padding, channels, features, groups = case
   window = Window(stride, dilation, padding)
@@ -96,6 +104,13 @@ def test_the_cases_reach_every_form():
   assert found == {
     (kind, name) for kind, names in ways.items() for name in names
   }
+
+
+def test_small_convolutions_are_not_worth_compiling_forms(monkeypatch):
+  monkeypatch.setattr(convolutions, "WORTH", 32 * 28 * 28 * 9 * 16 * 16)
+  x, w, window = (32, 28, 28, 16), (3, 3, 16, 16), Window(1, 1, 1)
+  assert convolutions.chosen(x, w, window) == Forms(weight="bands")
+  assert not any(convolutions.chosen((31, *x[1:]), w, window))
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8]], ids=str)

@@ -10,6 +10,7 @@ benchmarks.convolutions` measures them. GPU and TPU keep the native operation.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ from kd_jax.models.blocks.depthwise import Window, depthwise, native
 LARGE, SMALL = 144, 64
 """Pixels of a result from which windows are laid out in bands; up to which the
 input's gradient is one product."""
+WORTH, LEAST = 50_000_000, 1_000_000
+"""Products of a convolution from which its forms are worth a third of a second
+of compiling; and where the native operation is slower by far."""
 
 
 class Forms(NamedTuple):
@@ -80,11 +84,14 @@ def chosen(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> Forms:
   size, depth = w[0], w[2]
   high, across = forms.out_size(x, w, window)
   pixels = high * across
-  if depth != x[3]:
+  grouped, tiny = depth != x[3], min(x[1:3]) < size
+  work = x[0] * pixels * math.prod(w)
+  if work < (LEAST if grouped or tiny else WORTH):
+    return Forms()
+  if grouped:
     return Forms(weight="bands")
   if size == 1 and not window.padding:
     return Forms("windows", "taps", "taps")
-  tiny = min(x[1:3]) < size
   weight = ""
   if pixels >= LARGE and depth >= 16:
     weight = "bands" if size > window.stride else "taps"

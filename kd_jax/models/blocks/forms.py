@@ -55,30 +55,56 @@ def weight_by_bands(
 ) -> Float[Array, "k k i o"]:
   """Gradient of the weights: a few rows of windows at a time, also grouped."""
   size, _, depth, features = w.shape
-  groups, (count, high, wide_, _) = x.shape[3] // depth, g.shape
-  rows = band_rows(high, wide_)
+  groups, (count, high, across, _) = x.shape[3] // depth, g.shape
+  rows = band_rows(high, across)
   bands = high // rows
   x, g = _pad(wide(x), window), wide(g)
   reach = (rows - 1) * window.stride + window.dilation * (size - 1) + 1
+  by_rows = _dense_band if groups == 1 else _grouped_band
 
   def add(total: Array, index: Array) -> tuple[Array, None]:
     image, band = index // bands, index % bands
     start = (image, band * rows * window.stride, 0, 0)
     part = lax.dynamic_slice(x, start, (1, reach, *x.shape[2:]))
-    part = part.reshape(1, reach, x.shape[2], groups, depth)
-    taps = _taps(part, size, (rows, wide_), window)
-    windows = jnp.concatenate(taps, -1).reshape(rows * wide_, groups, -1)
     start = (image, band * rows, 0, 0)
-    own = lax.dynamic_slice(g, start, (1, rows, wide_, features))
-    own = own.reshape(rows * wide_, groups, features // groups)
-    if groups == 1:
-      return total + (own[:, 0].T @ windows[:, 0])[None], None
-    return total + jnp.einsum("pgo,pgc->goc", own, windows), None
+    own = lax.dynamic_slice(g, start, (1, rows, across, features))
+    return total + by_rows(part, own, size, depth, window), None
 
-  shape = (groups, features // groups, size * size * depth)
-  total, _ = lax.scan(add, jnp.zeros(shape, g.dtype), jnp.arange(count * bands))
-  total = total.reshape(features, size, size, depth)
-  return total.transpose(1, 2, 3, 0).astype(w.dtype)
+  zero = jnp.zeros((size, features, size * depth), g.dtype)
+  total, _ = lax.scan(add, zero, jnp.arange(count * bands))
+  total = total.reshape(size, features, size, depth)
+  return total.transpose(0, 2, 3, 1).astype(w.dtype)
+
+
+def _dense_band(
+  part: Array, own: Array, size: int, depth: int, window: Window
+) -> Array:
+  """A product per row of the weights: windows are laid out by columns only."""
+  _, rows, across, features = own.shape
+  columns = jnp.concatenate(
+    [part[0][:, c] for c in _places(size, across, window)], -1
+  )
+  own = own.reshape(-1, features).T
+  return jnp.stack(
+    [
+      own @ columns[r].reshape(rows * across, size * depth)
+      for r in _places(size, rows, window)
+    ]
+  )
+
+
+def _grouped_band(
+  part: Array, own: Array, size: int, depth: int, window: Window
+) -> Array:
+  """One product per group, too small to be split."""
+  _, rows, across, features = own.shape
+  groups = part.shape[3] // depth
+  part = part.reshape(*part.shape[:3], groups, depth)
+  taps = _taps(part, size, (rows, across), window)
+  windows = jnp.concatenate(taps, -1).reshape(rows * across, groups, -1)
+  own = own.reshape(rows * across, groups, -1)
+  found = jnp.einsum("pgo,pgc->goc", own, windows)
+  return found.reshape(features, size, -1).swapaxes(0, 1)
 
 
 def band_rows(high: int, wide: int) -> int:
@@ -137,12 +163,14 @@ def _taps(
   padded: Array, size: int, out: tuple[int, int], window: Window
 ) -> list[Array]:
   """The pixels of the padded maps that meet each weight, row by row."""
-  stride, dilation, _ = window
-  rows, columns = (
-    [
-      slice(i * dilation, i * dilation + (length - 1) * stride + 1, stride)
-      for i in range(size)
-    ]
-    for length in out
-  )
+  rows, columns = (_places(size, length, window) for length in out)
   return [padded[:, r, c] for r in rows for c in columns]
+
+
+def _places(size: int, out: int, window: Window) -> list[slice]:
+  """Where along one side the windows meet each weight."""
+  stride, dilation, _ = window
+  reach = (out - 1) * stride + 1
+  return [
+    slice(i * dilation, i * dilation + reach, stride) for i in range(size)
+  ]
