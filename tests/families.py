@@ -23,7 +23,6 @@ class Family(NamedTuple):
   # Cases with golden outputs that compile quickly: indices or architectures.
   quick: tuple[int | str, ...] = (0,)
   error: float = 0.15  # of 'pooled' in bfloat16
-  near: float = 1e-3  # stage by stage
   invisible: tuple[str, ...] = ()  # to which the network is invariant
   shapes: dict[str, tuple[int, ...]] = {}  # of some taps
 

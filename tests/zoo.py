@@ -146,17 +146,24 @@ class Tiny:
 
   def check_chain(self, near=1e-4):
     """Stage by stage is the whole."""
-    x, seen = self.images, set()
-    for stage in STAGES:
-      taps = self.run(self.variables, x, begin=stage, end=stage)
-      for name, value in taps.items():
-        expected = self.taps[name]
-        # Sums in another order differ by the largest terms' rounding.
-        largest = near * max(1, np.abs(expected).max())
-        np.testing.assert_allclose(value, expected, rtol=near, atol=largest)
-      seen |= set(taps)
-      x = taps.get(stage)
-    assert seen == set(self.taps)
+
+    @jax.jit
+    def chain(variables, x):
+      found = {}
+      for stage in STAGES:
+        taps = self.model.apply(variables, x, begin=stage, end=stage)
+        assert not set(taps) & set(found)
+        found |= taps
+        x = taps.get(stage)
+      return found
+
+    found = chain(self.variables, self.images)
+    assert set(found) == set(self.taps)
+    for name, value in found.items():
+      expected = self.taps[name]
+      # Sums in another order differ by the largest terms' rounding.
+      largest = near * max(1, np.abs(expected).max())
+      np.testing.assert_allclose(value, expected, rtol=near, atol=largest)
 
   def check_gradients(self, invisible=()):
     """Every parameter gets a finite, non-zero gradient in training.

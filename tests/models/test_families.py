@@ -88,7 +88,7 @@ def test_names_and_stages(tiny):
     member.check_names()
   for tap, shape in family.shapes.items():
     assert member.taps[tap].shape == (4, *shape), tap
-  member.check_chain(family.near)
+  member.check_chain()
 
 
 def test_every_parameter_gets_a_gradient(tiny):
