@@ -28,6 +28,8 @@ SHAPES = (
   (28, 64, 256, 1, 1, 1),
   (14, 1024, 256, 1, 1, 1),
   (7, 256, 512, 1, 2, 1),
+  (24, 3, 8, 3, 1, 1),
+  (24, 8, 8, 3, 1, 1),
   (112, 3, 64, 7, 2, 1),
   (56, 64, 64, 3, 1, 1),
   (28, 128, 128, 3, 1, 1),
@@ -77,7 +79,8 @@ def compare(
   flops = 2 * y.size * size * size * channels // groups
   taken = convolutions.chosen(x.shape, w.shape, window)
   found = []
-  for kind, names in forms(groups).items():
+  foldable = convolutions.forms.fold(x.shape, w.shape, window) > 1
+  for kind, names in forms(groups, foldable).items():
     rates = []
     for name in names:
       one = Forms()._replace(**{kind: name})
@@ -88,14 +91,20 @@ def compare(
   return found
 
 
-def forms(groups: int) -> dict[str, tuple[str, ...]]:
+def forms(groups: int, foldable: bool) -> dict[str, tuple[str, ...]]:
   """{kind: names of the forms that can compute it}; '' is XLA's own."""
   if groups > 1:
     return {"weight": ("", "bands")}
-  return {
-    "forward": ("", "windows"),
+  found = {
+    "forward": ("", *convolutions.FORWARD),
     "weight": ("", *convolutions.WEIGHT),
     "input": ("", *convolutions.INPUT),
+  }
+  return {
+    kind: tuple(
+      name for name in dict.fromkeys(names) if foldable or name != "folded"
+    )
+    for kind, names in found.items()
   }
 
 

@@ -16,6 +16,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config = ConfigDict()
   config.task = "models"
   config.match = "*"  # pattern of names, '*' and '?' as in a shell
+  # timm's pretrained tags, where timm is installed: "count" says how many load
+  # and which do not, "list" prints a line for each, "" does not ask.
+  config.tags = "count"
   config.output = ""  # a .md file for the table in Markdown
   config.lock()
   return config

@@ -65,9 +65,9 @@ def get_config(variant: str = "") -> ConfigDict:
     runs["logits"] = logits(steps, length)
     runs["kdep04"] = unlabelled(steps, length, UPSTREAM)
     runs["kdep"] = unlabelled(steps, length)
-  if small:
-    for each in runs.values():
-      each.eval.limit = 64
+  for name, each in runs.items():
+    each.eval.limit = 64 if small else each.eval.limit
+    each.eval.pictures = each.eval.pictures if name == "kdep" else 0
   students = {
     name: {"title": title, "init_from": name}
     for name, title in TITLES.items()

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Int64
 
 from kd_jax.types import (
+  Artifact,
   Batch,
   Marks,
   Network,
@@ -76,6 +77,27 @@ class Method:
   def artifact_taps(self) -> tuple[str, ...]:
     """Several such taps, read as `variables['artifact'][tap]`."""
     return ()
+
+  def artifact_widths(self, student: Specs) -> Mapping[str, int]:
+    """{tap: directions} of `artifact_taps` of which not all are read."""
+    del student
+    return {}
+
+  def refined(self, tap: str, artifact: Artifact, teacher: Specs) -> Artifact:
+    """What the losses read of `artifact_taps` instead of their statistics.
+
+    Computed once, on the host.
+
+    Args:
+      tap: one of `artifact_taps`.
+      artifact: its mean and all its directions.
+      teacher: shapes of the teacher's taps.
+
+    Returns:
+      Arrays of the same names and shapes.
+    """
+    del tap, teacher
+    return artifact
 
   @property
   def reads_labels(self) -> bool:
@@ -177,6 +199,16 @@ class TeacherSource:
     """What `Batch.teacher` holds for so many rows."""
     del rows
     return {}
+
+  def view_specs(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `Batch.views` holds for so many rows."""
+    del rows
+    return {}
+
+  def resumes(self, stage: str) -> bool:
+    """Whether `Teacher.resume` takes this stage."""
+    del stage
+    return self.can_resume
 
 
 class DataSource:

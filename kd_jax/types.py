@@ -51,7 +51,8 @@ Specs = Mapping[str, jax.ShapeDtypeStruct]
 """Shapes and dtypes of taps, known before anything runs."""
 
 Variables = Mapping[str, Any]
-"""What a loss may read: 'params', 'artifact' and the method's statistics."""
+"""What a loss may read: 'params', 'artifact', the method's statistics, and
+'key', a random key of the microbatch while training."""
 
 Stats = Mapping[str, Any]
 """Non-trained method state (its BatchNorm statistics, for instance)."""
@@ -156,6 +157,8 @@ class Batch(struct.PyTreeNode):
     target: (n, classes) label probabilities where the step mixes images.
     partner: (n,) int32, the row that each row was mixed with, if any was.
     share: scalar, the partner's share.
+    views: {name: (n, h, w, 3)}, the same crops in other sizes, for teachers
+      that see images otherwise than the student.
   """
 
   image: Any
@@ -166,6 +169,7 @@ class Batch(struct.PyTreeNode):
   target: Any = None
   partner: Any = None
   share: Any = None
+  views: Mapping[str, Any] = struct.field(default_factory=dict)
 
   @property
   def classes(self) -> Any:

@@ -166,4 +166,19 @@ FAMILIES = {
       "pooled": (768,),
     },
   ),
+  "tiny_vit": Family(
+    "tiny_vit_5m_224",
+    {
+      "depths": (1, 1, 2, 1),
+      "embed_dims": (8, 8, 16, 16),
+      "num_heads": (1, 1, 2, 2),
+      "window_sizes": (3, 3, 4, 2),
+    },
+    error=0.1,
+  ),
+  "xcit": Family(
+    "xcit_nano_12_p16_224",
+    {"embed_dim": 16, "depth": 4, "num_heads": 2},
+    error=0.05,
+  ),
 }

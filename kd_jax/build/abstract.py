@@ -22,6 +22,7 @@ from kd_jax import resolve
 from kd_jax.align import basis as basis_lib
 from kd_jax.build import experiment as experiment_lib
 from kd_jax.build import images, networks
+from kd_jax.build.teachers import joined
 from kd_jax.codecs.base import CodecLike
 from kd_jax.data import bank as bank_lib
 from kd_jax.data import stand_in
@@ -81,8 +82,9 @@ def planned(config: ConfigDict, where: str | Path) -> Plan:
   doors = experiment_lib.Doors(
     mesh=lambda config: mesh_lib.make_mesh(devices, model=config.mesh.model),
     data=lambda config: _data(**images_of, notes=notes),
-    teaching=lambda config: _teaching(
-      config.teacher.to_dict(), config.dtype, images_of, notes
+    teaching=lambda config: joined.teaching(
+      config.to_dict(),
+      lambda wanted: _teaching(wanted, config.dtype, images_of, notes),
     ),
     watch=lambda *_, **__: _blind(config.eval.batch_size, topology),
     initial=lambda student, init_from: {},

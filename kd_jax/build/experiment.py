@@ -7,6 +7,7 @@ whatever does not exist or does not fit is refused here, before step 0.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kd_jax.build import (
   networks,
   training,
 )
+from kd_jax.build.teachers import entries, joined
 from kd_jax.interfaces import DataSource, Method
 from kd_jax.models.backbone import Backbone
 from kd_jax.report.run.skipped_images import SkipLog
@@ -56,7 +58,10 @@ class Doors:
 REAL = Doors(
   mesh=training.mesh,
   data=lambda config: images.source(config.data.to_dict()),
-  teaching=networks.teaching,
+  teaching=lambda config: joined.teaching(
+    config.to_dict(),
+    functools.partial(networks.teacher, dtype=config.dtype),
+  ),
   watch=evaluation.evaluator,
   initial=networks.initial,
 )
@@ -66,7 +71,7 @@ REAL = Doors(
 def experiment(
   config: ConfigDict, where: str | Path, doors: Doors = REAL
 ) -> Experiment:
-  """Builds what a config names and checks that it fits together.
+  """Builds what a config names and checks that it fits joined.
 
   Args:
     config: of the task 'pretrain'.
@@ -85,6 +90,7 @@ def experiment(
   data, teaching = doors.data(config), doors.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
+  inputs = joined.inputs(inputs, config.to_dict())
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
   checks.inputs(inputs, settings, teaching)
   specs = _specs(student, teaching, inputs)
@@ -99,7 +105,7 @@ def experiment(
   )
   checks.eval_tap(tuple(config.eval.evals), config.eval.tap, specs[0])
   return Experiment(
-    names=_names(config.method.name, config.student.name, config.teacher),
+    names=_names(config.to_dict()),
     schedule=schedule,
     mesh=mesh,
     student=student,
@@ -117,8 +123,14 @@ def experiment(
   )
 
 
-def _names(method: str, student: str, teacher: Mapping[str, Any]) -> Names:
-  return Names(method, student, teacher["name"], teacher["weights"])
+def _names(config: Mapping[str, Any]) -> Names:
+  own = (config["method"]["name"], config["student"]["name"])
+  teacher, several = config["teacher"], entries.of(config)
+  if not several:
+    return Names(*own, teacher["name"], teacher["weights"])
+  named = [f"{name}: {entry.name}" for name, entry in several.items()]
+  weights = [f"{name}: {entry.weights}" for name, entry in several.items()]
+  return Names(*own, ", ".join(named), ", ".join(weights))
 
 
 def _bound(

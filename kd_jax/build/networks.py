@@ -102,19 +102,31 @@ def teaching(config: ConfigDict) -> Teaching:
     ValueError: there is no such teacher, or it has no weights here that could
       be kept as `param_dtype` and `fsdp` say.
   """
-  wanted = config.teacher
-  load = resolve.symbol("teachers", wanted.source, "load")
-  fields = model_fields(wanted.overrides.to_dict())
+  return teacher(config.teacher.to_dict(), config.dtype)
+
+
+def teacher(wanted: Mapping[str, Any], dtype: str) -> Teaching:
+  """Loads a teacher.
+
+  Args:
+    wanted: fields of `config.teacher`.
+    dtype: of activations, unless its overrides name another.
+
+  Raises:
+    ValueError: as `teaching`.
+  """
+  load = resolve.symbol("teachers", wanted["source"], "load")
+  fields = model_fields(wanted["overrides"])
   source, variables = load(
-    wanted.name, wanted.weights, {"dtype": config.dtype, **fields}
+    wanted["name"], wanted["weights"], {"dtype": dtype, **fields}
   )
-  variables = kept_as(wanted.param_dtype, source, variables)
+  variables = kept_as(wanted["param_dtype"], source, variables)
   identity = source.fingerprint or statistics.identity(
     repr(source), trees.fingerprint(variables)
   )
-  if wanted.fsdp and source.network is None:
-    raise ValueError(_no_weights("fsdp", True, wanted.source, False))
-  return Teaching(source, variables, identity, wanted.fsdp)
+  if wanted["fsdp"] and source.network is None:
+    raise ValueError(_no_weights("fsdp", True, wanted["source"], False))
+  return Teaching(source, variables, identity, wanted["fsdp"])
 
 
 def kept_as(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import resolve
 from kd_jax.build import checks
+from kd_jax.build.teachers import joined
 from kd_jax.data.views import Views
 from kd_jax.interfaces import Method
 from kd_jax.report.trackers import together
@@ -22,10 +23,7 @@ from kd_jax.train.views import Mix, cut_of
 
 def method(config: ConfigDict) -> Method:
   """The method that `config.method` names, with the terms of some weight."""
-  losses = sorted(config.losses.items())
-  terms = tuple(name for name, weight in losses if weight)
-  fields = {**config.method.to_dict(), "terms": terms}
-  return resolve.build("methods", "Method", fields)
+  return joined.method(config.to_dict())
 
 
 def optim(fields: Mapping[str, Any]) -> Optim:
@@ -93,7 +91,7 @@ def settings(
   if not 0 <= config.ema_decay < 1:
     raise ValueError(f"ema_decay is {config.ema_decay}; it must be in [0, 1)")
   return Settings(
-    weights=config.losses.to_dict(),
+    weights=joined.weights(config.to_dict()),
     accum_steps=config.accum_steps,
     ema_decay=config.ema_decay,
     mesh=mesh,

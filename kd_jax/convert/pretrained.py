@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from safetensors import numpy as safetensors_numpy
 
-from kd_jax import disk, models, trees
+from kd_jax import disk, models, resolve, trees
 from kd_jax.convert import checkpoint, rules, weights
 from kd_jax.models.backbone import Backbone, FieldValue, variable_shapes
 
@@ -99,23 +99,48 @@ def _build(
   facts: Mapping[str, Any],
   overrides: Mapping[str, Any],
 ) -> tuple[Backbone, dict[str, Any]]:
-  # Where a config.json does not name the mode, timm takes 'center'.
-  fields: dict[str, Any] = {"crop_mode": "center"} if facts else {}
-  fields.update({k: facts[k] for k in FACTS if facts.get(k) is not None})
-  if facts.get("global_pool"):
-    fields["global_pool"] = facts["global_pool"]
-  fields.update(facts.get("model_args") or {})
-  fields.update(overrides)
+  fields = settings(name, facts, overrides)
   if "num_classes" not in fields:
-    fields["num_classes"] = facts.get("num_classes")
-  if fields["num_classes"] is None:
-    del fields["num_classes"]
     plain = models.create_model(name, **fields)
     fields["num_classes"] = _classes(plain, state_dict)
   model = models.create_model(name, **fields)
   if all(path.startswith(_COLLECTIONS) for path in state_dict):
     return model, _from_flax(model, state_dict)
   return model, weights.from_timm(model, state_dict)
+
+
+def settings(
+  name: str,
+  facts: Mapping[str, Any],
+  overrides: Mapping[str, FieldValue] | None = None,
+) -> dict[str, Any]:
+  """Fields of a model that a checkpoint asks for.
+
+  Args:
+    name: the architecture.
+    facts: see `checkpoint.read_checkpoint`.
+    overrides: fields that win over the facts.
+
+  Returns:
+    Arguments of `kd_jax.models.create_model` beside the name.
+  """
+  # Where a config.json does not name the mode, timm takes 'center'.
+  fields: dict[str, Any] = {"crop_mode": "center"} if facts else {}
+  known = {*FACTS, "global_pool", "num_classes"}
+  fields.update({k: facts[k] for k in known if facts.get(k) not in (None, "")})
+  if facts.get("fixed_input_size") and facts.get("input_size"):
+    family = resolve.symbol("models", models.family_of(name), "Model")
+    if "img_size" in {f.name for f in dataclasses.fields(family)}:
+      fields["img_size"] = _side(facts["input_size"])
+  fields.update(facts.get("model_args") or {})
+  fields.update(overrides or {})
+  return fields
+
+
+def _side(size: Sequence[int]) -> int | tuple[int, ...]:
+  """Of images of (channels, height, width): one number for squares."""
+  _, height, width = size
+  return height if height == width else (height, width)
 
 
 def _from_flax(

@@ -240,9 +240,14 @@ class Eval:
     if record is None:
       size = self.preprocess.image_size
       image, label, mask = np.zeros((size, size, 3), np.uint8), -1, 0.0
+      cuts = self.preprocess.other_cuts
+      others = {k: np.zeros((s, s, 3), np.uint8) for k, (s, _) in cuts.items()}
     else:
       image, label, mask = self.preprocess.eval(record), record["label"], 1.0
-    return {"image": image[None], **_about(label, mask, skipped, (1,))}
+      others = self.preprocess.others(record)
+    found = {"image": image[None], **_about(label, mask, skipped, (1,))}
+    more = {name: view[None] for name, view in others.items()}
+    return {**found, "views": more} if more else found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Int64
 
@@ -14,20 +12,17 @@ from kd_jax.interfaces import DataSource, Numbers
 
 _EPOCHS = 4  # in use at a time: batches are built ahead
 _ORDERS = 4096
-_GRAINS = 1024  # of FEW records at most: 16 MB
-FEW = 2048
+FEW = 2**16
 """Records whose whole order is worth keeping."""
-_shuffling = threading.Lock()
+_FEW_ORDERS = 64  # at most 32 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class FewOrder:
-  """Grain's own shuffle of few records, epoch by epoch.
+  """A permutation of few records, another one in every epoch.
 
   Grain finds a place by walking through at least 2^16 of them until one is a
-  record, which takes longer the fewer there are: 0.5 ms for one of 100, as
-  long as a training step needs for it. Here every order is found once, and
-  runs with the same seed and as many records share it.
+  record: 0.5 ms for one of 100, as long as a training step needs for it.
 
   Attributes:
     length: number of records.
@@ -40,8 +35,7 @@ class FewOrder:
   def __call__(self, position: int, _: object = None) -> int:
     """The record at a position, which counts on over all epochs."""
     epoch, place = divmod(position, self.length)
-    with _shuffling:  # threads that wait need the same order
-      return int(_grains_order(self.length, self.seed, epoch)[place])
+    return int(_few_order(self.seed, epoch, self.length)[place])
 
 
 class BlockOrder:
@@ -95,13 +89,13 @@ class BlockOrder:
     block = int(order[turn])
     size = int(self._sizes[block])
     inside = place - (int(ends[turn]) - size)
-    shuffle = _permutation(self._seed, epoch, block + 1, size)
+    shuffle = _block_order(self._seed, epoch, block + 1, size)
     return int(self._firsts[block] + shuffle[inside])
 
   @functools.lru_cache(maxsize=_EPOCHS)  # noqa: B019 - lives as long as a run
   def _epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
     """Order of blocks, their ends; of lanes, rows before it and first place."""
-    order = _permutation(self._seed, epoch, 0, len(self._sizes))
+    order = _block_order(self._seed, epoch, 0, len(self._sizes))
     before = self._passed(epoch * self._count)
     lengths = self._passed((epoch + 1) * self._count) - before
     starts = np.cumsum(lengths) - lengths
@@ -166,16 +160,18 @@ class GroupOrder:
     return found[mixed].reshape(-1)
 
 
-@functools.lru_cache(maxsize=_GRAINS)
-def _grains_order(
-  length: int, seed: int, epoch: int
-) -> Int64[np.ndarray, " length"]:
-  shuffled = grain.MapDataset.range(length).seed(seed).shuffle()
-  first = epoch * length
-  return np.array([shuffled[first + place] for place in range(length)])
-
-
 @functools.lru_cache(maxsize=_ORDERS)
+def _block_order(
+  seed: int, epoch: int, number: int, size: int
+) -> Int64[np.ndarray, " size"]:
+  return _permutation(seed, epoch, number, size)
+
+
+@functools.lru_cache(maxsize=_FEW_ORDERS)
+def _few_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
+  return _permutation(seed, epoch, 0, size)
+
+
 def _permutation(
   seed: int, epoch: int, number: int, size: int
 ) -> Int64[np.ndarray, " size"]:

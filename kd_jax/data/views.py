@@ -116,6 +116,16 @@ class Views:
     """The view without randomness."""
     raise NotImplementedError
 
+  def others(self, record: Record) -> Mapping[str, UInt8[np.ndarray, "t t 3"]]:
+    """The same view in other sizes, for `Batch.views`; {} if there are none."""
+    del record
+    return {}
+
+  @property
+  def other_cuts(self) -> Mapping[str, tuple[int, str]]:
+    """{name: (side, interpolation)} of them."""
+    return {}
+
   def stated(self) -> dict[str, Any]:
     """{field: value}, as fingerprints and banks tell views apart."""
     return dataclasses.asdict(self)

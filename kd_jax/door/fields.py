@@ -59,6 +59,9 @@ def base() -> ConfigDict:
       "overrides": {},
     }
   )
+  # Several: {name: fields of `teacher`, and 'preprocess', 'method', 'weight'};
+  # `teacher` is then not read. docs/teachers.md
+  config.teachers = ConfigDict()
   config.update(_learning())
   config.update(_images())
   config.eval = evaluation()
@@ -213,3 +216,19 @@ def kdep(steps: int, batch_size: int, lr: float) -> ConfigDict:
     train_interpolation="bilinear",
   )
   return config
+
+
+def teacher(name: str, weights: str = "", **changes: Any) -> ConfigDict:
+  """One of `config.teachers`; see kd_jax.build.teachers.Entry."""
+  fields = {
+    "source": "online",
+    "name": name,
+    "weights": weights,
+    "param_dtype": "float32",
+    "fsdp": False,
+    "overrides": {},
+    "preprocess": {},  # fields of `preprocess` in which its view differs
+    "method": {},  # fields of `method` that differ
+    "weight": 1.0,  # factor of its terms in `losses`
+  }
+  return ConfigDict({**fields, **changes})

@@ -1,7 +1,8 @@
-"""Several methods at once, on one student and one teacher.
+"""Several methods at once, on one student.
 
 Every part is a method with its own fields and variables; its loss terms are
-called 'part/term', and so are their weights in `config.losses`.
+called 'part/term', and so are their weights in `config.losses`. All parts read
+the same teacher, or each part the teacher that has its name.
 
 Example:
   config.method = {
@@ -21,7 +22,21 @@ from typing import Any
 import jax
 
 from kd_jax import interfaces, resolve, types
-from kd_jax.types import Array, Batch, Needs, Phase, Specs, Taps, Teacher
+from kd_jax.methods import heard
+from kd_jax.types import (
+  Array,
+  Artifact,
+  Batch,
+  LossFn,
+  Needs,
+  Phase,
+  Specs,
+  Taps,
+  Teacher,
+)
+
+WHOLE = ""
+"""Name of the part that hears all teachers; its terms have no '/'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +47,20 @@ class Method(interfaces.Method):
     terms: 'part/term' of all terms with a weight; a part without one is left
       out.
     parts: {part: {'name': method, ...its fields}}.
+    apart: whether each part reads only the teacher of its name, whose taps are
+      'part/tap'.
 
   Raises:
-    ValueError: a term of no part, what a part says, or parts with several
-      phases, phases that differ, or different bases.
+    ValueError: a term of no part, what a part says, or parts whose phases
+      differ, or different bases of one teacher.
   """
 
   terms: tuple[str, ...]
   parts: Mapping[str, Mapping[str, Any]]
+  apart: bool = False
 
   def __post_init__(self) -> None:
-    strangers = [t for t in self.terms if t.partition("/")[0] not in self.parts]
+    strangers = [t for t in self.terms if part_of(t) not in self.parts]
     if strangers or not self.terms:
       raise ValueError(
         f"multi has the parts {sorted(self.parts)}; the loss terms are named "
@@ -50,7 +68,7 @@ class Method(interfaces.Method):
         "Correct config.losses."
       )
     self._check_phases()
-    if len(self._artifacts) > 1:
+    if len(self._artifacts) > 1 and not self.apart:
       raise ValueError(
         f"the parts read bases of the taps {sorted(self._artifacts)}; parts of "
         "multi can share one, not have several"
@@ -62,9 +80,9 @@ class Method(interfaces.Method):
     found = {}
     for name, fields in self.parts.items():
       terms = tuple(
-        term.removeprefix(f"{name}/")
+        term.removeprefix(_start(name))
         for term in self.terms
-        if term.startswith(f"{name}/")
+        if part_of(term) == name
       )
       if terms:
         fields = {**fields, "terms": terms}
@@ -73,8 +91,35 @@ class Method(interfaces.Method):
 
   @property
   def artifact_tap(self) -> str | None:
-    """That of the part that has one."""
-    return next(iter(self._artifacts), None)
+    """That of the part that has one; none where parts have their own."""
+    return None if self.apart else next(iter(self._artifacts), None)
+
+  @property
+  def artifact_taps(self) -> tuple[str, ...]:
+    """Those of all parts, with the names of their teachers."""
+    if not self.apart:
+      return ()
+    return tuple(
+      _start(name) + tap
+      for name, method in self.methods.items()
+      for tap in heard.artifact_taps(method)
+    )
+
+  def artifact_widths(self, student: Specs) -> Mapping[str, int]:
+    """Of the parts that read as many directions as the student has channels."""
+    found: dict[str, int] = {}
+    for name, method in self.methods.items():
+      widths = dict(method.artifact_widths(student))
+      if method.artifact_tap is not None:
+        widths[method.artifact_tap] = student[method.artifact_tap].shape[-1]
+      found |= {_start(name) + tap: width for tap, width in widths.items()}
+    return found
+
+  def refined(self, tap: str, artifact: Artifact, teacher: Specs) -> Artifact:
+    """As the part says that reads it."""
+    name = part_of(tap)
+    tap = tap.removeprefix(_start(name))
+    return self.methods[name].refined(tap, artifact, self._of(teacher, name))
 
   @property
   def reads_labels(self) -> bool:
@@ -84,34 +129,24 @@ class Method(interfaces.Method):
   def init(self, key: Array, student: Specs, teacher: Specs) -> types.Variables:
     """{'params': {part: ...}, part: its other variables}."""
     found: dict[str, Any] = {"params": {}}
-    keys = jax.random.split(key, len(self.methods))
+    # The method of a single teacher is what it is without others.
+    several = len(self.methods) > 1 or not self.apart
+    keys = jax.random.split(key, len(self.methods)) if several else [key]
     for own, (name, method) in zip(keys, self.methods.items(), strict=True):
-      variables = dict(method.init(own, student, teacher))
+      specs = self._of(teacher, name)
+      variables = dict(method.init(own, student, specs))
       params = variables.pop("params", {})
       if params:
-        found["params"][name] = params
+        found["params"][name or "all"] = params
       if variables:
-        found[name] = variables
+        found[name or "all"] = variables
     return found
 
   def phases(self) -> tuple[Phase, ...]:
-    """One phase; what any part trains is trained."""
-    phases = [method.phases()[0] for method in self.methods.values()]
-    frozen = set(phases[0].frozen).intersection(*(p.frozen for p in phases))
-    needs = Needs(
-      student=_union(p.needs.student for p in phases),
-      teacher=_union(p.needs.teacher for p in phases),
-      resume=_union(p.needs.resume for p in phases),
-    )
-    return (
-      dataclasses.replace(
-        phases[0],
-        name=" + ".join(phase.name for phase in phases),
-        losses=self.losses,
-        needs=needs,
-        trainable=tuple(sorted({path for p in phases for path in p.trainable})),
-        frozen=tuple(sorted(frozen)),
-      ),
+    """Those of the parts, side by side; what any part trains is trained."""
+    columns = zip(*(m.phases() for m in self.methods.values()), strict=True)
+    return tuple(
+      self._phase(index, column) for index, column in enumerate(columns)
     )
 
   def losses(
@@ -120,15 +155,26 @@ class Method(interfaces.Method):
     taps: Taps,
     teacher: Teacher,
     batch: Batch,
+    index: int = 0,
   ) -> tuple[dict[str, Array], types.Stats]:
-    """All terms, as 'part/term', and {part: new statistics}."""
+    """All terms, as 'part/term', and {part: new statistics}.
+
+    Args:
+      variables: of all parts.
+      taps: the student's.
+      teacher: all teachers.
+      batch: images and labels.
+      index: of the phase.
+    """
     found, stats = {}, {}
     for name, method in self.methods.items():
-      phase = method.phases()[0]
-      own, new = phase.losses(_own(variables, name), taps, teacher, batch)
-      found |= {f"{name}/{term}": loss for term, loss in own.items()}
+      loss = method.phases()[index].losses
+      own, new = loss(
+        self._own(variables, name), taps, self._heard(teacher, name), batch
+      )
+      found |= {_start(name) + term: value for term, value in own.items()}
       if new:
-        stats[name] = new
+        stats[name or "all"] = new
     return found, stats
 
   def metrics(
@@ -140,10 +186,10 @@ class Method(interfaces.Method):
   ) -> dict[str, tuple[Array, Array]]:
     """Those of the parts, as 'part/figure'."""
     return {
-      f"{name}/{figure}": value
+      _start(name) + figure: value
       for name, method in self.methods.items()
       for figure, value in method.metrics(
-        _own(variables, name), taps, teacher, batch
+        self._own(variables, name), taps, self._heard(teacher, name), batch
       ).items()
     }
 
@@ -152,21 +198,72 @@ class Method(interfaces.Method):
     taps = (method.artifact_tap for method in self.methods.values())
     return sorted({tap for tap in taps if tap is not None})
 
+  def _phase(self, index: int, phases: tuple[Phase, ...]) -> Phase:
+    frozen = set(phases[0].frozen).intersection(*(p.frozen for p in phases))
+    named = [_start(name) if self.apart else "" for name in self.methods]
+    needs = [phase.needs for phase in phases]
+    losses: LossFn = functools.partial(self.losses, index=index)
+    return dataclasses.replace(
+      phases[0],
+      name=" + ".join(phase.name for phase in phases),
+      losses=losses if index else self.losses,
+      needs=Needs(
+        student=_union(n.student for n in needs),
+        teacher=_union(
+          _put(s, n.teacher) for s, n in zip(named, needs, strict=True)
+        ),
+        resume=_union(
+          _put(s, n.resume) for s, n in zip(named, needs, strict=True)
+        ),
+      ),
+      trainable=_union(phase.trainable for phase in phases),
+      frozen=tuple(sorted(frozen)),
+      may_vanish=_union(
+        _put(_start(name), phase.may_vanish)
+        for name, phase in zip(self.methods, phases, strict=True)
+      ),
+    )
+
+  def _of(self, teacher: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the part `name` may read of what teachers say."""
+    return heard.own(teacher, name) if self.apart and name else teacher
+
+  def _heard(self, teacher: Teacher, name: str) -> Teacher:
+    return heard.alone(teacher, name) if self.apart and name else teacher
+
+  def _own(self, variables: types.Variables, name: str) -> types.Variables:
+    """What the part `name` may read of the variables."""
+    kept = name or "all"
+    artifact = variables.get("artifact", {})
+    if self.apart:
+      artifact = heard.artifact(self.methods[name], artifact, _start(name))
+    key = {"key": variables["key"]} if "key" in variables else {}
+    return {
+      **key,
+      "artifact": artifact,
+      **variables.get(kept, {}),
+      "params": variables.get("params", {}).get(kept, {}),
+    }
+
   def _check_phases(self) -> None:
-    several = [
-      name
-      for name, method in self.methods.items()
-      if method.needs_networks or len(method.phases()) > 1
-    ]
+    several = [n for n, m in self.methods.items() if m.needs_networks]
     if several:
       raise ValueError(
-        f"the parts {several} train in several phases; multi adds methods of "
-        "one phase. Run them one after the other, with config.init_from."
+        f"the phases of the parts {several} depend on the networks; multi adds "
+        "methods whose phases are known. Run them one after the other, with "
+        "config.init_from."
       )
-    for field in ("train_from", "end", "data"):
+    phases = {name: m.phases() for name, m in self.methods.items()}
+    counts = {name: len(found) for name, found in phases.items()}
+    if len(set(counts.values())) > 1:
+      raise ValueError(
+        f"the parts of multi run in the same steps, and they train in {counts} "
+        "phases"
+      )
+    for field in ("train_from", "end", "data", "steps_frac", "fresh_opt"):
       values = {
-        name: getattr(method.phases()[0], field)
-        for name, method in self.methods.items()
+        name: tuple(getattr(phase, field) for phase in found)
+        for name, found in phases.items()
       }
       if len(set(values.values())) > 1:
         raise ValueError(
@@ -175,14 +272,19 @@ class Method(interfaces.Method):
         )
 
 
+def part_of(term: str) -> str:
+  """The part that a term, or the teacher that a tap belongs to."""
+  name, slash, _ = term.partition("/")
+  return name if slash else WHOLE
+
+
+def _start(name: str) -> str:
+  return f"{name}/" if name else ""
+
+
+def _put(start: str, names: Iterable[str]) -> list[str]:
+  return [start + name for name in names]
+
+
 def _union(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
   return tuple(sorted({tap for group in groups for tap in group}))
-
-
-def _own(variables: types.Variables, name: str) -> types.Variables:
-  """What the part `name` may read."""
-  return {
-    "artifact": variables.get("artifact", {}),
-    **variables.get(name, {}),
-    "params": variables.get("params", {}).get(name, {}),
-  }

@@ -38,7 +38,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "hiera": ("hiera_",),
   "maxxvit": ("coatne", "maxvit_", "maxxvit", "test_coatnet", "test_maxvit"),
   "metaformer": ("caformer_", "convformer_", "poolformer"),
-  "mixer": ("mixer_",),
+  "mixer": ("gmixer_", "gmlp_", "mixer_", "resmlp_"),
   "mnasnet": ("fbnetc_", "mnasnet_", "semnasnet_", "spnasnet_"),
   "mobilenet": ("mobilenetv2_",),
   "mobilenetv1": ("mobilenetv1_",),
@@ -51,6 +51,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "sam": ("samvit_",),
   "swin": ("swin_",),
   "swin_v2": ("swinv2_",),
+  "tiny_vit": ("tiny_vit_",),
   "vgg": ("vgg",),
   "vit": (
     "aimv2_",
@@ -62,5 +63,6 @@ OF: Mapping[str, tuple[str, ...]] = {
     "vit_",
   ),
   "vitamin": ("vitamin_",),
+  "xcit": ("xcit_",),
 }
 """{module of `kd_jax.models`: starts of its names}."""

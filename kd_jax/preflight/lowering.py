@@ -146,7 +146,12 @@ def _batch(experiment: Experiment, stretch: Stretch) -> Batch:
     }
     seen = seen.replace(**short)
   image = jax.ShapeDtypeStruct((rows, *size, 3), jnp.uint8)
-  batch = seen.replace(image=image, geometry=geometry)
+  others = {
+    name: jax.ShapeDtypeStruct(x.shape, jnp.uint8)
+    for name, x in seen.views.items()
+    if not views.canvas
+  }
+  batch = seen.replace(image=image, geometry=geometry, views=others)
   return _placed(batch, lambda x: mesh_lib.sharded(experiment.mesh))
 
 

@@ -1,6 +1,8 @@
 """Lists the models: size, cost, taps, and how far their weights are checked.
 
-Nothing is initialised: shapes and operations come from tracing.
+Nothing is initialised: shapes and operations come from tracing. Where timm is
+installed, each of its pretrained tags is compared with the model here, see
+`kd_jax.convert.tags`.
 
 GFLOPs are those of matrix products and convolutions in one forward pass of one
 image of the native size, two per multiply-add. They do not depend on the
@@ -13,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -22,8 +24,10 @@ from jax.extend import core
 from ml_collections import ConfigDict
 
 from kd_jax import models, workdir
-from kd_jax.models.backbone import Backbone
+from kd_jax.convert import tags
+from kd_jax.models import backbone
 from kd_jax.preflight import operations
+from kd_jax.report import tag_lists
 
 CHECKED = frozenset(
   (
@@ -57,6 +61,7 @@ CHECKED = frozenset(
     "regnety_016",
     "repvgg_a0",
     "repvit_m1_0",
+    "resmlp_12_224",
     "resnet101",
     "resnet18",
     "resnet32ts",
@@ -73,6 +78,7 @@ CHECKED = frozenset(
     "test_byobnet",
     "test_vit3",
     "tf_efficientnet_b1",
+    "tiny_vit_5m_224",
     "tinynet_e",
     "vit_base_patch16_224",
     "vit_base_patch16_clip_224",
@@ -88,6 +94,7 @@ CHECKED = frozenset(
     "vit_tiny_patch16_224",
     "vitamin_small_224",
     "wide_resnet50_2",
+    "xcit_nano_12_p16_224",
   )
 )
 """Models whose outputs are compared with those of timm for equal weights; the
@@ -101,6 +108,7 @@ _TITLES = (
   "input",
   "taps",
   "compared with timm",
+  "tags",
 )
 
 
@@ -116,6 +124,7 @@ class Row:
     input_size: (channels, height, width).
     taps: their names.
     checked: whether its outputs are compared with timm's.
+    tags: number of timm's pretrained tags that load; -1 if it is not known.
   """
 
   name: str
@@ -125,6 +134,7 @@ class Row:
   input_size: tuple[int, ...]
   taps: tuple[str, ...]
   checked: bool
+  tags: int = -1
 
   def cells(self) -> tuple[str, ...]:
     """As people read it, in the order of the titles."""
@@ -136,6 +146,7 @@ class Row:
       " x ".join(map(str, self.input_size[1:])),
       ", ".join(short(self.taps)),
       "yes" if self.checked else "its family",
+      "" if self.tags < 0 else str(self.tags),
     )
 
 
@@ -150,29 +161,71 @@ def run(config: ConfigDict, where: str | Path) -> list[Row]:
     ValueError: no name matches, or the file cannot be written.
   """
   del where
-  if "://" in config.output:
+  pattern, output = str(config.match), str(config.output)
+  how = str(config.tags)
+  backbone.one_of("config.tags", how, ("", "count", "list"))
+  if "://" in output:
     raise ValueError(
-      f"config.output is {config.output!r}; the list is written to a file of "
+      f"config.output is {output!r}; the list is written to a file of "
       "this machine, give its path"
     )
-  names = fnmatch.filter(models.list_models(), config.match)
+  names = fnmatch.filter(models.list_models(), pattern)
   if not names:
     raise ValueError(
-      f"no model matches {config.match!r}. Use '*' and '?', as in "
+      f"no model matches {pattern!r}. Use '*' and '?', as in "
       "--config.match='resnet*'."
     )
-  widths = [max(map(len, [*names, _TITLES[0]])), 14, 8, 8, 9, 0, 0]
-  print(_line(_TITLES, widths))
-  rows = []
-  for name in names:
-    rows.append(row(name, models.create_model(name)))
-    print(_line(rows[-1].cells(), widths), flush=True)
-  if config.output:
-    _write(Path(config.output), rows)
+  known = _known(how)
+  rows, compared = _rows(names, known)
+  for name in sorted(fnmatch.filter(known.keys() - {*names}, pattern)):
+    compared += tags.check(name, known[name])
+  for line in _about_tags(how, compared):
+    print(line)
+  if output:
+    _write(Path(output), rows, compared)
   return rows
 
 
-def row(name: str, model: Backbone) -> Row:
+def _known(how: str) -> dict[str, list[str]]:
+  """Tags by architecture, where they are wanted and timm is there."""
+  if how and tags.available():
+    return tags.known()
+  if how:
+    print(
+      "timm's pretrained tags are not counted: that needs timm, "
+      "pip install 'kd_jax[torch]'"
+    )
+  return {}
+
+
+def _rows(
+  names: Sequence[str], known: Mapping[str, Sequence[str]]
+) -> tuple[list[Row], list[tags.Tag]]:
+  """Rows, printed as they come, and the tags of these models."""
+  widths = [max(map(len, [*names, _TITLES[0]])), 14, 8, 8, 9, 60, 18, 0]
+  print(_line(_TITLES, widths))
+  rows: list[Row] = []
+  compared: list[tags.Tag] = []
+  for name in names:
+    found = list(tags.check(name, known.get(name, ())))
+    good = sum(not tag.problem for tag in found) if known else -1
+    size = row(name, models.create_model(name))
+    rows.append(dataclasses.replace(size, tags=good))
+    print(_line(rows[-1].cells(), widths), flush=True)
+    compared += found
+  return rows, compared
+
+
+def _about_tags(how: str, compared: Sequence[tags.Tag]) -> list[str]:
+  if not compared:
+    return []
+  shown = [tag for tag in compared if models.exists(tag.architecture)]
+  if how == "count":
+    shown = [tag for tag in shown if tag.problem]
+  return [*tag_lists.lines(shown), tag_lists.total(compared, tags.version())]
+
+
+def row(name: str, model: backbone.Backbone) -> Row:
   """Traces a model at its native input size."""
   size = model.input_size
   image = jax.ShapeDtypeStruct((1, *size[1:], size[0]), np.float32)
@@ -216,12 +269,17 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
   ).rstrip()
 
 
-def _write(path: Path, rows: Iterable[Row]) -> None:
+def _write(
+  path: Path, rows: Iterable[Row], compared: Sequence[tags.Tag]
+) -> None:
   lines = [_TITLES, ("-",) * len(_TITLES), *(row.cells() for row in rows)]
-  table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+  text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+  if compared:
+    total = tag_lists.total(compared, tags.version())
+    text += f"\n{_TAGS}\n{total}\n\n{tag_lists.markdown(compared)}"
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write(path, f"{_HEAD}\n{table}")
+    workdir.write(path, f"{_HEAD}\n{text}")
   except OSError as error:
     raise ValueError(
       f"{path} cannot be written ({error.strerror}); give another file with "
@@ -242,8 +300,18 @@ Written by `python -m kd_jax.main --config configs/models.py
 - compared with timm: "yes" where outputs for equal weights are compared with
   those of timm in the tests; "its family" where another member's are, which
   runs the same code with other numbers.
+- tags: how many of timm's pretrained tags load, see the end of this page.
 
 `kd_jax.create_model("resnet50")` takes these names.
 `kd_jax.load_pretrained("resnet50.a1_in1k")` takes timm's names with a tag and
 loads them from the hub, `load_pretrained("resnet50", FILE)` from a file.
+"""
+
+_TAGS = """\
+## Pretrained tags
+
+Of these, timm's own model has the tensors that the model here asks for, with
+the settings of the tag: classes, image size, pooling. `load_pretrained` takes
+the two names with a dot, as in "resnet50.a1_in1k"; `--config.tags=list` prints
+them all, and why others do not load.
 """

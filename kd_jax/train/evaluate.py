@@ -16,7 +16,7 @@ from kd_jax import resolve
 from kd_jax.evals import features
 from kd_jax.interfaces import Method, TeacherSource
 from kd_jax.train import mesh as mesh_lib
-from kd_jax.train.views import as_unit
+from kd_jax.train.views import as_unit, in_unit
 from kd_jax.types import (
   Array,
   ArrayTree,
@@ -167,7 +167,7 @@ class Evaluator:
     self, variables: Variables, own: Variables, frozen: Frozen, batch: Batch
   ) -> dict[str, Array]:
     known = batch.label if self.labels else jnp.full_like(batch.label, -1)
-    batch = batch.replace(image=as_unit(batch.image), label=known)
+    batch = in_unit(batch).replace(label=known)
     found = self.method.metrics(
       {**own, "artifact": frozen["artifact"]},
       self._apply(variables, batch.image),

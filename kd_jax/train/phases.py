@@ -79,6 +79,7 @@ def image_batch(
     label=label,
     mask=jax.ShapeDtypeStruct((batch_size,), jnp.float32),
     teacher=source.stored_specs(batch_size),
+    views=source.view_specs(batch_size),
   )
 
 
@@ -137,7 +138,7 @@ def check_taps(
         f"phase {phase.name!r} reads the {side} taps {missing}; this {side} "
         f"offers {sorted(offered)}. Choose another {side} or loss term."
       )
-  if phase.needs.resume and not source.can_resume:
+  if not all(map(source.resumes, phase.needs.resume)):
     raise ValueError(
       f"phase {phase.name!r} runs the teacher from {phase.needs.resume}; "
       "this teacher source only holds stored taps. Set "

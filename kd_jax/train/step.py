@@ -149,8 +149,9 @@ class Objective:
       rngs={"dropout": key},
     )
     own = {"params": params.get("method", {}), **stats["method"]}
+    draws = jax.random.fold_in(key, 2)
     terms, method_stats = self.phase.losses(
-      {**own, "artifact": frozen["artifact"]},
+      {**own, "artifact": frozen["artifact"], "key": draws},
       taps,
       self.source(frozen, batch),
       batch,

@@ -24,10 +24,12 @@ class Cut:
   Attributes:
     size: side of a view, pixels.
     interpolation: 'bilinear' or 'bicubic'.
+    others: (name, how) of the same views in other sizes.
   """
 
   size: int = 224
   interpolation: str = "bilinear"
+  others: tuple[tuple[str, Cut], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Mix:
 
 def cut_of(views: Views) -> Cut:
   """How the step cuts what `views` leaves to it."""
-  return Cut(views.image_size, views.train_interpolation)
+  others = ((name, Cut(*how)) for name, how in views.other_cuts.items())
+  return Cut(views.image_size, views.train_interpolation, tuple(others))
 
 
 def as_unit(image: Array) -> Array:
@@ -93,7 +96,25 @@ def seen(batch: Batch, cut: Cut) -> Batch:
     cut: used if the batch holds whole images.
   """
   if batch.geometry is None:
-    return batch.replace(image=as_unit(batch.image))
+    return in_unit(batch)
+  crops = batch.geometry.shape[1]
+  return batch.replace(
+    image=_cut(batch, cut),
+    label=jnp.repeat(batch.label, crops),
+    mask=jnp.repeat(batch.mask, crops),
+    views={name: _cut(batch, how) for name, how in cut.others},
+    geometry=None,
+  )
+
+
+def in_unit(batch: Batch) -> Batch:
+  """The batch with float images in [0, 1]."""
+  others = {name: as_unit(view) for name, view in batch.views.items()}
+  return batch.replace(image=as_unit(batch.image), views=others)
+
+
+def _cut(batch: Batch, cut: Cut) -> Float[Array, "n s s 3"]:
+  """Views of the whole images of a batch, in [0, 1]."""
   crops = batch.geometry.shape[1]
   rows = batch.geometry.reshape(-1, batch.geometry.shape[-1])
   image = canvas.crop_resize(
@@ -103,12 +124,7 @@ def seen(batch: Batch, cut: Cut) -> Batch:
     size=cut.size,
     interpolation=cut.interpolation,
   )
-  return batch.replace(
-    image=image / 255,
-    label=jnp.repeat(batch.label, crops),
-    mask=jnp.repeat(batch.mask, crops),
-    geometry=None,
-  )
+  return image / 255
 
 
 def mixed(
@@ -133,12 +149,25 @@ def mixed(
     return batch.replace(target=target)
   share = _shares(key, mix, batch.image.shape[1:3])
   image = blend(batch.image, share[None, :, :, None], crops)
+  others = {
+    name: blend(view, _resized(share, view)[None, :, :, None], crops)
+    for name, view in batch.views.items()
+  }
   if target is not None:
     target = blend(target, share.mean(), crops)
   rows = partner(jnp.arange(len(batch.label)), crops)
   return batch.replace(
-    image=image, target=target, partner=rows, share=share.mean()
+    image=image,
+    target=target,
+    partner=rows,
+    share=share.mean(),
+    views=others,
   )
+
+
+def _resized(share: Float[Array, "h w"], view: Array) -> Float[Array, "t u"]:
+  """The shares for a view of another size; rectangles keep hard edges."""
+  return jax.image.resize(share, view.shape[1:3], "nearest")
 
 
 def smoothed(

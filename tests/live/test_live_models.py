@@ -26,6 +26,14 @@ COAT = {
   "depths": (1, 1, 1, 1),
   "stem_width": (16, 32),
 }
+TINY_VIT = {
+  "depths": (1, 1, 2, 1),
+  "embed_dims": (32, 32, 64, 64),
+  "num_heads": (1, 2, 2, 4),
+  "window_sizes": (3, 3, 4, 2),
+  "drop_path_rate": 0.0,
+}
+XCIT = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 HIERA = {"img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1)}
 SAM = {**VIT, "window_size": 3, "global_attn_indexes": (1, 3)}
 CASES = (
@@ -121,13 +129,20 @@ CASES = (
   ("maxvit_tiny_rw_224", 64, COAT),
   ("maxxvitv2_nano_rw_256", 64, COAT),
   ("mixer_s16_224", 32, {"img_size": 32}),
+  ("gmixer_12_224", 32, {"img_size": 32}),
+  ("resmlp_12_224", 32, {"img_size": 32}),
+  ("gmlp_ti16_224", 32, {"img_size": 32}),
+  ("tiny_vit_5m_224", 75, TINY_VIT),
+  ("tiny_vit_21m_224", 64, TINY_VIT),
+  ("xcit_nano_12_p16_224", 64, XCIT),
+  ("xcit_tiny_24_p8_384", 40, {**XCIT, "eta": 0.5}),
   ("swin_tiny_patch4_window7_224", 224, {"depths": (1, 1, 2, 1)}),
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
 BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
-ROUGH = ("swin", "rope", "_pe_", "_d", "efficientvit")
+ROUGH = ("swin", "rope", "_pe_", "_d", "efficientvit", "xcit")
 TRAINED = (
   ("efficientvit_b0", CONV, {}),
   ("hgnetv2_b0", CONV, {}),
@@ -156,6 +171,11 @@ TRAINED = (
   ("maxvit_tiny_rw_224", 64, COAT),
   ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
   ("hiera_small_abswin_256", 64, HIERA),
+  ("tiny_vit_5m_224", 64, TINY_VIT),
+  ("gmixer_12_224", 32, {"img_size": 32}),
+  ("resmlp_12_224", 32, {"img_size": 32}),
+  ("gmlp_ti16_224", 32, {"img_size": 32}),
+  ("xcit_nano_12_p16_224", 64, XCIT),
   ("aimv2_large_patch14_224", 32, VIT),
   ("vit_dpwee_patch16_reg1_gap_256", 32, {**VIT, "qk_norm": True}),
   (

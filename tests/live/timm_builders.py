@@ -6,6 +6,7 @@ import timm
 import torch
 from timm.models import hgnet as timm_hgnet
 from timm.models import metaformer as timm_metaformer
+from timm.models import mlp_mixer as timm_mixer
 from timm.models import mobilenetv3 as timm_mobilenetv3
 from timm.models import vgg as timm_vgg
 from timm.models._efficientnet_builder import decode_arch_def
@@ -72,7 +73,23 @@ def vgg(arch, num_classes, depths, widths):
   return timm_vgg.VGG(config, num_classes=num_classes, norm_layer=norm)
 
 
+def mixer(arch, num_classes, **fields):
+  """timm's functions refuse fields that they set themselves."""
+
+  def build(variant, pretrained, **given):
+    del variant, pretrained
+    given = {**given, **fields}
+    # The other blocks have one MLP.
+    if "block_layer" in given and fields:
+      given["mlp_ratio"] = fields["mlp_ratio"][1]
+    return timm_mixer.MlpMixer(**given)
+
+  with mock.patch.object(timm_mixer, "_create_mixer", build):
+    return getattr(timm_mixer, arch)(num_classes=num_classes)
+
+
 BUILDERS = {
+  "mixer": mixer,
   "vgg": vgg,
   "hgnet": hgnet,
   "metaformer": metaformer,

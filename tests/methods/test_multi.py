@@ -110,12 +110,12 @@ def test_a_basis_is_shared():
     (
       ("s/stage4", "a/feature"),
       {"a": KDEP, "s": {"name": "stagewise"}},
-      "train in several phases",
+      "depend on the networks",
     ),
     (
       ("f/soft", "a/feature"),
       {"a": KDEP, "f": {"name": "fkd", "single_last": 0.5}},
-      "train in several phases",
+      "phases",
     ),
   ],
 )

@@ -21,6 +21,7 @@ from kd_jax.types import STAGES
 MORE = {
   "efficientnet": (),
   "resnet": (0,),
+  "mixer": (0, 1, 2),
   "eva": (
     "vit_small_plus_patch16_dinov3_qkvb",
     "vit_large_patch16_sapiens2",

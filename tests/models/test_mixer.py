@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import counts
 import goldens as gw
 import jax
 import jax.numpy as jnp
@@ -11,19 +10,9 @@ import pytest
 import zoo
 from flax import linen as nn
 
-from kd_jax import models
+from kd_jax import convert, models, trees
 from kd_jax.models.blocks import layers
 from kd_jax.models.blocks.tokens import patches
-
-# Of timm 1.0.31.
-PARAMS = {
-  "mixer_s32_224": 19_104_624,
-  "mixer_s16_224": 18_528_264,
-  "mixer_b32_224": 60_293_428,
-  "mixer_b16_224": 59_880_472,
-  "mixer_l32_224": 206_939_264,
-  "mixer_l16_224": 208_196_168,
-}
 
 
 def test_matches_timm():
@@ -36,9 +25,58 @@ def test_matches_timm():
     gw.check(meta, arrays, f"stage_{k}", maps)
 
 
-def test_variants():
-  counts.check("mixer", PARAMS)
-  zoo.check_preprocessing("mixer")
+KINDS = ("gmixer", "resmlp", "gmlp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_other_blocks(kind):
+  fields = {"gmixer": {"mlp_layer": "glu", "mlp_ratio": (1.0, 4.0)}}
+  fields = fields.get(kind, {"block_layer": kind})
+  small = {"embed_dim": 16, "num_blocks": 4, "img_size": 16, "patch_size": 8}
+  tiny = zoo.Tiny("mixer_s16_224", **small, **fields)
+  tiny.check_names()
+  tiny.check_chain()
+  # A shift of all tokens is taken away by the next normalisation.
+  tiny.check_gradients(invisible=["mlp_tokens/fc2/bias"])
+  tiny.check_bfloat16(0.05)
+
+
+def test_original_files_of_resmlp():
+  small = {"embed_dim": 16, "num_blocks": 4, "img_size": 16, "patch_size": 8}
+  model = models.create_model("resmlp_12_224", **small)
+  variables = zoo.drawn(model)
+  file = {}
+  for name, value in convert.to_timm(model, variables).items():
+    for timm, theirs in (
+      ("stem.", "patch_embed."),
+      ("linear_tokens.", "attn."),
+      ("mlp_channels.", "mlp."),
+      ("ls", "gamma_"),
+    ):
+      name = name.replace(timm, theirs)
+    file[name] = value[0, 0] if name.endswith((".alpha", ".beta")) else value
+  found = convert.from_timm(model, file)
+  jax.tree.map(np.testing.assert_array_equal, found, variables)
+
+
+def test_gates_begin_near_one():
+  small = {"embed_dim": 16, "num_blocks": 4, "img_size": 16, "patch_size": 8}
+  image = jnp.zeros((1, 16, 16, 3))
+  for name, gate in (
+    ("gmixer_12_224", "mlp_channels/fc1"),
+    ("gmlp_ti16_224", "gate_proj"),
+  ):
+    model = models.create_model(name, **small)
+    init = jax.jit(model.init, static_argnames="end")
+    params = trees.flatten(init(jax.random.key(0), image, end="stage1"))
+    layer = f"params/stage1/block0/{gate}"
+    half = params[f"{layer}/bias"].size // 2 if gate != "gate_proj" else 0
+    assert (params[f"{layer}/bias"][half:] == 1).all()
+    kernel = np.abs(params[f"{layer}/kernel"])
+    assert 0 < kernel[:, half:].max() < 1e-5
+    if half:
+      assert kernel[:, :half].max() > 0.1
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +137,8 @@ def test_initial_values(tiny):
     ({"mlp_ratio": (0.0, 4.0)}, "mlp_ratio is .* widths of 1"),
     ({"global_pool": "max"}, "global_pool is 'max'; allowed"),
     ({"act_layer": "tanh"}, "act_layer is 'tanh'; allowed"),
+    ({"block_layer": "vit"}, "block_layer is 'vit'; allowed"),
+    ({"mlp_layer": "glu", "block_layer": "gmlp"}, "needs block_layer='mixer'"),
   ],
 )
 def test_wrong_options(fields, message):

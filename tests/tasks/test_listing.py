@@ -11,8 +11,10 @@ import small
 
 import runs
 from kd_jax import main
+from kd_jax.convert import tags
 from kd_jax.models import create_model
 from kd_jax.models.blocks import convolutions
+from kd_jax.report import tag_lists
 from kd_jax.tasks import models
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4}
@@ -74,10 +76,12 @@ def test_a_row_by_hand():
   assert "feature, logits, pooled, stage1-4, stem" in row.cells()
 
 
-def test_the_table(tmp_path, capsys):
+def test_the_table(tmp_path, capsys, monkeypatch):
   path = tmp_path / "docs" / "models.md"
+  monkeypatch.setattr(models.tags, "available", lambda: False)
   status, said = listed(capsys, "match=resnet18*", f"output={path}")
-  head, *lines = said.out.splitlines()
+  extra, head, *lines = said.out.splitlines()
+  assert "kd_jax[torch]" in extra
   assert status == 0 and head.startswith("model") and len(lines) == 2
   # timm's figures: 11.69 M parameters, 1.82 GMACs.
   assert re.match(r"resnet18 +11\.69 +3\.6\d +512 +224 x 224 .* yes$", lines[0])
@@ -90,12 +94,21 @@ def test_the_table(tmp_path, capsys):
 
 
 def test_mistakes(tmp_path, capsys):
+  status, said = listed(capsys, "match=resnet10t", "tags=all")
+  assert status == 1 and "config.tags is 'all'; allowed:" in said.err
   status, said = listed(capsys, "match=nosuch*")
   assert status == 1 and "no model matches 'nosuch*'" in said.err
   (tmp_path / "file").touch()
   out = f"output={tmp_path}/file/models.md"
   status, said = listed(capsys, "match=resnet10t", out)
   assert status == 1 and "models.md cannot be written" in said.err
+
+
+def test_what_is_said_of_tags():
+  found = [tags.Tag("a", "x", ""), tags.Tag("b", "y", "no w")]
+  assert tag_lists.lines(found) == ["a.x  loads", "b.y  does not load: no w"]
+  assert tag_lists.markdown(found) == "- `a`: x\n"
+  assert tag_lists.total(found, "timm 1").startswith("1 of 2 pretrained tags")
 
 
 def test_taps_are_shortened():

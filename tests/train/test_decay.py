@@ -29,6 +29,8 @@ NAMES = {
   "vitamin": ({"pos_embed", "cls_token", "reg_token", "dist_token"}, ()),
   "swin": (set(), ("relative_position_bias_table",)),
   "swin_v2": (set(), ("cpb_mlp", "logit_scale")),
+  "tiny_vit": (set(), ("attention_biases",)),
+  "xcit": ({"cls_token"}, ("pos_embed.",)),
 }
 # One or two small members of every family, with all that is listed above.
 MEMBERS = {
@@ -59,9 +61,11 @@ MEMBERS = {
   "sam": ("samvit_base_patch16", {"depth": 4, "global_attn_indexes": [3]}),
   "swin": ("swin_tiny_patch4_window7_224", {}),
   "swin_v2": ("swinv2_tiny_window8_256", {}),
+  "tiny_vit": ("tiny_vit_5m_224", {"depths": (1, 1, 1, 1)}),
   "vgg": ("vgg11_bn", {}),
   "vit": ("vit_tiny_patch16_224", {"depth": 4}),
   "vitamin": ("vitamin_small_224", {"depth": 4}),
+  "xcit": ("xcit_nano_12_p16_224", {"depth": 4}),
 }
 CASES = [
   *((family, *member) for family, member in MEMBERS.items()),

@@ -150,6 +150,8 @@ STUDENTS = {
   "hgnetv2_b0": {"stem_chs": [8, 8]},
   "vgg11_bn": {"depths": [1, 1, 1, 1, 1], "head_width": 64},
   "samvit_base_patch16": {**VIT, "global_attn_indexes": [1]},
+  "tiny_vit_5m_224": {"depths": ONES, "window_sizes": [4, 4, 4, 4]},
+  "xcit_nano_12_p16_224": {"depth": 4, "embed_dim": 16},
 }
 # Their taps are like those of another one.
 ALIKE = (
@@ -168,13 +170,15 @@ ALIKE = (
   "hgnetv2_b0",
   "vgg11_bn",
   "repvgg_a0",
+  "tiny_vit_5m_224",
+  "xcit_nano_12_p16_224",
 )
 CASES = [
   pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
   for name in STUDENTS
 ]
 TOKENS = ("vit", "deit", "beit", "eva", "mixer")
-FLAT = (*TOKENS, "samvit")
+FLAT = (*TOKENS, "samvit", "xcit")
 
 
 def test_every_family_is_here():

@@ -6,6 +6,7 @@ order of the sums, which are float32 or wider. `convolutions` chooses.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -14,6 +15,8 @@ from kd_jax.models.blocks.depthwise import Window
 
 BAND = 200
 """Pixels whose windows `weight_by_bands` lays out at a time: in the cache."""
+FOLDS = (4, 3, 2)
+"""Columns that are joined, the first number that fits."""
 
 
 def forward_by_windows(
@@ -135,6 +138,59 @@ def input_by_taps(
     zero = jnp.zeros((), parts.dtype)
     total += lax.pad(parts[:, :, :, index], zero, [*config, (0, 0, 0)])
   return total.astype(x.dtype)
+
+
+def forward_folded(
+  x: Float[Array, "n h w c"], w: Float[Array, "k k c o"], window: Window
+) -> Float[Array, "n h w o"]:
+  """Neighbouring columns as more channels: products with longer rows.
+
+  Raises:
+    ValueError: `fold` finds no number of columns.
+  """
+  count = fold(x.shape, w.shape, window)
+  if count < 2:
+    raise ValueError(
+      f"maps {x.shape} and weights {w.shape} in {window} do not fold: needs "
+      "stride 1, an odd kernel, padding that keeps the size and a width that "
+      f"one of {FOLDS} divides"
+    )
+  size, _, depth, features = w.shape
+  left = [count - window.padding + column for column in range(count)]
+  w = jnp.stack(
+    [
+      jnp.pad(w, ((0, 0), (first, 3 * count - first - size), (0, 0), (0, 0)))
+      for first in left
+    ],
+    3,
+  )
+  images, high, across, _ = x.shape
+  return lax.conv_general_dilated(
+    x.reshape(images, high, across // count, count * depth),
+    w.reshape(size, 3, count * depth, count * features),
+    (1, 1),
+    ((window.padding,) * 2, (1, 1)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  ).reshape(images, high, across, features)
+
+
+def input_folded(
+  x: Float[Array, "n h w c"],
+  w: Float[Array, "k k c o"],
+  g: Float[Array, "n h w o"],
+  window: Window,
+) -> Float[Array, "n h w c"]:
+  """Gradient of the input of `forward_folded`."""
+  return jax.vjp(lambda x: forward_folded(x, w, window), x)[1](g)[0]
+
+
+def fold(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> int:
+  """How many columns `forward_folded` joins; 1 is none."""
+  size = w[0]
+  if window != Window(1, 1, size // 2) or size % 2 == 0 or w[2] != x[3]:
+    return 1
+  fits = (n for n in FOLDS if x[2] % n == 0 and n >= window.padding)
+  return next(fits, 1)
 
 
 def out_size(

@@ -45,16 +45,15 @@ def estimate(experiment: Experiment) -> dict[str, float]:
 
   Returns:
     No 'projectors' for methods without parameters; no 'teacher' if no JAX
-    network runs.
+    network runs, and the names of the teachers instead if there are several.
   """
   params, stats = shapes(experiment)
   found = {}
   for owner, name in _OWNERS.items():
     if params.get(owner):
       found[name] = _state_bytes(experiment, params, stats, owner)
-  if experiment.teaching.network is not None:
-    kept = experiment.teaching.per_device(experiment.mesh)
-    found["teacher"] = _bytes(kept)
+  for name, kept in experiment.teaching.kept(experiment.mesh).items():
+    found[name] = _bytes(kept)
   found["activations"] = _activation_bytes(experiment, params, stats)
   return {name: size / _GB for name, size in found.items()}
 

@@ -65,17 +65,19 @@ def _width(experiment: Experiment) -> dict[str, int]:
 def _teacher(experiment: Experiment) -> dict[str, Any]:
   """The lines about the teacher; none where none runs."""
   teaching, taps = experiment.teaching, experiment.specs[1]
-  if not taps or teaching.bank is not None:
+  if not taps or (teaching.bank is not None and not teaching.networks):
     return {}
-  found = {
+  found: dict[str, Any] = {
     "teacher": experiment.names.teacher,
     "teacher_weights": experiment.names.teacher_weights,
     "teacher_width": taps["feature"].shape[-1],
   }
-  if teaching.network is None:  # it runs outside of JAX
-    return found
-  size = experiment.inputs.views.canvas_size
-  return found | _size("teacher", teaching.network, size)
+  views = experiment.inputs.views
+  for name, network in teaching.networks.items():
+    side = views.other_cuts[name][0] if name in views.other_cuts else 0
+    size = (side, side) if side else views.canvas_size
+    found |= _size(name, network, size)
+  return found
 
 
 def _phases(stretches: tuple[Stretch, ...]) -> dict[str, str]:

@@ -70,7 +70,8 @@ class Fit:
 
   def path_of(self, tap: str) -> Path:
     """Where the statistics of one of several taps are: artifact_stage2.npz."""
-    return self.path.with_name(f"{self.path.stem}_{tap}{self.path.suffix}")
+    plain = tap.replace("/", "_")
+    return self.path.with_name(f"{self.path.stem}_{plain}{self.path.suffix}")
 
   def check_rows(self, teacher: Specs, taps: Iterable[str]) -> None:
     """Whether the rows of maps can be counted: every position is one.
@@ -81,7 +82,8 @@ class Fit:
     total = len(self.inputs.source)
     examples = min(self.examples or total, total) * self.passes
     for tap in taps:
-      positions = math.prod(maps.grid_of(teacher[tap].shape))
+      shape = teacher[tap].shape
+      positions = math.prod(maps.grid_of(shape)) if len(shape) > 2 else 1
       most = _MOST_ROWS // (positions * self.inputs.views.num_crops)
       if examples > most:
         raise ValueError(
@@ -112,8 +114,8 @@ class Fit:
     """Of everything that the statistics of a tap depend on."""
     more = (self.passes,) if self.passes > 1 else ()
     return statistics.identity(
-      self.teaching.fingerprint,
-      tap,
+      self.teaching.fingerprint_of(tap),
+      tap.rpartition("/")[2],
       self.inputs.source.fingerprint,
       self.inputs.views.fingerprint(),
       repr((self.augment, self.examples, self.inputs.seed, *more)),
@@ -137,9 +139,7 @@ def fitted(
     ValueError: see `Fit`.
   """
   if method.artifact_taps:
-    fit.check_rows(specs[1], method.artifact_taps)
-    bases = fit.bases(method.artifact_taps)
-    return {tap: _whole(basis) for tap, basis in bases.items()}, ""
+    return _of_taps(method, specs, fit), ""
   tap = method.artifact_tap
   if tap is None:
     return {}, ""
@@ -152,17 +152,39 @@ def fitted(
   return basis.artifact(width), line
 
 
+def _of_taps(
+  method: Method, specs: tuple[Specs, Specs], fit: Fit
+) -> dict[str, Artifact]:
+  """{tap: its statistics}, from the constants of a bank where they are."""
+  taps, widths = method.artifact_taps, method.artifact_widths(specs[0])
+  stored = {tap: fit.teaching.basis_of(tap) for tap in taps}
+  found: dict[str, Artifact] = {
+    tap: compatibility.artifact(constants, widths[tap])
+    for tap, constants in stored.items()
+    if constants is not None and tap in widths
+  }
+  missing = tuple(tap for tap in taps if tap not in found)
+  fit.check_rows(specs[1], missing)
+  for tap, basis in (fit.bases(missing) if missing else {}).items():
+    found[tap] = (
+      basis.artifact(widths[tap])
+      if tap in widths
+      else method.refined(tap, _whole(basis), specs[1])
+    )
+  return {tap: found[tap] for tap in taps}
+
+
 def placeholder(method: Method, specs: tuple[Specs, Specs]) -> Artifact:
   """The same shapes with nothing in them, for timing."""
   if method.artifact_taps:
     sizes = {tap: specs[1][tap].shape[-1] for tap in method.artifact_taps}
-    return {
-      tap: {
-        **basis_lib.placeholder(dim=size, width=size),
-        "rows": np.float32(2),
-      }
+    widths = method.artifact_widths(specs[0])
+    found = {
+      tap: basis_lib.placeholder(dim=size, width=widths.get(tap, size))
       for tap, size in sizes.items()
     }
+    more = {"rows": np.float32(2)}
+    return {k: x if k in widths else {**x, **more} for k, x in found.items()}
   tap = method.artifact_tap
   if tap is None:
     return {}

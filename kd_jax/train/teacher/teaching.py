@@ -40,6 +40,25 @@ class Teaching:
     return self.source.network
 
   @property
+  def networks(self) -> Mapping[str, Network]:
+    """{what to call it: network} of all that run on the devices."""
+    return {} if self.network is None else {"teacher": self.network}
+
+  def kept(self, mesh: Mesh) -> Mapping[str, Variables]:
+    """{what `networks` calls it: shapes of what each device keeps of it}."""
+    return {name: self.per_device(mesh) for name in self.networks}
+
+  def basis_of(self, tap: str) -> Mapping[str, Any] | None:
+    """Constants of a bank that hold the basis of a tap; None without one."""
+    del tap
+    return self.variables if "basis" in self.variables else None
+
+  def fingerprint_of(self, tap: str) -> str:
+    """Of what a tap comes from."""
+    del tap
+    return self.fingerprint
+
+  @property
   def bank(self) -> Bank | None:
     """What stores the taps, if no network runs."""
     stored = self.source.stored

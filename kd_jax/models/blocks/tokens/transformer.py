@@ -216,6 +216,7 @@ class Mlp(nn.Module):
     activation: elementwise.
     gated: the first half of the outputs, activated, times the second half
       goes on (SwiGLU with 'silu', both halves in one layer).
+    gate_last: the second half is activated instead.
     dtype: compute dtype.
     kernel_init: initialiser of the kernel of `fc1`.
     bias_init: initialiser of the bias of `fc1`.
@@ -230,6 +231,7 @@ class Mlp(nn.Module):
   width: int
   activation: Callable[[Array], Array] = ACTIVATIONS["gelu"]
   gated: bool = False
+  gate_last: bool = False
   dtype: layers.Dtype = None
   kernel_init: initializers.Initializer = INIT
   bias_init: initializers.Initializer = initializers.zeros
@@ -252,6 +254,8 @@ class Mlp(nn.Module):
     )(x)
     if self.gated:
       gate, y = jnp.split(y, 2, axis=-1)
+      if self.gate_last:
+        gate, y = y, gate
       y = self.activation(gate) * y
     else:
       y = self.activation(y)

@@ -1,0 +1,1 @@
+"""From `config.teachers` to several teachers, their views and methods."""

@@ -1,0 +1,1 @@
+"""What several teachers of one run share: crops in several sizes, banks."""

@@ -1,0 +1,1 @@
+"""Methods that tables of distillation compare with, one file each."""

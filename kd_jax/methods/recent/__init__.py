@@ -1,0 +1,1 @@
+"""Methods of today's toolkits and of distilled foundation models."""

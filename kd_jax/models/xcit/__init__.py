@@ -1,0 +1,1 @@
+"""XCiT, attention between channels."""

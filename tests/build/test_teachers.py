@@ -1,0 +1,104 @@
+"""Several teachers in one run."""
+
+import numpy as np
+import pytest
+
+import runs
+from kd_jax import config as config_lib
+from kd_jax import main
+from kd_jax.build.teachers import joined
+from tests.configs import teachers as case
+
+CONFIG = runs.ROOT / "tests" / "configs" / "teachers.py"
+
+
+def load(variant="", **fields):
+  config = config_lib.load(f"{CONFIG}:{variant}")
+  with config.unlocked():
+    for field, value in fields.items():
+      config[field] = value
+  return config
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+  """{teacher: --config argument}."""
+  root = tmp_path_factory.mktemp("weights")
+  found = {}
+  for name, channels in case.CHANNELS.items():
+    runs.save_teacher(root / name, channels=channels)
+    found[name] = f"teachers.{name}.weights={root / name}"
+  return found
+
+
+def refused(capsys, where, *fields):
+  assert main.main(runs.arguments(where, *fields, config=CONFIG)) == 1
+  said = capsys.readouterr().err
+  assert "Traceback" not in said and said.count("error: ") == 1
+  return said
+
+
+def test_weights_of_terms_are_multiplied_by_those_of_teachers():
+  config = load()
+  config.teachers.b.weight = 0.5
+  config.losses["b/feature"] = 3.0
+  assert joined.weights(config.to_dict()) == {
+    "a/feature": 1.0,
+    "b/feature": 1.5,
+  }
+
+
+def test_methods_differ_by_teacher():
+  config = load()
+  with config.unlocked():
+    config.teachers.b.method = {"align": {"name": "linear"}}
+    config.losses["feature"] = 1.0
+  method = joined.method(config.to_dict())
+  aligners = {n: m.aligner.needs_basis for n, m in method.methods.items()}
+  assert aligners == {"": True, "a": True, "b": False}
+  assert method.artifact_taps == ("a/feature", "feature")
+  (phase,) = method.phases()
+  assert phase.needs.teacher == ("a/feature", "b/feature", "feature")
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda c: c.teachers.update({"A-b": {}}), r"the names \['A-b'\]"),
+    (lambda c: c.teachers.b.update(weight=0.0), "teachers.b.weight is 0.0"),
+    (lambda c: c.teachers.b.update(nosuch=1), "teachers.b has no field"),
+    (lambda c: c.losses.update({"c/feature": 1.0}), r"terms of \['c'\]"),
+    (lambda c: c.losses.update({"b/feature": 0.0}), r"\['b'\] have no loss"),
+  ],
+)
+def test_entries_that_do_not_fit_are_refused(change, message):
+  config = load()
+  with config.unlocked():
+    change(config)
+  with pytest.raises(ValueError, match=message):
+    joined.method(config.to_dict())
+
+
+def test_mistakes_are_one_line(capsys, tmp_path, weights):
+  said = refused(capsys, tmp_path / "1", weights["a"])
+  assert "teacher 'b'" in said and "--config.teachers.b.weights" in said
+  field = "teachers.b.preprocess.image_size=0"
+  assert "image_size=0" in refused(capsys, tmp_path / "2", field)
+
+
+@pytest.mark.slow
+def test_two_teachers_teach_and_one_is_todays_single_one(tmp_path, weights):
+  plain = ("steps=3", "checkpoint.every=3", "batch_size=16")
+  runs.here(tmp_path / "both", *plain, *weights.values(), config=CONFIG)
+  both = runs.state(tmp_path / "both", 3)
+  one = (*plain, weights["a"])
+  runs.here(tmp_path / "one", *one, variant="one", config=CONFIG)
+  single = (*plain, weights["a"].replace("teachers.a", "teacher"))
+  runs.here(tmp_path / "single", *single, variant="single", config=CONFIG)
+  mine, other = (runs.state(tmp_path / n, 3) for n in ("one", "single"))
+  assert set(mine) == set(other)
+  for name, array in other.items():
+    np.testing.assert_array_equal(mine[name], array, err_msg=name)
+  assert any(not np.array_equal(both[k], mine[k]) for k in mine)
+  files = {path.name for path in (tmp_path / "both").glob("artifact*")}
+  assert files == {"artifact_a_feature.npz", "artifact_b_feature.npz"}

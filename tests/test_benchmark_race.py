@@ -1,0 +1,105 @@
+"""The race: who takes part, how runs are shared, and what the table says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import _race_figures, _race_table, _racers, race
+from kd_jax.build import training
+from kd_jax.report import comparison
+
+
+def figures(folder, name, budget, seed, steps, **values):
+  path = folder / "figures" / f"{name}-{budget}-{seed}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps({"steps": steps, **values}))
+
+
+@pytest.mark.parametrize("data", [*_racers.COURSES])
+def test_all_racers_have_one_recipe(data):
+  racers, course = _racers.racers(), _racers.COURSES[data]
+  assert len(racers) >= 12 and next(iter(racers)) == "kdep"
+  assert {"scalekd", "fkd", "stagewise"} <= set(racers)
+  recipes = []
+  for racer in racers.values():
+    config = _racers.contest(racer, course, 40, seed=3)
+    method = training.method(config)
+    assert not method.reads_labels and set(method.terms) == {
+      term for term, weight in racer.losses.items() if weight
+    }
+    recipes.append((config.optim.to_dict(), config.data, config.batch_size))
+    assert (config.seed, config.steps) == (3, 40)
+    reads = not method.needs_networks and method.phases()[0].needs.student
+    width = config.student.overrides.num_classes
+    assert width == (5 if reads and "logits" in reads else 0)
+  assert all(each == recipes[0] for each in recipes)
+
+
+def test_the_table_compares_seed_by_seed(tmp_path):
+  for seed, (base, other) in enumerate([(0.5, 0.6), (0.7, 0.72)]):
+    for budget in _race_table.BUDGETS:
+      kdep = {"kNN": base, "25 labels": 0.5}
+      figures(tmp_path / "digits", "kdep", budget, seed, 9, **kdep)
+      theirs = {"kNN": other, "25 labels": 0.25}
+      figures(tmp_path / "digits", "sp", budget, seed, 8, **theirs)
+  figures(tmp_path / "digits", "pkt", "steps", 0, 9, kNN=0.1)  # not all seeds
+  cost = {"operations": 6.4e8, "images": 64, "seconds": 0.02, "memory": 3e6}
+  path = tmp_path / "digits" / "costs" / "sp.json"
+  path.parent.mkdir()
+  path.write_text(json.dumps(cost))
+  text = _race_table.write(tmp_path)
+  assert text == (tmp_path / "race.md").read_text()
+  line = "| SP | 66.0 (+6.0 ± 4.0) | 25.0 (-25.0 ± 0.0) |"
+  assert text.count(line) == 2 and "PKT" not in text
+  assert "| SP | 10.0 | 20.0 | 3.0 | 8 |" in text
+  assert (tmp_path / "pictures" / "race.png").stat().st_size > 10_000
+  values = _race_table.figures(tmp_path, "steps")
+  given = comparison.Comparison(values, "KDEP")
+  assert given.difference("SP", "digits, kNN").mean == pytest.approx(0.06)
+
+
+def test_what_costs_more_takes_fewer_steps(tmp_path, monkeypatch):
+  costs = {"kdep": 100.0, "sp": 101.0, "crd": 300.0}
+  monkeypatch.setattr(race, "_cost", lambda n, *_: {"operations": costs[n]})
+  seen = []
+
+  def pretend(config, judge):
+    del judge
+    seen.append((config.method.name, config.steps))
+    return {"kNN": 0.5}
+
+  monkeypatch.setattr(race, "_figures", pretend)
+  folder = tmp_path / "digits"
+  for name in costs:
+    race._race(30, folder, name, 0, None)
+  assert seen == [("kdep", 30), ("sp", 30), ("crd", 30), ("crd", 10)]
+  race._race(30, folder, "crd", 0, None)  # all there
+  assert len(seen) == 4
+  kept = [
+    path.stem for path in (folder / "figures").glob("*-operations-0.json")
+  ]
+  assert sorted(kept) == [f"{n}-operations-0" for n in sorted(costs)]
+
+
+def test_masks_are_told_apart_by_a_linear_classifier():
+  rng = np.random.default_rng(0)
+  label = np.repeat([0, 0, 0, 1, 2], 40)
+  x = rng.normal(size=(200, 6)) + 3 * np.eye(6)[label]
+  weights = _race_figures._ridge(x, label)
+  said = (_race_figures._with_one(x) @ weights).argmax(1)
+  assert (said == label).mean() > 0.9
+  # Every class weighs the same: the balance of a class of 120 and one of 40.
+  mean = _race_figures._with_one(x) @ weights
+  by_class = np.stack([mean[label == c].mean(0) for c in range(3)])
+  assert np.all(by_class.argmax(1) == np.arange(3))
+
+
+@pytest.mark.slow
+def test_the_race_runs(tmp_path):
+  race.main(
+    ["--out", str(tmp_path), "--smoke", "--seeds", "1", "--steps", "4"]
+    + ["--only", "scenes", "--racers", "kdep", "fkd"]
+  )
+  text = (tmp_path / "race.md").read_text()
+  assert "scenes, masks" in text and "| FKD | " in text
