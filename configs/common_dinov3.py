@@ -1,29 +1,14 @@
 """DINOv3 ViT-B/16 and the mobile students that learn from it."""
 
-from typing import Any, NamedTuple
-
 from ml_collections import ConfigDict
 
 NAME = "vit_base_patch16_dinov3"
 WEIGHTS = "timm/vit_base_patch16_dinov3.lvd1689m"
 
 
-class Student(NamedTuple):
-  """A student.
-
-  Attributes:
-    name: its architecture.
-    last: the tap of its last map.
-    small: what makes it small.
-  """
-
-  name: str
-  last: str
-  small: dict[str, Any]
-
-
+# Name, the tap of the last map, and what makes it small.
 STUDENTS = {
-  "": Student(
+  "": (
     "mobilenetv4_conv_small",
     "stage4",
     {
@@ -37,12 +22,12 @@ STUDENTS = {
       "head_width": 32,
     },
   ),
-  "repvit": Student(
+  "repvit": (
     "repvit_m1_0",
     "stage4",
     {"embed_dim": (8, 8, 16, 16), "depth": (1, 1, 2, 1)},
   ),
-  "fastvit": Student(
+  "fastvit": (
     "fastvit_t8",
     "final",
     {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 32)},
@@ -72,5 +57,5 @@ def smaller(config: ConfigDict, kind: str) -> None:
   config.teacher.update({"name": NAME, "weights": "", "source": "random"})
   overrides = {"img_size": 64, "embed_dim": 16, "depth": 4, "num_heads": 2}
   config.teacher.overrides = ConfigDict(overrides)
-  small = STUDENTS[kind].small
+  *_, small = STUDENTS[kind]
   config.student.overrides = ConfigDict({**small, "num_classes": 0})

@@ -17,17 +17,16 @@ Expected: no figure is established; the pair is in no paper.
 
 from ml_collections import ConfigDict
 
-from configs.common import smoke
+from configs.common import kdep, smoke
 from configs.common_dinov3 import STUDENTS, folder, smaller, teacher
 from configs.common_scalekd import split
-from kd_jax.door.fields import kdep
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """Learning rate .1, as in the authors' script for MobileNetV2."""
   small, kind = split(variant, tuple(STUDENTS))
   config = kdep(22_500, 512, 0.1)
-  config.student.name = STUDENTS[kind].name
+  config.student.name = STUDENTS[kind][0]
   teacher(config)
   folder(config)
   if small:

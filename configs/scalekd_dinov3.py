@@ -30,12 +30,12 @@ from configs.common_scalekd import (
 def get_config(variant: str = "") -> ConfigDict:
   """SGD, with the last two maps of each network."""
   small, kind = split(variant, tuple(STUDENTS))
-  student = STUDENTS[kind]
+  name, last, _ = STUDENTS[kind]
   config = scalekd(
     "dinov3_b",
-    student.name,
+    name,
     traditional(),
-    taps=("stage3", student.last),
+    taps=("stage3", last),
     heads=(12, 12),
     sharpness=0.2,
     task="ce",
@@ -43,7 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
   unlabelled(config)
   folder(config)
   if small:
-    tiny(config, {}, ("stage3", student.last))
+    tiny(config, {}, ("stage3", last))
     unlabelled(config)
     teacher(config)
     smaller(config, kind)

@@ -37,7 +37,7 @@ def test_a_folder_trains_an_exported_student(method, variant, photos, tmp_path):
   ]
   assert len(totals) == 4 and np.isfinite(totals).all()
   assert totals[0] != totals[3]
-  name = common_dinov3.STUDENTS[variant.removeprefix("_")].name
+  name = common_dinov3.STUDENTS[variant.removeprefix("_")][0]
   model, variables = convert.load_pretrained(name, tmp_path / "student")
   images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
   taps = model.apply(variables, images, train=False)
@@ -51,7 +51,7 @@ def test_taps_and_weights_of_the_whole_pair(kind):
   assert config.data.name == "folder"
   teacher = models.create_model(config.teacher.name, img_size=224)
   student = models.create_model(config.student.name)
-  assert config.method.student[1] == common_dinov3.STUDENTS[kind].last
+  assert config.method.student[1] == common_dinov3.STUDENTS[kind][1]
   assert hasattr(student, "fused") == (kind != "")
   assert all(teacher.embed_dim % n == 0 for n in config.method.heads)
   # As much as Swin's 49 positions have together.
