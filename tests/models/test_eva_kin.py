@@ -72,7 +72,7 @@ def test_grid_of_images_of_any_size(size):
   assert same == (size[0] == size[1])
 
 
-@pytest.mark.parametrize(("side", "grid"), [(224, 14), (256, 16)])
+@pytest.mark.parametrize(("side", "grid"), [(224, 14), (256, 16), (512, 32)])
 def test_dense_taps_of_dinov3(side, grid):
   model = models.create_model("vit_base_patch16_dinov3")
   image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
