@@ -13,6 +13,8 @@ from flax import linen as nn
 
 from kd_jax import models, resolve
 
+# Ends of the names of classes that a network has many of, each called once.
+REPEATED = ("Block", "Layer", "Local", "MBConv")
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -36,28 +38,32 @@ def parameters(model, known):
     model: a network.
     known: what earlier calls have found of modules; this one adds to it.
   """
-  skipped = [0]
+  skipped, traced = {}, set()
 
   def once(call, args, kwargs, context):
     module = context.module
-    if context.method_name != "__call__" or not module.path:
+    repeats = type(module).__name__.endswith(REPEATED)
+    if context.method_name != "__call__" or not repeats:
       return call(*args, **kwargs)
     key = _key(module, args, kwargs)
     if key in known:
       size, shapes = known[key]
-      skipped[0] += size
+      if module.path not in traced:  # it may be called twice
+        skipped[module.path] = size
       return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    before = skipped[0]
+    skipped.pop(module.path, None)
+    traced.add(module.path)
+    before = sum(skipped.values())
     y = call(*args, **kwargs)
     if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(y)):
       shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), y)
       own = module.variables.get("params", {})
-      known[key] = _size(own) + skipped[0] - before, shapes
+      known[key] = _size(own) + sum(skipped.values()) - before, shapes
     return y
 
   with nn.intercept_methods(once), convzoo.native_depthwise():
     params = zoo.shapes(model)[1].get("params", {})
-  return _size(params) + skipped[0]
+  return _size(params) + sum(skipped.values())
 
 
 def _key(module, args, kwargs):

@@ -122,7 +122,7 @@ def _window(operator: str) -> Rule:
     if set(params["base_dilation"]) != {1}:
       raise NotImplementedError("windows over spread numbers")
     known = [
-      _Window(int(length), int(stride), tuple(pads), int(dilation))
+      _Window(int(length), int(stride), tuple(map(int, pads)), int(dilation))
       for length, stride, pads, dilation in zip(
         params["window_dimensions"],
         params["window_strides"],
