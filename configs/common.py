@@ -12,7 +12,15 @@ from kd_jax.door.fields import (
   sgd,
 )
 
-__all__ = ["STAGES", "STAGEWISE", "base", "evaluation", "preprocess", "sgd"]
+__all__ = [
+  "STAGES",
+  "STAGEWISE",
+  "base",
+  "evaluation",
+  "kdep",
+  "preprocess",
+  "sgd",
+]
 
 
 def bank(config: ConfigDict, **changes) -> None:

@@ -49,6 +49,14 @@ TEACHERS = {
     "resume": "block22",
     "terms": (0.016, 0.008),
   },
+  # Not of the paper: Swin's weights for 196 positions instead of 49.
+  "dinov3_b": {
+    "name": "vit_base_patch16_dinov3",
+    "weights": "timm/vit_base_patch16_dinov3.lvd1689m",
+    "target": "stage4",
+    "resume": "block10",
+    "terms": (0.02, 0.015),
+  },
 }
 
 TINY_TOKENS = {

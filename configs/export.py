@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.task = "export"
   config.workdir = ""  # the folder of the run
   config.output = ""  # '': export/ in that folder
-  config.format = ""  # detectron2, mmdetection or torchvision; '': ours
+  config.format = ""  # onnx, detectron2, mmdetection, torchvision; '': ours
   config.form = ""  # where in a detector of that format; '': the usual place
   config.fused = False  # merge branches and batch normalisation
   # Of a detector: (height, width) of its canvas; (): that of its evaluation.

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from unittest import mock
 
 import goldens as gw
 import jax
-import jax.numpy as jnp
 import numpy as np
 import zoo
-from flax import linen as nn
 
-from kd_jax import convert, models, resolve
+from kd_jax import convert, models
 from kd_jax.convert import rules
 from kd_jax.models.blocks import convolutions, depthwise
 
@@ -77,44 +73,3 @@ def check_options(
     np.testing.assert_allclose(
       got, want, rtol=1e-9, atol=1e-11, err_msg=name, strict=True
     )
-
-
-def check_counts(family, counts, block):
-  """As `zoo.check_counts`, but equal blocks are traced once.
-
-  Args:
-    family: module of `kd_jax.models`.
-    counts: {variant: parameters in timm}.
-    block: the class of the repeated module.
-  """
-  assert sorted(counts) == sorted(resolve.symbol("models", family, "VARIANTS"))
-  known = {}
-  for name, want in counts.items():
-    skipped = []
-
-    def once(call, args, kwargs, context, skipped=skipped):
-      if not isinstance(context.module, block):
-        return call(*args, **kwargs)
-      if context.method_name != "__call__":
-        return call(*args, **kwargs)
-      key = _key(context.module, args[0].shape)
-      if key in known:
-        size, shape = known[key]
-        skipped.append(size)
-        return jnp.zeros(shape)
-      y = call(*args, **kwargs)
-      known[key] = _size(context.module.variables["params"]), y.shape
-      return y
-
-    with nn.intercept_methods(once), native_depthwise():
-      found = zoo.shapes(models.create_model(name))[1]["params"]
-    assert _size(found) + sum(skipped) == want, name
-
-
-def _key(module, shape):
-  fields = {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
-  return shape, tuple((f, getattr(module, f)) for f in sorted(fields))
-
-
-def _size(tree):
-  return sum(math.prod(a.shape) for a in jax.tree.leaves(tree))

@@ -79,33 +79,6 @@ def make_input(meta: dict[str, Any]) -> np.ndarray:
   return x.astype(np.float32).transpose(0, 2, 3, 1)
 
 
-def small_scale(name: str, scale: float) -> float:
-  """Factor of a tensor of a small case: only matrices and kernels have it."""
-  return scale if name.endswith(".weight") and "norm" not in name else 1.0
-
-
-def small_input(size: tuple[int, int]) -> np.ndarray:
-  """float64 NCHW, standard normal, of the small cases."""
-  return _generator(0).standard_normal((2, 3, *size))
-
-
-def small(family: str) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-  """(facts, stored arrays) of every small case of a family."""
-  arrays = dict(np.load(FOLDER / f"small_{family}.npz"))
-  cases = json.loads(str(arrays.pop("cases")))
-  return [
-    (
-      facts,
-      {
-        k.removeprefix(f"{i}_"): v
-        for k, v in arrays.items()
-        if k.startswith(f"{i}_")
-      },
-    )
-    for i, facts in enumerate(cases)
-  ]
-
-
 def load(case: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """(metadata, stored arrays)."""
   arrays = dict(np.load(FOLDER / f"{case}.npz"))

@@ -3,6 +3,8 @@
 (name, fields, (height, width) of the images, scale of matrices and kernels).
 """
 
+import small_students
+
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SQUARE = {**TINY, "img_size": 32, "patch_size": 8}
 HIERA = {"embed_dim": 8, "num_heads": 1, "stages": [1, 1, 1, 1]}
@@ -170,7 +172,5 @@ CASES = {
     ("coatnet_pico_rw_224", {}, (224, 224)),
     ("maxvit_rmlp_pico_rw_256", {}, (256, 256)),
   ],
+  **small_students.CASES,
 }
-
-# Whose parameters are counted and whose preprocessing is noted.
-FACTS = ("eva", "hiera", "maxxvit", "sam", "vit", "vitamin")

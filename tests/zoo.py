@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from unittest import mock
@@ -13,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from kd_jax import convert, models, resolve, trees
-from kd_jax.models.blocks.tokens import patches, token_net
+from kd_jax.models.backbone import variable_shapes
 from kd_jax.types import STAGES
 
 RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -57,7 +58,8 @@ def drawn(model):
       return np.float32(scale * rng.normal(size=leaf.shape))
     return np.float32(rng.uniform(0.5, 1.5, leaf.shape))
 
-  flat = trees.flatten(shapes(model)[1])
+  with zeros():
+    flat = trees.flatten(variable_shapes(model))
   return trees.unflatten({k: draw(k, v) for k, v in flat.items()})
 
 
@@ -93,77 +95,11 @@ def check_golden(case, fields, features=None, **overrides):
   return model, variables, taps
 
 
-def check_small(family, index, dtype="float64", near=1e-9):
-  """Outputs of a small member: maps of all blocks or stages, in `dtype`.
-
-  Args:
-    family: name of the file golden/timm/small_FAMILY.npz.
-    index: of the case.
-    dtype: of weights, images and outputs.
-    near: largest error over the spread of the tensor, in float64; float32
-      has the tolerance of the file.
-  """
-  facts, arrays = gw.small(family)[index]
-  name, fields, size, *scale = facts["case"]
-  scale = scale[0] if scale else 1.0
-  fields = {k: _tuples(v) for k, v in fields.items()}
-  model = models.create_model(name, num_classes=5, **RAW, **fields)
-  state_dict = {
-    k: gw.make_param(k, tuple(s), scale=gw.small_scale(k, scale))
-    for k, s in facts["shapes"].items()
-  }
-  with jax.enable_x64(dtype == "float64"):
-    with zeros():
-      variables = convert.from_timm(model, state_dict)
-    x = gw.small_input(size).transpose(0, 2, 3, 1).astype(dtype)
-    variables = jax.tree.map(lambda a: a.astype(dtype), variables)
-    taps = jax.device_get(jax.jit(model.apply)(variables, x))
-  with zeros():
-    back = convert.to_timm(model, variables)
-  assert set(back) == set(state_dict)
-  # Five maps are those of the stem and the stages.
-  maps = sum(key.startswith("map") for key in facts["tensors"])
-  for key, info in facts["tensors"].items():
-    got = _tap(model, taps, key, size, stem=maps == 5)
-    assert got.dtype == dtype and list(got.shape) == info["shape"], key
-    atol = info["std"] * near if dtype == "float64" else info["atol"]
-    rtol = near if dtype == "float64" else 1e-5
-    close = {"atol": atol, "rtol": rtol, "err_msg": f"{name} {key}"}
-    stored = got.reshape(-1)[:: info["stride"]]
-    np.testing.assert_allclose(stored, arrays[key], **close)
-    whole = [got.mean(dtype=np.float64), got.std(dtype=np.float64)]
-    np.testing.assert_allclose(whole, [info["mean"], info["std"]], **close)
-
-
-def _tap(model, taps, key, size, *, stem):
-  """The tap that a small case calls 'map0' and so on."""
-  if not key.startswith("map"):
-    return taps[key]
-  number = int(key.removeprefix("map"))
-  if isinstance(model, token_net.TokenNet):
-    ragged = getattr(model, "ragged", False)
-    pair = patches.pair(model.patch_size)
-    grid = patches.grid_of(size, pair, ragged=ragged)
-    tokens = taps[f"block{number:02d}"]
-    return patches.tokens_to_map(tokens, model.num_prefix_tokens, grid)
-  block = f"block{number:02d}"
-  if block in taps:
-    return taps[block]
-  return taps[STAGES[number + (0 if stem else 1)]]
-
-
-def _tuples(value):
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def check_counts(family, counts):
-  """Every variant of a family has as many parameters as in timm."""
-  names = resolve.symbol("models", family, "VARIANTS")
-  assert sorted(counts) == sorted(names)
-  for name, want in counts.items():
-    found = shapes(models.create_model(name))[1]["params"]
-    sizes = (math.prod(a.shape) for a in jax.tree.leaves(found))
-    assert sum(sizes) == want, name
+def tuples(value):
+  """What JSON has as lists; also inside of dictionaries."""
+  if isinstance(value, dict):
+    return {k: tuples(v) for k, v in value.items()}
+  return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def check_preprocessing(family):
@@ -180,37 +116,6 @@ def check_preprocessing(family):
       assert got == want, (name, field)
 
 
-def facts(family):
-  """{name: what timm says}: 'parameters' and the preprocessing."""
-  path = gw.FOLDER / f"facts_{family}.json"
-  known = json.loads(path.read_text())
-  names = resolve.symbol("models", family, "VARIANTS")
-  assert sorted(known) == sorted(names)
-  return known
-
-
-def check_facts(family):
-  """The preprocessing of all variants is timm's."""
-  wrong = []
-  for name, want in facts(family).items():
-    model = models.create_model(name)
-    for field in want.keys() - {"parameters"}:
-      got, wanted = getattr(model, field), _tuples(want[field])
-      if got != wanted:
-        wrong.append((name, field, got, wanted))
-  assert not wrong, wrong
-
-
-def check_sizes(family, names):
-  """So many parameters as in timm; `names` says which variants."""
-  known = facts(family)
-  for name in names:
-    model = models.create_model(name)
-    leaves = jax.tree.leaves(shapes(model)[1]["params"])
-    found = sum(math.prod(a.shape) for a in leaves)
-    assert found == known[name]["parameters"], name
-
-
 class Tiny:
   """A small member of a family with drawn weights, compiled once."""
 
@@ -225,7 +130,11 @@ class Tiny:
       self.model.apply,
       static_argnames=("train", "begin", "end", "train_from", "mutable"),
     )
-    self.taps = self.run(self.variables, self.images)
+
+  @functools.cached_property
+  def taps(self):
+    """All outputs without training."""
+    return self.run(self.variables, self.images)
 
   def check_names(self):
     """Parameters lie under the stages; no other top-level names but known."""
@@ -237,17 +146,24 @@ class Tiny:
 
   def check_chain(self, near=1e-4):
     """Stage by stage is the whole."""
-    x, seen = self.images, set()
-    for stage in STAGES:
-      taps = self.run(self.variables, x, begin=stage, end=stage)
-      for name, value in taps.items():
-        expected = self.taps[name]
-        # Sums in another order differ by the largest terms' rounding.
-        largest = near * max(1, np.abs(expected).max())
-        np.testing.assert_allclose(value, expected, rtol=near, atol=largest)
-      seen |= set(taps)
-      x = taps.get(stage)
-    assert seen == set(self.taps)
+
+    @jax.jit
+    def chain(variables, x):
+      found = {}
+      for stage in STAGES:
+        taps = self.model.apply(variables, x, begin=stage, end=stage)
+        assert not set(taps) & set(found)
+        found |= taps
+        x = taps.get(stage)
+      return found
+
+    found = chain(self.variables, self.images)
+    assert set(found) == set(self.taps)
+    for name, value in found.items():
+      expected = self.taps[name]
+      # Sums in another order differ by the largest terms' rounding.
+      largest = near * max(1, np.abs(expected).max())
+      np.testing.assert_allclose(value, expected, rtol=near, atol=largest)
 
   def check_gradients(self, invisible=()):
     """Every parameter gets a finite, non-zero gradient in training.

@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
     "--format",
     default="",
     metavar="NAME",
-    help="detectron2, mmdetection or torchvision; default: timm, Flax and "
-    "StableHLO",
+    help="onnx, detectron2, mmdetection or torchvision; default: timm, Flax "
+    "and StableHLO",
   )
   option(
     "--fused",

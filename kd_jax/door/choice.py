@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from kd_jax.convert import licences
 from kd_jax.door import fields
 from kd_jax.door.machine import Machine
 from kd_jax.door.pair import BATCH, Settings
@@ -141,10 +142,12 @@ class Choice:
     share = (0.25 if self.small_images else 0.08) * 100
     colours = "no colours" if self.photos.grey else "colours a little changed"
     optim = "SGD, for BatchNorm" if self.batch_norm else "AdamW, no BatchNorm"
+    notice = licences.notice(self.teacher.weights)
     return [
       f"images: {self.photos} ({self.photos.dir})",
       f"machine: {self.machine}",
       f"teacher: {self.teacher.name} ({self.teacher.why})",
+      *([notice] if notice else []),
       f"method: {self.method}, student: {self.student}",
       f"views: {self.image_size} px, crops of {share:g} % or more, {colours}",
       f"optimizer: {optim}; rate {self.lr:g} for this batch",

@@ -87,7 +87,8 @@ def export_run(
   Args:
     run: its folder.
     out: where to; '': export/ in that folder.
-    format: 'detectron2', 'mmdetection', 'torchvision', or '' for ours.
+    format: 'onnx', 'detectron2', 'mmdetection', 'torchvision', or '' for
+      timm, Flax and StableHLO.
     fused: merge branches and batch normalisation into convolutions.
 
   Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from kd_jax import models
+from kd_jax.convert import licences
 from kd_jax.door import teachers
 from kd_jax.door.names import near
 from kd_jax.tasks import models as table
@@ -25,7 +26,9 @@ def show(pattern: str = "") -> None:
     print("\nshort names of teachers:")
     width = max(map(len, teachers.ALIASES))
     for short, full in teachers.ALIASES.items():
-      print(f"{short:<{width}}  {full}")
+      licence = licences.restricted(full)
+      note = f"  (licence: {licence})" if licence else ""
+      print(f"{short:<{width}}  {full}{note}")
     return
   wild = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
   known = models.list_models()

@@ -1,8 +1,9 @@
 """Batch normalisation inside the convolutions that it follows, for inference.
 
 Any network: a trace of it says which normalisation reads the output of which
-convolution or linear layer. The variables keep their names and shapes; the
-kernel is scaled, and the normalisation only adds its bias.
+convolution or linear layer, and that nothing else reads it. The variables keep
+their names and shapes; the kernel is scaled, and the normalisation only adds
+its bias.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
 from jaxtyping import Array
 
 from kd_jax import trees
-from kd_jax.models.backbone import Backbone
+from kd_jax.models.backbone import Backbone, variable_shapes
 from kd_jax.models.blocks.layers import BatchNorm, Conv
 
 _LINEAR = (Conv, nn.Dense)
+_READ = "read by a normalisation"
 
 
 def fold(
@@ -100,18 +104,40 @@ def _pairs(model: Backbone) -> dict[str, tuple[str, float]]:
     module = context.module
     if _called(context, BatchNorm) and id(args[0]) in outputs:
       pairs[_path(module)] = outputs[id(args[0])][0], module.eps
+      # However often it looks at its input, in the trace that is one reader.
+      args = (checkpoint_name(args[0], _READ), *args[1:])
     y = call(*args, **kwargs)
     if _called(context, _LINEAR):
       calls[_path(module)] += 1
+      y = checkpoint_name(y, _path(module))
       # Kept, so that no other array has its id.
       outputs[id(y)] = _path(module), y
     return y
 
   image = jax.ShapeDtypeStruct((1, *model.example_size, 3), jnp.float32)
-  init = functools.partial(model.init, train=False)
+  run = functools.partial(model.apply, train=False)
   with nn.intercept_methods(note):
-    jax.eval_shape(init, jax.random.key(0), image)
-  return {k: v for k, v in pairs.items() if calls[v[0]] == 1}
+    traced = jax.make_jaxpr(run)(variable_shapes(model), image)
+  readers = _readers(traced.jaxpr)
+  return {
+    norm: (layer, eps)
+    for norm, (layer, eps) in pairs.items()
+    if calls[layer] == 1 and readers[layer] == 1
+  }
+
+
+def _readers(jaxpr: core.Jaxpr) -> collections.Counter[str]:
+  """How many operations, or outputs, read what has a name."""
+  uses: collections.Counter[int] = collections.Counter()
+  for atoms in (*(e.invars for e in jaxpr.eqns), jaxpr.outvars):
+    uses.update(id(atom) for atom in atoms)
+  found: collections.Counter[str] = collections.Counter()
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "name":
+      found[equation.params["name"]] += uses[id(equation.outvars[0])]
+    for inner in core.jaxprs_in_params(equation.params):
+      found.update(_readers(inner))
+  return found
 
 
 def _called(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -45,6 +45,22 @@ Its branches are merged: build it without `fused` and `checkpoint_path`, call
 `timm.utils.reparameterize_model(model)`, then load timm/model.safetensors.
 """
 
+_ONNX = """\
+# {name}, pre-trained by kd_jax, as ONNX
+
+model.onnx takes float32 RGB images (n, {size}, {size}, 3) with values in
+[0, 1], any number of them, which it normalises. It returns {outputs}.
+
+pip install onnxruntime
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+(vectors,) = session.run(["pooled"], {{"images": images}})
+```
+"""
+
 
 def text(
   model: nn.Module,
@@ -70,6 +86,18 @@ def text(
     size=about["image_size"],
     merged=_MERGED if options.get("fused") else "",
   )
+
+
+def onnx(name: str, size: int, outputs: Sequence[str]) -> str:
+  """How to call a student that is written as ONNX.
+
+  Args:
+    name: its architecture.
+    size: of the images, in pixels.
+    outputs: names of what it returns.
+  """
+  listed = " and ".join(f"`{output}`" for output in outputs)
+  return _ONNX.format(name=name, size=size, outputs=listed)
 
 
 def facts(

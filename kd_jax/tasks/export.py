@@ -10,20 +10,22 @@ of a library of detectors, see `convert.save_layout`. Of a finished detector, a
 folder of the task 'detect', it is stablehlo/, detector.json and README.md; its
 program has both stages, suppression and masks inside.
 
+The format 'onnx' is onnx/model.onnx, a function as in stablehlo/, and its
+README.md, see `convert.onnx_graph`.
+
 With `fused`, branches are merged (RepVGG, MobileOne, RepViT, FastViT) in all of
-them, and the program has no batch normalisation behind a convolution.
+them, and programs have no batch normalisation behind a convolution.
 
 `stablehlo/model.bin` is StableHLO, written by `jax.export`: it is part of JAX,
 runs on CPU, GPU and TPU, and can be read for six months of JAX releases at
-least. ONNX is left out: its one kept exporter, jax2onnx 0.17, demands an
-orbax-checkpoint below 0.11.37, and checkpoints here need 0.12.
+least.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ from kd_jax import convert, disk, workdir
 from kd_jax.buckets import spool
 from kd_jax.build import networks
 from kd_jax.convert import checkpoint
+from kd_jax.convert.onnx_graph import program as onnx_program
 from kd_jax.models import fold, fuse
 from kd_jax.models.backbone import Backbone
 from kd_jax.report import detector_card, model_card
@@ -43,6 +46,7 @@ from kd_jax.report.run import summary
 from kd_jax.train.bucket import checkpoints
 from kd_jax.transfer.detection import files, program
 
+ONNX = "onnx"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _HEADS = "heads/config.json"  # of a detector, see `detection.files`
 
@@ -93,11 +97,19 @@ class _Wanted(NamedTuple):
 def _export(wanted: _Wanted, source: Path, target: Path) -> str:
   """Writes what is asked for; returns the name of the student."""
   plain = not (wanted.format or (source / _HEADS).is_file())
-  if wanted.fused and not plain:
+  detector = (source / _HEADS).is_file()
+  if wanted.fused and not (plain or wanted.format == ONNX and not detector):
     raise ValueError(
-      "fused merges the student of a pre-training for timm, Flax and StableHLO;"
-      " leave it out for detectors and formats of other libraries"
+      "fused merges the student of a pre-training for timm, Flax, StableHLO and"
+      " ONNX; leave it out for detectors and formats of other libraries"
     )
+  if wanted.format == ONNX and detector:
+    raise ValueError(
+      "the format onnx is of students; a detector is written as StableHLO: "
+      "leave format out, or name the run that trained its student"
+    )
+  if wanted.format == ONNX:
+    return _onnx(wanted.fused, source, target)
   if wanted.format:
     return _layout(wanted, source, target)
   if (source / _HEADS).is_file():
@@ -105,8 +117,19 @@ def _export(wanted: _Wanted, source: Path, target: Path) -> str:
   return _alone(wanted.fused, source, target)
 
 
-def _alone(fused: bool, source: Path, target: Path) -> str:
-  """Writes the student of a pre-training in all formats of ours."""
+class _Student(NamedTuple):
+  """What is written, and where it came from."""
+
+  name: str
+  model: Backbone
+  variables: Mapping[str, Any]
+  size: int
+  recipe: dict[str, Any]
+  about: dict[str, Any]
+
+
+def _prepared(fused: bool, source: Path) -> _Student:
+  """The student with the run's preprocessing, merged if that is asked for."""
   recipe, about = _papers(source)
   model, variables = _student(source, recipe)
   size = about["image_size"]
@@ -116,9 +139,15 @@ def _alone(fused: bool, source: Path, target: Path) -> str:
     crop_mode=about.get("crop_mode", "center"),  # older runs do not say
     input_size=(3, size, size),
   )
-  name = recipe["student"]["name"]
   if fused and fuse.can_merge(model):
     model, variables = fuse.merge(model, variables)
+  name = recipe["student"]["name"]
+  return _Student(name, model, variables, size, recipe, about)
+
+
+def _alone(fused: bool, source: Path, target: Path) -> str:
+  """Writes the student of a pre-training in all of our formats."""
+  name, model, variables, size, recipe, about = _prepared(fused, source)
   convert.save_timm(model, variables, target / "timm", name=name)
   # What was written, as others will read it.
   model, variables = convert.load_pretrained(name, target / "timm")
@@ -129,6 +158,17 @@ def _alone(fused: bool, source: Path, target: Path) -> str:
   text = model_card.text(model, name, recipe, about, options)
   workdir.write(target / "README.md", text)
   return name
+
+
+def _onnx(fused: bool, source: Path, target: Path) -> str:
+  """Writes the student as ONNX, and how to call it."""
+  name, model, variables, size, *_ = _prepared(fused, source)
+  folder = target / ONNX
+  one = _of_one(model, variables, folded=fused)
+  onnx_program.save(one, size, folder / "model.onnx")
+  text = model_card.onnx(name, size, _outputs(model))
+  workdir.write(folder / "README.md", text)
+  return f"{name} for ONNX"
 
 
 def _layout(wanted: _Wanted, source: Path, target: Path) -> str:
@@ -195,7 +235,22 @@ def stablehlo(
     (n, size, size, 3) in [0, 1] that returns {'pooled': (n, d)}, and 'logits'
     if there is a classifier.
   """
-  names = ("pooled", "logits") if model.num_classes else ("pooled",)
+  one = _of_one(model, variables, folded=folded)
+  # Mapped over the images: models may count them, which a symbol cannot do.
+  (n,) = export.symbolic_shape("n")
+  images = jax.ShapeDtypeStruct((n, size, size, 3), np.float32)
+  program = export.export(jax.jit(jax.vmap(one)), platforms=PLATFORMS)(images)
+  return bytes(program.serialize())
+
+
+def _outputs(model: Backbone) -> tuple[str, ...]:
+  return ("pooled", "logits") if model.num_classes else ("pooled",)
+
+
+def _of_one(
+  model: Backbone, variables: Mapping[str, Any], *, folded: bool
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+  """A function of one image, weights inside."""
   context = contextlib.nullcontext
   if folded:
     variables, context = fold.fold(model, variables)
@@ -203,13 +258,9 @@ def stablehlo(
   def one(image: jax.Array) -> dict[str, jax.Array]:
     with context():
       taps = model.apply(variables, image[None], train=False)
-    return {name: taps[name][0] for name in names}
+    return {name: taps[name][0] for name in _outputs(model)}
 
-  # Mapped over the images: models may count them, which a symbol cannot do.
-  (n,) = export.symbolic_shape("n")
-  images = jax.ShapeDtypeStruct((n, size, size, 3), np.float32)
-  program = export.export(jax.jit(jax.vmap(one)), platforms=PLATFORMS)(images)
-  return bytes(program.serialize())
+  return one
 
 
 def _run_folder(mounts: contextlib.ExitStack, path: str) -> Path:

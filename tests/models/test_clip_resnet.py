@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 import convzoo
+import counts
 import jax
 import numpy as np
 import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models.resnet import clip_base, clip_resnet
+from kd_jax.models.resnet import clip_resnet
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -49,9 +50,8 @@ def test_options_match_timm_in_float64(index, name):
 
 
 def test_counts():
-  block = clip_base.Block
-  convzoo.check_counts("clip_resnet", PARAMS, block)
-  convzoo.check_counts("clip_resnet_gap", GAP_PARAMS, block)
+  counts.check("clip_resnet", PARAMS)
+  counts.check("clip_resnet_gap", GAP_PARAMS)
 
 
 def test_preprocessing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import convzoo
+import counts
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def test_final_is_the_normalised_map(fields):
 
 
 def test_counts():
-  convzoo.check_counts("convnext", PARAMS, blocks.Block)
+  counts.check("convnext", PARAMS)
 
 
 def test_preprocessing():

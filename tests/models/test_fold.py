@@ -1,5 +1,6 @@
 """Batch normalisation in the convolutions in front of it."""
 
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import zoo
 
 from kd_jax import trees
-from kd_jax.models import fold
+from kd_jax.models import fold, fuse
 
 CASES = (("resnet10t", {"channels": (8, 8, 16, 16), "stem_width": 8}),)
 SLOW = (
@@ -64,3 +65,23 @@ def test_what_it_computes():
   bias = f"params/{block}/bn1/bias"
   want = old[bias] - old[f"batch_stats/{block}/bn1/mean"] * gain
   np.testing.assert_allclose(new[bias], want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_others_read_stays():
+  """The merged encoding of positions is one convolution, read twice."""
+  tiny = families.FAMILIES["fastvit"].tiny()
+  model, merged = fuse.merge(tiny.model, tiny.variables)
+  variables, context = fold.fold(model, merged)
+  old, new = (trees.flatten(v) for v in (merged, variables))
+  same = {k for k in old if np.array_equal(old[k], new[k])}
+  kernels = [k for k in same if k.endswith("kernel") and "/pos_emb/" in k]
+  assert len(kernels) == 1 and len(same) < len(old)
+
+  def run(images):
+    with context():
+      return model.apply(variables, images)
+
+  taps = jax.jit(run)(tiny.images)
+  for tap, want in tiny.taps.items():
+    near = 1e-5 * float(np.abs(want).max())
+    np.testing.assert_allclose(taps[tap], want, rtol=0, atol=near, err_msg=tap)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import goldens as gw
 import jax
 import numpy as np
 import pytest
 import zoo
+from families import FAMILIES
 
 from kd_jax import convert, models
-from kd_jax.models.maxxvit import blocks, maxxvit
+from kd_jax.models.maxxvit import blocks
 
-CASES = [facts["case"][0] for facts, _ in gw.small("maxxvit")]
-QUICK = {"coatnet_rmlp_1_rw_224", "maxvit_tiny_tf_224"}
 SMALL = {
   "img_size": 64,
   "embed_dim": (16, 16, 16, 32),
@@ -22,52 +20,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(
-  "index",
-  [
-    pytest.param(i, marks=() if name in QUICK else pytest.mark.slow, id=name)
-    for i, name in enumerate(CASES)
-  ],
-)
-def test_golden_in_float64(index):
-  zoo.check_small("maxxvit", index)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(len(CASES)), ids=CASES)
-def test_golden_in_float32(index):
-  zoo.check_small("maxxvit", index, "float32")
-
-
-def test_counts_and_preprocessing():
-  zoo.check_facts("maxxvit")
-  zoo.check_sizes("maxxvit", ["test_coatnet", "test_maxvit"])
-
-
-@pytest.mark.slow
-def test_all_counts():
-  zoo.check_sizes("maxxvit", maxxvit.VARIANTS)
-
-
 @pytest.fixture(scope="module")
 def tiny():
-  mixed = {"block_type": ("M", "PM", ["C", "T"], "T")}
-  return zoo.Tiny("maxvit_rmlp_base_rw_224", **SMALL, **mixed)
-
-
-def test_tiny(tiny):
-  tiny.check_names()
-  tiny.check_chain()
-  tiny.check_bfloat16(0.1)
-  sizes = [tiny.taps[f"stage{k}"].shape[1:] for k in (1, 2, 3, 4)]
-  assert sizes == [(16, 16, 16), (8, 8, 16), (4, 4, 16), (2, 2, 32)]
-  assert tiny.taps["pooled"].shape == (4, 768)
-
-
-@pytest.mark.slow
-def test_gradients(tiny):
-  # Softmax and normalisation hide what is added to every key.
-  tiny.check_gradients(invisible=("rel_pos/fc2/bias",))
+  return FAMILIES["maxxvit"].tiny()
 
 
 def test_a_grid_is_of_places_far_apart():
@@ -98,13 +53,6 @@ def test_layers_that_were_convolutions(tiny):
   file[key] = file[key][:, :, None, None]
   again = convert.from_timm(tiny.model, file)
   jax.tree.map(np.testing.assert_array_equal, again, tiny.variables)
-
-
-def test_saved_models_keep_their_options(tiny, tmp_path):
-  convert.save_timm(tiny.model, tiny.variables, tmp_path, name=tiny.name)
-  model, variables = convert.load_pretrained(tiny.name, tmp_path)
-  assert model == tiny.model
-  jax.tree.map(np.testing.assert_array_equal, variables, tiny.variables)
 
 
 @pytest.mark.parametrize(

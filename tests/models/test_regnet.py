@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import convzoo
+import counts
 import numpy as np
 import pytest
 import zoo
 
 from kd_jax import convert, models
-from kd_jax.models.regnet import regnet
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -66,7 +66,7 @@ def test_options_match_timm_in_float64(index, name):
 
 @pytest.mark.slow
 def test_counts():
-  convzoo.check_counts("regnet", PARAMS, regnet.Block)
+  counts.check("regnet", PARAMS)
 
 
 def test_preprocessing():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import convzoo
+import counts
 import pytest
 import zoo
 
 from kd_jax import models
-from kd_jax.models.resnet import blocks
 
 # Of timm 1.0.31.
 PARAMS = {
@@ -103,7 +103,7 @@ def test_options_match_timm_in_float64(index, name):
 
 @pytest.mark.slow
 def test_counts():
-  convzoo.check_counts("resnet", PARAMS, blocks.Block)
+  counts.check("resnet", PARAMS)
 
 
 def test_preprocessing():

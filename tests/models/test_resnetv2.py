@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import convzoo
+import counts
 import numpy as np
 import pytest
 import zoo
@@ -44,7 +45,7 @@ def test_options_match_timm_in_float64(index, name):
 
 
 def test_counts():
-  convzoo.check_counts("resnetv2", PARAMS, resnetv2.Block)
+  counts.check("resnetv2", PARAMS)
 
 
 def test_preprocessing():

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import goldens as gw
-import jax
 import numpy as np
 import pytest
-import zoo
+from families import FAMILIES
 from flax import linen as nn
 
 from kd_jax import convert, models
-from kd_jax.models.sam import block, sam
+from kd_jax.models.sam import block
 
-CASES = len(gw.small("sam"))
 NAME = "samvit_base_patch16"
-SMALL = {
-  "img_size": 32,
-  "patch_size": 4,
-  "embed_dim": 16,
-  "depth": 4,
-  "num_heads": 2,
-  "window_size": 3,
-  "neck_chans": 12,
-  "global_attn_indexes": (1, 3),
-}
-
-
-@pytest.mark.parametrize(
-  "index", [0, 1, pytest.param(2, marks=pytest.mark.slow)]
-)
-def test_golden_in_float64(index):
-  assert CASES == 3
-  zoo.check_small("sam", index)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(CASES))
-def test_golden_in_float32(index):
-  zoo.check_small("sam", index, "float32")
-
-
-def test_counts_and_preprocessing():
-  zoo.check_facts("sam")
-  zoo.check_sizes("sam", ["samvit_base_patch16_224", NAME])
-
-
-@pytest.mark.slow
-def test_all_counts():
-  zoo.check_sizes("sam", sam.VARIANTS)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-  return zoo.Tiny(NAME, **SMALL, qk_norm=True, init_values=0.5)
-
-
-def test_tiny(tiny):
-  tiny.check_names()
-  tiny.check_chain()
-  tiny.check_bfloat16(0.05)
-  assert tiny.taps["stage2"].shape == (4, 8, 8, 16)
-  assert tiny.taps["final"].shape == (4, 8, 8, 12)
-  np.testing.assert_array_equal(tiny.taps["block01"], tiny.taps["stage2"])
-
-
-def test_gradients(tiny):
-  tiny.check_gradients()
+  return FAMILIES["sam"].tiny()
 
 
 class Bias(block.Attention):
@@ -103,13 +53,6 @@ def test_original_files(tiny):
   assert again.keys() == {k for k in tensors if not k.startswith("head")}
   for name, value in again.items():
     np.testing.assert_array_equal(value, tensors[name])
-
-
-def test_saved_models_keep_their_options(tiny, tmp_path):
-  convert.save_timm(tiny.model, tiny.variables, tmp_path, name=NAME)
-  model, variables = convert.load_pretrained(NAME, tmp_path)
-  assert model == tiny.model
-  jax.tree.map(np.testing.assert_array_equal, variables, tiny.variables)
 
 
 @pytest.mark.parametrize(

@@ -1,159 +1,16 @@
-"""Families of transformers against timm's golden outputs and counts."""
+"""What is special to TinyViT, XCiT, MobileViT and ViTs behind ResNets."""
 
 from __future__ import annotations
 
 import jax
 import numpy as np
-import prints
 import pytest
 import zoo
+from families import FAMILIES
 
 from kd_jax import convert, models
-from kd_jax.models.blocks.tokens import transformer
 from kd_jax.models.byob import mobilevit
 from kd_jax.models.tinyvit import blocks as tiny_vit
-from kd_jax.models.vit import hybrid_stems
-from kd_jax.models.xcit import blocks as xcit
-
-# A small member, the block that repeats, and the error of bfloat16.
-FAMILIES = {
-  "hybrid": (
-    "vit_small_r26_s32_224",
-    {
-      "embed_dim": 16,
-      "depth": 4,
-      "num_heads": 2,
-      "img_size": 32,
-      "conv_layers": (1,),
-      "patch_size": 8,
-    },
-    (transformer.Block, hybrid_stems.Block),
-    0.05,
-  ),
-  "tiny_vit": (
-    "tiny_vit_5m_224",
-    {
-      "depths": (1, 1, 2, 1),
-      "embed_dims": (8, 8, 16, 16),
-      "num_heads": (1, 1, 2, 2),
-      "window_sizes": (3, 3, 4, 2),
-    },
-    (tiny_vit.Block, tiny_vit.MBConv),
-    0.1,
-  ),
-  "xcit": (
-    "xcit_nano_12_p16_224",
-    {"embed_dim": 16, "depth": 4, "num_heads": 2},
-    xcit.Block,
-    0.05,
-  ),
-}
-# How many of the stored cases are small; others take seconds to compile.
-QUICK = {"hybrid": 0, "tiny_vit": 1, "xcit": 1}
-CASES = [
-  pytest.param(
-    family,
-    i,
-    id=f"{case[0]}-{i}",
-    marks=pytest.mark.slow if i >= QUICK[family] else (),
-  )
-  for family in FAMILIES
-  for i, case in enumerate(prints.load(family)[0])
-]
-
-
-@pytest.mark.parametrize(("family", "index"), CASES)
-def test_golden_outputs_of_timm(family, index):
-  prints.check(family, index, "float64", 1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "index"), CASES)
-def test_golden_outputs_of_timm_in_float32(family, index):
-  prints.check(family, index, "float32", 2e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_parameter_counts(family):
-  prints.check_counts(family, FAMILIES[family][2])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_preprocessing(family):
-  prints.check_preprocessing(family)
-
-
-# Small members of families whose other tests are elsewhere.
-MOBILE_VIT = {"stem_chs": 8, "last_width": 0}
-TINY = {
-  **{
-    name: (name, fields, error) for name, fields, _, error in FAMILIES.values()
-  },
-  "mobilevit": (
-    "mobilevit_xxs",
-    {
-      **MOBILE_VIT,
-      "blocks": (
-        "bottle_d1_c8_g1_b2",
-        "bottle_d1_c8_s2_g1_b2",
-        "bottle_d1_c8_s2_g1_b2 mobilevit_d1_c8_t1_w16_p2",
-        "bottle_d1_c16_s2_g1_b2",
-        "bottle_d1_c16_s2_g1_b2 mobilevit_d1_c16_t1_w16_p3",
-      ),
-    },
-    0.1,
-  ),
-  "mobilevit2": (
-    "mobilevitv2_050",
-    {
-      **MOBILE_VIT,
-      "blocks": (
-        "bottle_d1_c8_s2_g1_b2",
-        "bottle_d1_c8_s2_g1_b2 mobilevit2_d1_c8_g1_b0.5_t1_p2",
-        "bottle_d1_c16_s2_g1_b2",
-        "bottle_d1_c16_s2_g1_b2 mobilevit2_d1_c16_g1_b0.5_t2_p3",
-      ),
-    },
-    0.1,
-  ),
-}
-
-
-@pytest.fixture(scope="module", params=TINY)
-def tiny(request):
-  name, fields, error = TINY[request.param]
-  made = zoo.Tiny(name, **fields)
-  made.error = error
-  return made
-
-
-@pytest.mark.slow
-def test_names(tiny):
-  tiny.check_names()
-
-
-@pytest.mark.slow
-def test_chained_stages_equal_the_whole(tiny):
-  tiny.check_chain(1e-3)
-
-
-@pytest.mark.slow
-def test_every_parameter_gets_a_gradient(tiny):
-  tiny.check_gradients()
-
-
-@pytest.mark.slow
-def test_bfloat16(tiny):
-  tiny.check_bfloat16(tiny.error)
-
-
-@pytest.mark.slow
-def test_saved_models_keep_their_options(tiny, tmp_path):
-  convert.save_timm(tiny.model, tiny.variables, tmp_path, name=tiny.name)
-  model, variables = convert.load_pretrained(tiny.name, tmp_path)
-  assert model == tiny.model
-  jax.tree.map(np.testing.assert_array_equal, variables, tiny.variables)
 
 
 def test_places_share_the_bias_of_their_distance():

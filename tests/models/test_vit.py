@@ -18,7 +18,6 @@ from kd_jax import convert, models, trees
 from kd_jax.convert import rules
 from kd_jax.models.blocks import layers
 from kd_jax.models.blocks.tokens import patches, transformer
-from kd_jax.models.vit import vit
 
 CASES = (
   "vit_tiny_patch16_224",
@@ -36,8 +35,6 @@ MORE = (
   "vit_base_patch16_clip_quickgelu_224",
   "vit_base_patch16_siglip_224",
 )
-SMALL_CASES = [facts["case"][0] for facts, _ in gw.small("vit")]
-QUICK = {"aimv2_large_patch14_224", "vit_dpwee_patch16_reg1_gap_256"}
 # timm in float64: small members with unusual options, and resampling.
 OPTIONS = dict(np.load(gw.FOLDER / "vit_options.npz"))
 OPTION_CASES = json.loads(str(OPTIONS["cases"]))
@@ -104,41 +101,8 @@ def test_resampling_matches_timm():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-  "index",
-  [
-    pytest.param(i, marks=() if name in QUICK else pytest.mark.slow, id=name)
-    for i, name in enumerate(SMALL_CASES)
-  ],
-)
-def test_small_members_match_timm_in_float64(index):
-  zoo.check_small("vit", index)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(len(SMALL_CASES)), ids=SMALL_CASES)
-def test_small_members_match_timm_in_float32(index):
-  zoo.check_small("vit", index, "float32")
-
-
-@pytest.mark.parametrize(
-  "names",
-  [
-    (
-      "vit_tiny_patch16_224",
-      "aimv2_3b_patch14_224",
-      "vit_base_patch16_rpn_224",
-    ),
-    pytest.param(tuple(vit.VARIANTS), marks=pytest.mark.slow, id="all"),
-  ],
-)
-def test_counts(names):
-  zoo.check_sizes("vit", names)
-
-
 def test_preprocessing():
   zoo.check_preprocessing("vit")
-  zoo.check_facts("vit")
 
 
 @pytest.fixture(scope="module")

@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-import goldens as gw
-import jax
 import numpy as np
 import pytest
-import zoo
+from families import FAMILIES
 
 from kd_jax import convert, models
 from kd_jax.convert import rules
-from kd_jax.models.vit import vitamin
 
-CASES = len(gw.small("vitamin"))
 NAME = "vitamin_small_224"
-SMALL = {
-  "img_size": (32, 48),
-  "embed_dim": 16,
-  "depth": 4,
-  "num_heads": 2,
-  "conv_dims": (8, 12),
-  "conv_depths": (2, 1),
-}
-
-
-@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_golden_in_float64(index):
-  assert CASES == 2
-  zoo.check_small("vitamin", index)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(CASES))
-def test_golden_in_float32(index):
-  zoo.check_small("vitamin", index, "float32")
-
-
-def test_counts_and_preprocessing():
-  zoo.check_facts("vitamin")
-  zoo.check_sizes("vitamin", [NAME])
-
-
-@pytest.mark.slow
-def test_all_counts():
-  zoo.check_sizes("vitamin", vitamin.VARIANTS)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-  return zoo.Tiny(NAME, **SMALL)
+  return FAMILIES["vitamin"].tiny()
 
 
-def test_tiny(tiny):
-  tiny.check_names()
-  tiny.check_chain()
-  tiny.check_bfloat16(0.05)
-  assert tiny.taps["stem"].shape == (4, 6, 16)
+def test_name_of_the_first_convolution(tiny):
   first = rules.first_conv(tiny.model)
   assert first == "patch_embed.backbone.stem.conv1.weight"
-
-
-def test_gradients(tiny):
-  tiny.check_gradients()
 
 
 def test_towers_of_open_clip(tiny):
@@ -77,13 +35,6 @@ def test_towers_of_open_clip(tiny):
   again = convert.to_timm(tiny.model, convert.from_timm(tiny.model, file))
   for name, value in tensors.items():
     np.testing.assert_array_equal(again[name], value)
-
-
-def test_saved_models_keep_their_options(tiny, tmp_path):
-  convert.save_timm(tiny.model, tiny.variables, tmp_path, name=NAME)
-  model, variables = convert.load_pretrained(NAME, tmp_path)
-  assert model == tiny.model
-  jax.tree.map(np.testing.assert_array_equal, variables, tiny.variables)
 
 
 @pytest.mark.parametrize(

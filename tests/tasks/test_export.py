@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -231,3 +232,28 @@ def test_fused_is_for_our_formats(finished, tmp_path, capsys):
   fields = (f"workdir={finished}", f"output={tmp_path}", "fused=True")
   status, said = exported(capsys, *fields, "format=torchvision")
   assert status == 1 and "fused merges the student of a pre-training" in said
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_onnx(fused, finished, tmp_path, capsys):
+  runtime = pytest.importorskip("onnxruntime")
+  fields = (f"workdir={finished}", f"output={tmp_path}", "format=onnx")
+  status, said = exported(capsys, *fields, f"fused={fused}")
+  assert status == 0 and "resnet18 for ONNX" in said
+  assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+  text = (tmp_path / "onnx" / "README.md").read_text()
+  assert "(n, 8, 8, 3)" in text and "It returns `pooled`." in text
+  session = runtime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+  (found,) = session.run(["pooled"], {"images": IMAGES})
+  model, variables = convert.load_pretrained("resnet18", finished / "student")
+  want = np.asarray(model.apply(variables, IMAGES)["pooled"])
+  near = 1e-4 * np.abs(want).max()
+  np.testing.assert_allclose(found, want, rtol=0, atol=near)
+
+
+def test_onnx_without_its_package(finished, tmp_path, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, "onnx", None)
+  fields = (f"workdir={finished}", f"output={tmp_path}", "format=onnx")
+  status, said = exported(capsys, *fields)
+  assert status == 1 and 'pip install "kd_jax[onnx]"' in said
+  assert said.strip().count("\n") == 0

@@ -6,8 +6,8 @@ import goldens as gw
 import jax
 import jax.numpy as jnp
 import numpy as np
-import prints
 import pytest
+import small
 
 import runs
 from kd_jax import main
@@ -35,9 +35,8 @@ def test_what_is_said_to_be_checked_has_a_golden():
   files = gw.FOLDER.glob("*.npz")
   cases = (path.stem for path in files if "meta_json" in np.load(path))
   archs = {gw.load(case)[0]["arch"] for case in cases}
-  archs |= {facts["case"][0] for facts, _ in gw.small("whole")}
-  for path in gw.FOLDER.glob("prints_*.npz"):
-    stored = prints.load(path.stem.removeprefix("prints_"))[0]
+  for path in gw.FOLDER.glob("small_*.npz"):
+    stored = [f["case"] for f, _ in small.load(path.stem.partition("_")[2])]
     archs |= {arch for arch, fields, *_ in stored if not fields}
   assert archs == models.CHECKED
 
