@@ -10,9 +10,18 @@ from kd_jax.door.fields import (
   kdep,
   preprocess,
   sgd,
+  teacher,
 )
 
-__all__ = ["STAGES", "STAGEWISE", "base", "evaluation", "preprocess", "sgd"]
+__all__ = [
+  "STAGES",
+  "STAGEWISE",
+  "base",
+  "evaluation",
+  "preprocess",
+  "sgd",
+  "teacher",
+]
 
 
 def bank(config: ConfigDict, **changes) -> None:
