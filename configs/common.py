@@ -10,6 +10,7 @@ from kd_jax.door.fields import (
   kdep,
   preprocess,
   sgd,
+  teacher,
 )
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
   "kdep",
   "preprocess",
   "sgd",
+  "teacher",
 ]
 
 

@@ -20,8 +20,7 @@ this size. 300 epochs over 1.28 million images at the batch and rate of DeiT
 
 from ml_collections import ConfigDict
 
-from configs.common import bank, base, choose, preprocess
-from kd_jax.door.fields import teacher
+from configs.common import bank, base, choose, preprocess, teacher
 
 TEACHERS = ("convnext", "dinov3", "siglip")
 VARIANTS = ("", "joint", *(f"bank_{name}" for name in TEACHERS), "banks")

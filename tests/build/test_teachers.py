@@ -7,6 +7,7 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.build.teachers import joined
+from kd_jax.report import metrics
 from tests.configs import teachers as case
 
 CONFIG = runs.ROOT / "tests" / "configs" / "teachers.py"
@@ -84,6 +85,31 @@ def test_mistakes_are_one_line(capsys, tmp_path, weights):
   assert "teacher 'b'" in said and "--config.teachers.b.weights" in said
   field = "teachers.b.preprocess.image_size=0"
   assert "image_size=0" in refused(capsys, tmp_path / "2", field)
+
+
+@pytest.mark.slow
+def test_a_size_that_no_patch_divides_is_one_line(capsys, tmp_path):
+  config = runs.ROOT / "configs" / "teachers_three.py"
+  field = "teachers.dinov3.preprocess.image_size=50"
+  found = runs.arguments(tmp_path, field, config=config, variant="smoke")
+  assert main.main(found) == 1
+  said = capsys.readouterr().err
+  assert said.count("error: ") == 1 and "Traceback" not in said
+  assert "teacher 'dinov3': patches of 16 x 16" in said and field[:-3] in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["joint_smoke"])
+def test_three_teachers_on_one_page(variant, tmp_path):
+  config = runs.ROOT / "configs" / "teachers_three.py"
+  runs.here(tmp_path, config=config, variant=variant)
+  drawn = {path.stem for path in (tmp_path / "pictures").glob("map_of_*.png")}
+  assert drawn == {
+    f"map_of_{name}" for name in ("convnext", "dinov3", "siglip", "student")
+  }
+  terms = {k for line in metrics.read(tmp_path) for k in line}
+  joint = variant.startswith("joint")
+  assert ("loss/feature" in terms) == joint != ("loss/siglip/feature" in terms)
 
 
 @pytest.mark.slow

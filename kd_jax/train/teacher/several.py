@@ -51,6 +51,21 @@ class Part:
       image=image, teacher=own(batch.teacher, self.name), views={}
     )
 
+  def asked(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
+    """What this teacher says.
+
+    Raises:
+      ValueError: it does not take images of this size.
+    """
+    mine = {**frozen, "teacher": frozen["teacher"][self.name]}
+    try:
+      return self.source(mine, self.shown(batch))
+    except ValueError as error:
+      raise ValueError(
+        f"teacher {self.name!r}: {error} Its size is "
+        f"--config.teachers.{self.name}.preprocess.image_size."
+      ) from error
+
 
 @dataclasses.dataclass(frozen=True)
 class Several(TeacherSource):
@@ -99,12 +114,7 @@ class Several(TeacherSource):
 
   def __call__(self, frozen: Mapping[str, Any], batch: Batch) -> Teacher:
     """The taps of all; what nobody reads, XLA does not compute."""
-    found = {
-      part.name: part.source(
-        {**frozen, "teacher": frozen["teacher"][part.name]}, part.shown(batch)
-      )
-      for part in self.parts
-    }
+    found = {part.name: part.asked(frozen, batch) for part in self.parts}
     taps = _named({name: teacher.taps for name, teacher in found.items()})
     resumes = {name: teacher.resume for name, teacher in found.items()}
     return Teacher({**taps, **_joined(found)}, _resuming(resumes))
