@@ -71,7 +71,7 @@ REAL = Doors(
 def experiment(
   config: ConfigDict, where: str | Path, doors: Doors = REAL
 ) -> Experiment:
-  """Builds what a config names and checks that it fits joined.
+  """Builds what a config names and checks that it fits together.
 
   Args:
     config: of the task 'pretrain'.
