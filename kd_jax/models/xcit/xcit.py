@@ -84,7 +84,7 @@ class Model(backbone.Backbone):
 
   Taps of the stages and blocks ('block00', ...) are maps; `transformer` says
   how the blocks are split over the stages. 'final' comes with the head: the
-  tokens behind the last normalisation, the class token first. 'feature' equals
+  map behind the last normalisation, without the class token. 'feature' equals
   'pooled'. As in timm, `drop_path_rate` holds for every block alike.
 
   Attributes:
@@ -196,7 +196,8 @@ class Model(backbone.Backbone):
         kernel_init=transformer.INIT,
         name="head",
       )(pooled)
-    taps = {"final": final, "feature": pooled, "pooled": pooled}
+    last = final[:, 1:].reshape(x.shape)
+    taps = {"final": last, "feature": pooled, "pooled": pooled}
     return logits, {**taps, "logits": logits}
 
 
