@@ -276,7 +276,7 @@ def test_two_workers_without_tensorflow(make, data_dir, tmp_path):
     batch = [next(batches) for _ in range(3)][-1]
   digest = hashlib.sha256(batch.image.tobytes()).hexdigest()
   assert run.stdout.split() == [digest, *map(str, batch.label)]
-  assert len(set(batch.label)) == 3
+  assert len(set(batch.label)) > 1
 
 
 @pytest.mark.parametrize(
