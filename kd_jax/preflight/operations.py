@@ -61,8 +61,9 @@ def count(
 ) -> int:
   """Operations of a traced function, on all devices together.
 
-  Of branches the most expensive one counts: they are algorithms for the same
-  on different platforms. A loop without a known number of turns counts once.
+  Of branches the most expensive one counts, of those for different platforms
+  the last: it is the plain operation. A loop without a known number of turns
+  counts once.
 
   Args:
     jaxpr: the function.
@@ -101,7 +102,8 @@ def _of(equation: Any, padded: bool, turns: bool, elements: bool) -> int:
     for x in _inner(params.values())
   ]
   if kind == "cond":
-    return max(counts)
+    by_platform = params.get("branches_platforms") is not None
+    return counts[-1] if by_platform else max(counts)
   return (params.get("length", 1) if turns else 1) * sum(counts)
 
 

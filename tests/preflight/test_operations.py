@@ -82,6 +82,15 @@ def test_of_branches_the_dearest_counts():
   assert operations.count(traced(run, (5, 7), (7, 7))) == 2 * 2 * 5 * 7 * 7
 
 
+def test_of_platforms_the_plain_operation_counts():
+  def run(x, w):
+    return jax.lax.platform_dependent(
+      x, w, cpu=lambda x, w: (x @ w) @ w, default=lambda x, w: x @ w
+    )
+
+  assert operations.count(traced(run, (5, 7), (7, 7))) == 2 * 5 * 7 * 7
+
+
 def test_elements_count_on_request():
   def run(x, y):
     return jnp.sum(jnp.maximum(2 * (x @ y), 0)) / 3
