@@ -15,7 +15,7 @@ a machine that holds only one of them; `:banks` learns from these three.
 
 Expected: nothing is published for this combination and it has not been run at
 this size. 300 epochs over 1.28 million images at the batch and rate of DeiT
-(arXiv:2012.12877). Memory and cost: docs/teachers.md.
+(arXiv:2012.12877). docs/teachers.md has the command that tells memory and cost.
 """
 
 from ml_collections import ConfigDict
