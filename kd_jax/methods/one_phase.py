@@ -176,6 +176,45 @@ class OnePhase(interfaces.Method):
     return tuple(sorted({*self.reads()[0], *logits}))
 
 
+@dataclasses.dataclass(frozen=True)
+class WithHidden(OnePhase):
+  """Its term 'patch' is of a second run of the student, with hidden patches.
+
+  Attributes:
+    token: tap of both networks, a vector per image.
+    student: tap, a map or tokens.
+    teacher: tap, a map or tokens.
+    patch: side of what is hidden, pixels.
+    prob: share of the images in which something is hidden.
+    share: of their patches, at most.
+
+  Raises:
+    ValueError: a value that is not allowed.
+  """
+
+  token: str = "pooled"
+  student: str = "final"
+  teacher: str = "final"
+  patch: int = 16
+  prob: float = 0.5
+  share: float = 0.5
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    self.positive("patch", "prob", "share")
+    if max(self.prob, self.share) > 1:
+      raise ValueError(
+        f"method.prob is {self.prob} and share={self.share}; both are at most 1"
+      )
+
+  @property
+  def second_run(self) -> Hidden | None:
+    """For the term 'patch'."""
+    if "patch" not in self.terms:
+      return None
+    return Hidden((self.student,), self.patch, self.prob, self.share)
+
+
 def unread(taps: tuple[str, ...]) -> tuple[str, ...]:
   """Paths of the student's parameters behind all of these taps."""
   if "logits" in taps:

@@ -29,27 +29,21 @@ from jaxtyping import Float
 from kd_jax.align import maps
 from kd_jax.methods import one_phase, queue
 from kd_jax.methods.recent import lightly_dense
-from kd_jax.types import Array, Batch, Hidden, Specs, Stats, Taps, Variables
+from kd_jax.types import Array, Batch, Specs, Stats, Taps, Variables
 
 _EPS = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(one_phase.OnePhase):
+class Method(one_phase.WithHidden):
   """Prototypes, hidden patches and spread.
 
   Attributes:
     terms: 'image', 'patch' and 'koleo', and 'kl' and 'ce' beside them.
-    token: tap of both networks, a vector per image.
-    student: tap, a map or tokens.
-    teacher: tap, a map or tokens.
     prototypes: their number.
     hidden: width of the middle of the head.
     temperature: of the student's scores.
     teacher_temperature: of the teacher's.
-    patch: side of what is hidden, pixels.
-    prob: share of the images in which something is hidden.
-    share: of their patches, at most.
 
   Raises:
     ValueError: a value that is not allowed.
@@ -58,32 +52,14 @@ class Method(one_phase.OnePhase):
   OWN: ClassVar[tuple[str, ...]] = ("image", "patch", "koleo")
 
   terms: tuple[str, ...] = OWN
-  token: str = "pooled"
-  student: str = "final"
-  teacher: str = "final"
   prototypes: int = 4096
   hidden: int = 2048
   temperature: float = 0.1
   teacher_temperature: float = 0.07
-  patch: int = 16
-  prob: float = 0.5
-  share: float = 0.5
 
   def __post_init__(self) -> None:
     super().__post_init__()
     self.positive("prototypes", "hidden", "temperature", "teacher_temperature")
-    self.positive("patch", "prob", "share")
-    if max(self.prob, self.share) > 1:
-      raise ValueError(
-        f"method.prob is {self.prob} and share={self.share}; both are at most 1"
-      )
-
-  @property
-  def second_run(self) -> Hidden | None:
-    """For the term 'patch'."""
-    if "patch" not in self.terms:
-      return None
-    return Hidden((self.student,), self.patch, self.prob, self.share)
 
   def reads(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A vector of each, and with 'patch' the teacher's map."""

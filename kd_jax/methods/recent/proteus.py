@@ -33,21 +33,15 @@ from kd_jax.align import maps
 from kd_jax.methods import one_phase
 from kd_jax.methods.recent import lightly_dense
 from kd_jax.models.blocks import layers
-from kd_jax.types import Array, Batch, Hidden, Specs, Stats, Taps, Variables
+from kd_jax.types import Array, Batch, Specs, Stats, Taps, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(one_phase.OnePhase):
+class Method(one_phase.WithHidden):
   """Tokens by mean squared error, of whole and of partly hidden images.
 
   Attributes:
     terms: 'token', 'feature' and 'patch', and 'kl' and 'ce' beside them.
-    token: tap of both networks, a vector per image.
-    student: tap, a map or tokens.
-    teacher: tap, a map or tokens.
-    patch: side of what is hidden, pixels.
-    prob: share of the images in which something is hidden.
-    share: of their patches, at most.
 
   Raises:
     ValueError: a value that is not allowed.
@@ -56,27 +50,6 @@ class Method(one_phase.OnePhase):
   OWN: ClassVar[tuple[str, ...]] = ("token", "feature", "patch")
 
   terms: tuple[str, ...] = OWN
-  token: str = "pooled"
-  student: str = "final"
-  teacher: str = "final"
-  patch: int = 16
-  prob: float = 0.5
-  share: float = 0.5
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    self.positive("patch", "prob", "share")
-    if max(self.prob, self.share) > 1:
-      raise ValueError(
-        f"method.prob is {self.prob} and share={self.share}; both are at most 1"
-      )
-
-  @property
-  def second_run(self) -> Hidden | None:
-    """The second run, for the term 'patch'."""
-    if "patch" not in self.terms:
-      return None
-    return Hidden((self.student,), self.patch, self.prob, self.share)
 
   def reads(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A vector of each, and a map of each unless 'token' is alone."""
