@@ -96,7 +96,19 @@ def changes_of(
         f"the student's crop and can differ in {list(sized.FIELDS)}"
       )
     changes = {k: v for k, v in entry.preprocess.items() if v != usual[k]}
-    images.preprocess({**usual, "canvas": 0, **changes})  # are they allowed?
+    _check_view(name, {**usual, "canvas": 0, **changes})
     if changes:
       result[name] = changes
   return result
+
+
+def _check_view(name: str, fields: Mapping[str, Any]) -> None:
+  """Whether its values are allowed.
+
+  Raises:
+    ValueError: one is not, with the teacher's name.
+  """
+  try:
+    images.preprocess(fields)
+  except ValueError as error:
+    raise ValueError(f"the view of the teacher {name!r}: {error}") from error
