@@ -120,10 +120,10 @@ def _shifted(x: Array, w: Array, window: Window) -> Array:
 
   def some(x: Array) -> Array:
     padded = _pad(_wide(x), window)
-    out = ((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
+    high, across = ((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
     products = (
       padded[(slice(None), *pixels)] * wide[i, j, 0]
-      for i, j, pixels in _shifts(size, tuple(out), stride, dilation)
+      for i, j, pixels in _shifts(size, (high, across), stride, dilation)
     )
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
