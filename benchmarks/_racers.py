@@ -21,6 +21,7 @@ UPSTREAM = len(_digits.UPSTREAM)
 RATE, DECAY = 3e-3, 0.05
 SCENES = 4000  # for pre-training
 EVALUATED = {"train": 1000, "test": 1000}
+HEAD = 128  # channels in the heads of UNIC, Theia and RADIO
 QUEUE = 512  # rows: what LightlyTrain takes for 1001 to 2000 images
 SCALEKD = {
   "name": "scalekd",
@@ -61,7 +62,7 @@ class Course(NamedTuple):
 
 def racers() -> dict[str, Racer]:
   """All of them; the first is what the others are compared with."""
-  return {**_ours(), **_classics(), **_recent()}
+  return {**_ours(), **_classics(), **_recent(), **_many()}
 
 
 def _ours() -> dict[str, Racer]:
@@ -120,6 +121,22 @@ def _recent() -> dict[str, Racer]:
       {"image": 1.0, "patch": 1.0, "koleo": 0.1},
     ),
     "proteus": Racer("Proteus", {"name": "proteus", **maps}, terms),
+  }
+
+
+def _many() -> dict[str, Racer]:
+  """Made for several teachers (see `_race_many`); here they have one.
+
+  Their heads are as narrow here as the networks are.
+  """
+  unic = {"name": "unic", "hidden": HEAD // 4, "last_hidden": HEAD}
+  both = {"summary": 1.0, "patches": 1.0}
+  return {
+    "unic": Racer("UNIC", unic, dict.fromkeys(both, 0.5)),
+    "theia": Racer(
+      "Theia", {"name": "theia", "hidden": HEAD}, {"patches": 1.0}
+    ),
+    "radio": Racer("RADIO", {"name": "radio", "hidden": HEAD}, both),
   }
 
 
