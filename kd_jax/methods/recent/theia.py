@@ -114,8 +114,11 @@ class Translator(nn.Module):
     x = layers.layer_norm(1e-5, None, "norm")(x)
     x = nn.Dense(self.hidden, name="adapter")(x)
     x = interpolated(x, self.grid)
+    start = nn.initializers.lecun_normal()
+    fields = {"size": 3, "use_bias": True, "kernel_init": start}
     for i in range(self.convolutions):
-      x = nn.relu(nn.Conv(self.hidden, (3, 3), name=f"conv{i}")(x))
+      conv = layers.Conv(self.hidden, name=f"conv{i}", **fields)
+      x = nn.relu(conv(x))
       x = layers.layer_norm(1e-5, None, f"norm{i}")(x)
     return nn.Dense(self.width, name="out")(x)
 
