@@ -18,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -78,6 +79,13 @@ class Method(one_phase.OnePhase):
   def artifact_taps(self) -> tuple[str, ...]:
     """The teacher's side of every term."""
     return tuple(dict.fromkeys(self._taps(term)[1] for term in self.own))
+
+  def artifact_widths(self, student: Specs) -> Mapping[str, int]:
+    """As many directions as the targets have."""
+    pairs = (self._taps(term) for term in self.own)
+    return {
+      theirs: self.width or student[ours].shape[-1] for ours, theirs in pairs
+    }
 
   def reads(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A vector and a map of each."""
