@@ -66,7 +66,7 @@ class Codec(base.CodecBase):
       raise ValueError(
         f"codec.directions is {dict(self.directions)}; it maps taps to how "
         "many directions are stored of each, 0 for all: "
-        "--config.bank.codec.directions.stage4=256"
+        "--config.bank.codec.directions=\"{'stage4': 256}\""
       )
 
   @computed

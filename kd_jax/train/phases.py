@@ -26,8 +26,8 @@ from kd_jax.types import (
 )
 
 _MAPS = (
-  ", or write a bank that stores them: --config.bank.codec.name=maps, "
-  "--config.bank.codec.directions.{}=256"
+  ", or write a bank that stores them: --config.bank.codec.name=maps "
+  "--config.bank.codec.directions=\"{{'{}': 256}}\""
 )
 
 
