@@ -225,7 +225,9 @@ def classify(
   """
   pooled = logits = layers.global_pool(x, model.global_pool)
   if model.num_classes:
-    head = nn.Dense(model.num_classes, dtype=model.dtype, name="head", **inits)
+    head = layers.Dense(
+      model.num_classes, dtype=model.dtype, name="head", **inits
+    )
     logits = head(pooled)
   return logits, {"pooled": pooled, "logits": logits}
 
