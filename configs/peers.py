@@ -28,7 +28,10 @@ METHODS = {
   "lightly_both": ({}, {"global": 1.0, "local": 1.0}),
   "lightly_global": ({}, {"global": 1.0}),
   "lightly_dense": ({}, {"dense": 1.0}),
-  "kdep_dense": ({}, {"summary": 3.0, "patches": 3.0}),
+  "kdep_dense": (
+    {"student": "feature_map", "teacher": "feature_map"},
+    {"summary": 3.0, "patches": 3.0},
+  ),
   "dinov3": (
     {"student": "stage4", "teacher": "stage4"},
     {"image": 1.0, "patch": 1.0, "koleo": 0.1},

@@ -8,6 +8,7 @@ import pytest
 import runs
 from kd_jax import config as config_lib
 from kd_jax import main
+from kd_jax.align import basis
 from kd_jax.build.teachers import joined
 from kd_jax.report import metrics
 from tests.configs import teachers as case
@@ -130,6 +131,13 @@ def test_two_teachers_teach_and_one_is_todays_single_one(tmp_path, weights):
   assert any(not np.array_equal(both[k], mine[k]) for k in mine)
   files = {path.name for path in (tmp_path / "both").glob("artifact*")}
   assert files == {"artifact_a_feature.npz", "artifact_b_feature.npz"}
+  # The task fits the same ones, of all teachers, for runs to share.
+  alone = (*plain, *weights.values(), "task=fit_svd")
+  runs.here(tmp_path / "fit", *alone, config=CONFIG)
+  for file in files:
+    ours, theirs = (basis.load(tmp_path / n / file) for n in ("fit", "both"))
+    np.testing.assert_array_equal(ours.basis, theirs.basis)
+    assert ours.fingerprint == theirs.fingerprint
 
 
 @pytest.mark.slow
