@@ -102,7 +102,15 @@ def ghostnet(arch, num_classes, width=None, depths=None):
     return getattr(timm_ghostnet, arch)(num_classes=num_classes)
 
 
+def vit(arch, **fields):
+  """Patches are padded here without a field for images of any size."""
+  if "dynamic_img_pad" in fields:
+    fields["dynamic_img_size"] = True
+  return timm.create_model(arch, **fields)
+
+
 BUILDERS = {
+  "vit": vit,
   "ghostnet": ghostnet,
   "mixer": mixer,
   "vgg": vgg,
