@@ -149,6 +149,40 @@ def collect(
   return Looked(few, _joined(chunks), seen, many, absent or {})
 
 
+def at_sizes(
+  queries: DataSource,
+  preprocess: Sequence[Views],
+  networks: Mapping[str, Look],
+  count: int,
+) -> tuple[Images, dict[str, dict[int, Mapping[str, Array]]]]:
+  """Shows the same images at several sizes to networks.
+
+  Args:
+    queries: where images are drawn from.
+    preprocess: the `eval` view of every size, ascending.
+    networks: name -> how it looks.
+    count: of images, at most `CHUNK`.
+
+  Returns:
+    The images as the last view has them, and network -> {side of what it saw:
+    its maps}.
+
+  Raises:
+    ValueError: an image cannot be decoded.
+  """
+  rows = _drawn(len(queries), min(count, CHUNK))
+  found: dict[str, dict[int, Any]] = {name: {} for name in networks}
+  shown = None
+  for views in preprocess:
+    shown = _joined(list(_stream(queries, views, rows)))
+    for name, network in networks.items():
+      side = shown.others.get(name, shown.image).shape[1]
+      if side not in found[name]:
+        found[name][side] = _padded(network, shown, name, True).maps
+  assert shown is not None
+  return shown, found
+
+
 def of_network(network: Network, variables: Variables, tap: str) -> Look:
   """How a Flax network looks, computed on this process's first device.
 
