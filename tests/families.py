@@ -92,6 +92,9 @@ FAMILIES = {
       "layer_scale_init_value": 0.5,
     },
   ),
+  "ghostnet": Family(
+    "ghostnetv2_100", {"width": 0.1, "depths": (1, 1, 0, 1, 0, 1, 0, 1, 0)}
+  ),
   "hiera": Family(
     "hiera_small_abswin_256",
     {

@@ -54,6 +54,8 @@ CASES = {
       (24, 40),
     ),
     ("vit_pe_spatial_tiny_patch16_512", SQUARE, (32, 32)),
+    # Zeros complete the last patches.
+    ("vit_small_patch16_dinov3", {**SQUARE, "dynamic_img_pad": True}, (37, 26)),
   ],
   "vit": [
     ("aimv2_large_patch14_224", SQUARE, (32, 32)),
@@ -74,6 +76,11 @@ CASES = {
     ),
     ("test_vit3", {"embed_dim": 32, "depth": 4, "num_heads": 2}, (160, 160)),
     ("test_vit4", {**TINY, "img_size": 32}, (32, 64)),
+    (
+      "vit_small_patch14_reg4_dinov2",
+      {**SQUARE, "dynamic_img_pad": True},
+      (37, 50),
+    ),
   ],
   "hiera": [
     (

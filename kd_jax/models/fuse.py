@@ -47,7 +47,7 @@ def merge(
   if not can_merge(model):
     raise ValueError(
       "this model has no branches to merge, or they are merged already; "
-      "RepVGG, MobileOne, RepViT and FastViT have"
+      "RepVGG, MobileOne, RepViT, FastViT and GhostNet V3 have"
     )
   flat = trees.flatten(jax.device_get(variables))
   fused = model.clone(fused=True)

@@ -35,6 +35,7 @@ OF: Mapping[str, tuple[str, ...]] = {
   "efficientvit": ("efficientvit_b", "efficientvit_l"),
   "eva": ("eva", "vit_"),
   "fastvit": ("fastvit_",),
+  "ghostnet": ("ghostnet",),
   "hgnet": ("hgnet",),
   "hybrid": (
     "vit_base_mci_",

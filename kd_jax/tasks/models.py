@@ -46,6 +46,7 @@ CHECKED = frozenset(
     "fastvit_t8",
     "gcresnext26ts",
     "gernet_s",
+    "ghostnet_050",
     "hgnetv2_b0",
     "hiera_tiny_224",
     "coatnet_pico_rw_224",

@@ -150,7 +150,7 @@ class Segmenter(Network):
     """The taps, tokens among those of `names` laid out as maps."""
     net, found = self.backbone, dict(taps)
     if isinstance(net, token_net.TokenNet):
-      grid = patches.grid_of(maps.size_of(image), patches.pair(net.patch_size))
+      grid = net.grid_for(maps.size_of(image))
       for name in names:
         prefix = net.num_prefix_tokens
         found[name] = patches.tokens_to_map(taps[name], prefix, grid)

@@ -1,5 +1,7 @@
 """Several teachers in one run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -136,3 +138,23 @@ def test_two_teachers_teach_and_one_is_todays_single_one(tmp_path, weights):
     ours, theirs = (basis.load(tmp_path / n / file) for n in ("fit", "both"))
     np.testing.assert_array_equal(ours.basis, theirs.basis)
     assert ours.fingerprint == theirs.fingerprint
+
+
+@pytest.mark.slow
+def test_a_run_that_drops_teachers_goes_on_to_the_same_bits(tmp_path, weights):
+  whole, again = tmp_path / "whole", tmp_path / "again"
+  fields = ("steps=4", "checkpoint.every=2", "batch_size=16")
+  given = (*fields, *weights.values())
+  runs.here(whole, *given, config=CONFIG, variant="unic")
+  shutil.copytree(whole, again)
+  shutil.rmtree(again / "checkpoints" / "4")
+  runs.here(again, *given, config=CONFIG, variant="unic")
+  want, got = runs.state(whole, 4), runs.state(again, 4)
+  for name, array in want.items():
+    np.testing.assert_array_equal(got[name], array, err_msg=name)
+  heads = [name for name in want if "patches" in name]
+  before = runs.state(whole, 2)
+  assert heads and all(np.any(want[k] != before[k]) for k in heads)
+  files = {path.stem for path in whole.glob("artifact*")}
+  taps = ("pooled", "stage4")
+  assert files == {f"artifact_{n}_{tap}" for n in "ab" for tap in taps}

@@ -132,6 +132,9 @@ CASES = (
   ("maxvit_tiny_rw_224", 64, COAT),
   ("maxxvitv2_nano_rw_256", 64, COAT),
   ("mixer_s16_224", 32, {"img_size": 32}),
+  ("ghostnet_050", 75, {}),
+  ("ghostnetv2_100", 75, {}),
+  ("ghostnetv3_050", 75, {}),
   ("gmixer_12_224", 32, {"img_size": 32}),
   ("resmlp_12_224", 32, {"img_size": 32}),
   ("gmlp_ti16_224", 32, {"img_size": 32}),
@@ -147,7 +150,7 @@ CASES = (
   ("swin_s3_tiny_224", 224, {"depths": (1, 2, 1, 1)}),
   ("swinv2_tiny_window8_256", 256, {"depths": (1, 1, 2, 1)}),
 )
-BRANCHED = ("repvit", "fastvit", "mobileone", "repvgg")
+BRANCHED = ("ghostnetv3", "repvit", "fastvit", "mobileone", "repvgg")
 MERGED = tuple(c for c in CASES if c[0].startswith(BRANCHED))
 ROUGH = ("swin", "rope", "_pe_", "_d", "efficientvit", "xcit")
 TRAINED = (
@@ -180,6 +183,8 @@ TRAINED = (
   ("maxvit_tiny_rw_224", 64, COAT),
   ("vitamin_small_224", 32, {"img_size": 32, "depth": 4}),
   ("hiera_small_abswin_256", 64, HIERA),
+  ("ghostnetv2_100", CONV, {}),
+  ("ghostnetv3_050", CONV, {}),
   ("vit_small_r26_s32_224", 64, {**XCIT, "img_size": 64}),
   ("vit_base_mci_224", 32, {"img_size": 32, "depth": 4}),
   ("tiny_vit_5m_224", 64, TINY_VIT),

@@ -4,6 +4,7 @@ from unittest import mock
 
 import timm
 import torch
+from timm.models import ghostnet as timm_ghostnet
 from timm.models import hgnet as timm_hgnet
 from timm.models import metaformer as timm_metaformer
 from timm.models import mlp_mixer as timm_mixer
@@ -88,7 +89,29 @@ def mixer(arch, num_classes, **fields):
     return getattr(timm_mixer, arch)(num_classes=num_classes)
 
 
+def ghostnet(arch, num_classes, width=None, depths=None):
+  """timm's functions have no option for the blocks."""
+
+  def build(kind, variant, pretrained, cfgs, **given):
+    del variant, pretrained, given["pretrained_filter_fn"], given["feature_cfg"]
+    if depths is not None:
+      cfgs = [rows[:n] for rows, n in zip(cfgs, depths, strict=True)]
+    return kind(cfgs, **{**given, "width": width or given["width"]})
+
+  with mock.patch.object(timm_ghostnet, "build_model_with_cfg", build):
+    return getattr(timm_ghostnet, arch)(num_classes=num_classes)
+
+
+def vit(arch, **fields):
+  """Patches are padded here without a field for images of any size."""
+  if "dynamic_img_pad" in fields:
+    fields["dynamic_img_size"] = True
+  return timm.create_model(arch, **fields)
+
+
 BUILDERS = {
+  "vit": vit,
+  "ghostnet": ghostnet,
   "mixer": mixer,
   "vgg": vgg,
   "hgnet": hgnet,

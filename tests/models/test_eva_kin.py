@@ -72,9 +72,10 @@ def test_grid_of_images_of_any_size(size):
   assert same == (size[0] == size[1])
 
 
-@pytest.mark.parametrize(("side", "grid"), [(224, 14), (256, 16), (512, 32)])
+@pytest.mark.parametrize(("side", "grid"), [(224, 14), (256, 16), (518, 33)])
 def test_dense_taps_of_dinov3(side, grid):
-  model = models.create_model("vit_base_patch16_dinov3")
+  name, pad = "vit_base_patch16_dinov3", side == 518
+  model = models.create_model(name, dynamic_img_pad=pad)
   image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
   with zoo.zeros():
     taps, _ = jax.eval_shape(
@@ -93,6 +94,23 @@ def test_wrong_images_of_dinov3():
     jax.eval_shape(
       lambda x: model.init(jax.random.key(0), x, begin="stage2"), tokens
     )
+
+
+def test_padded_images_of_dinov3():
+  """As with the zeros in the images, which are normalised before."""
+  model = models.create_model(DINO, **SMALL)
+  variables = zoo.drawn(model)
+  image = np.random.default_rng(0).uniform(size=(1, 37, 26, 3))
+  image = image.astype("float32")
+  black = np.broadcast_to(np.float32(model.mean), (1, 40, 32, 3)).copy()
+  black[:, :37, :26] = image
+  padded = model.clone(dynamic_img_pad=True)
+  got = jax.jit(padded.apply)(variables, image)
+  want = jax.jit(model.apply)(variables, black)
+  assert padded.grid_for((37, 26)) == (5, 4)
+  assert got["stage4"].shape == (1, 5 + 5 * 4, 16)
+  for tap in ("stem", "stage4", "pooled"):
+    np.testing.assert_allclose(got[tap], want[tap], rtol=1e-4, atol=1e-5)
 
 
 def test_places():

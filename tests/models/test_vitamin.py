@@ -44,6 +44,7 @@ def test_towers_of_open_clip(tiny):
     ({"conv_dims": (8,)}, "conv_dims is .* 2 positive integers"),
     ({"mlp_layer": "swiglu"}, "mlp_layer is 'swiglu'; allowed"),
     ({"patch_size": 8}, "patch_size is 8; allowed"),
+    ({"dynamic_img_pad": True}, "is for patches; here convolutions"),
   ],
 )
 def test_wrong_options(fields, message):

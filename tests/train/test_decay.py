@@ -45,6 +45,7 @@ MEMBERS = {
   "efficientvit": ("efficientvit_b0", {}),
   "eva": ("eva02_tiny_patch14_224", {"depth": 4}),
   "fastvit": ("fastvit_sa12", {}),
+  "ghostnet": ("ghostnet_050", {}),
   "hgnet": ("hgnetv2_b0", {}),
   "hybrid": (
     "vit_small_r26_s32_224",

@@ -79,6 +79,8 @@ class Model(base.Model):
     no_embed_class: only patches have a position embedding.
     dynamic_img_size: take images of any size that the patches tile; runs that
       begin behind the stem still read the tokens of `img_size`.
+    dynamic_img_pad: zeros complete the patches at the lower and right edge of
+      such images; then any size will do.
     attn_type: 'eva' has no bias of the key, 'rope' has one.
     num_kv_heads: heads of key and value, one number or one per block; None is
       `num_heads`. Needs attn_type='rope' and qkv_fused=False.
@@ -124,6 +126,7 @@ class Model(base.Model):
   num_reg_tokens: int = 0
   no_embed_class: bool = False
   dynamic_img_size: bool = False
+  dynamic_img_pad: bool = False
   attn_type: str = "eva"
   num_kv_heads: int | tuple[int, ...] | None = None
   qkv_fused: bool = True
@@ -162,6 +165,11 @@ class Model(base.Model):
     """Tokens before those of the patches."""
     return int(self.class_token) + self.num_reg_tokens
 
+  def grid_for(self, size: tuple[int, int]) -> tuple[int, int]:
+    """See `base.Model.grid_for`."""
+    patch = patches.pair(self.patch_size)
+    return patches.grid_of(size, patch, padded=self.dynamic_img_pad)
+
   def make_stem(self) -> patches.Stem:
     """See `base.Model.make_stem`."""
     kinds = (
@@ -178,6 +186,7 @@ class Model(base.Model):
       self.norm_eps if self.use_pre_transformer_norm else None,
       self.dtype,
       norm=self.norm_layer,
+      padded=self.dynamic_img_pad,
       name="stem",
     )
 
@@ -188,7 +197,7 @@ class Model(base.Model):
       return stage, start
     grid = self.grid
     if begin == "stem":
-      grid = patches.grid_of(x.shape[1:3], patches.pair(self.patch_size))
+      grid = self.grid_for((x.shape[1], x.shape[2]))
     return stage, {**start, "turn": self._turn(grid)}
 
   def _turn(self, grid: tuple[int, int]) -> rotary.Turn:

@@ -9,7 +9,7 @@ PyTorch, the rest as in `vit`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Array
 
@@ -82,6 +82,8 @@ class Model(vit.Model):
     patch_size: pixels of the image per token, down and across alike: those
       of the last map of the convolutions, or a multiple of 'resnet'.
   """
+
+  PADS: ClassVar[bool] = False
 
   conv_type: str = "resnet"
   conv_layers: tuple[int, ...] = ()

@@ -108,9 +108,13 @@ class Model(token_net.TokenNet):
     attn_layer: 'attn', or 'diff': the difference of two attentions.
     block_fn: 'block', or one of those of `block`.
     ragged: take images that the patches do not tile; see `patches.grid_of`.
+    dynamic_img_pad: take images of any size: zeros complete the patches at the
+      lower and right edge.
   """
 
   ANY_SIZE: ClassVar[bool] = True
+  PADS: ClassVar[bool] = True
+  """Whether `dynamic_img_pad` is there."""
   POOLS: ClassVar[tuple[str, ...]] = ("token", "avg", "max", "avgmax", "map")
   NO_DECAY: ClassVar[tuple[str, ...]] = (
     "pos_embed",
@@ -149,6 +153,7 @@ class Model(token_net.TokenNet):
   attn_layer: str = "attn"
   block_fn: str = "block"
   ragged: bool = False
+  dynamic_img_pad: bool = False
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -193,6 +198,11 @@ class Model(token_net.TokenNet):
       )
 
   def _check_tokens(self) -> None:
+    if self.dynamic_img_pad and not self.PADS:
+      raise ValueError(
+        "dynamic_img_pad=True is for patches; here convolutions read the "
+        "image. Leave it at False and resize the images"
+      )
     if self.reg_tokens < 0:
       raise ValueError(f"reg_tokens is {self.reg_tokens}; it must be >= 0")
     if self.global_pool == "token" and not self.class_token:
@@ -217,6 +227,12 @@ class Model(token_net.TokenNet):
     """See `token_net.TokenNet.grid`."""
     size = patches.pair(self.patch_size)
     return patches.grid_of(self.example_size, size, ragged=self.ragged)
+
+  def grid_for(self, size: tuple[int, int]) -> tuple[int, int]:
+    """See `token_net.TokenNet.grid_for`."""
+    patch = patches.pair(self.patch_size)
+    rest = {"ragged": self.ragged, "padded": self.dynamic_img_pad}
+    return patches.grid_of(size, patch, **rest)
 
   def blocks(
     self, numbers: Iterable[int]
@@ -247,6 +263,7 @@ class Model(token_net.TokenNet):
       norm=self.norm_layer,
       embed_norm=norm if self.embed_norm else None,
       ragged=self.ragged,
+      padded=self.dynamic_img_pad,
       name="stem",
     )
     return stem(x)

@@ -7,7 +7,7 @@ N(0, 2 / fan out), the rest as in `vit`.
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -204,6 +204,8 @@ class Model(vit.Model):
     conv_depths: their numbers of blocks.
     pos_embed: 'learn', or 'none': no position embedding.
   """
+
+  PADS: ClassVar[bool] = False
 
   global_pool: str = "avg"
   class_token: bool = False

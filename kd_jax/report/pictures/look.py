@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,10 @@ POSITIONS = 16
 _MAPS = ("final", "stage4", "stage3", "stage2", "stage1")
 
 
+Maps: TypeAlias = Mapping[str, Float[np.ndarray, "n h w c"]]
+"""{tap: its map}."""
+
+
 class Seen(NamedTuple):
   """What a network makes of some images.
 
@@ -48,7 +52,7 @@ class Seen(NamedTuple):
   """
 
   feature: Float[np.ndarray, "n d"]
-  maps: Mapping[str, Float[np.ndarray, "n h w c"]] = {}
+  maps: Maps = {}
   attention: Float[np.ndarray, "n h w"] | None = None
 
 
@@ -154,7 +158,7 @@ def at_sizes(
   preprocess: Sequence[Views],
   networks: Mapping[str, Look],
   count: int,
-) -> tuple[Images, dict[str, dict[int, Mapping[str, Array]]]]:
+) -> tuple[Images, dict[str, dict[int, Maps]]]:
   """Shows the same images at several sizes to networks.
 
   Args:

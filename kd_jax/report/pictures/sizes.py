@@ -17,8 +17,8 @@ from jaxtyping import Float
 from kd_jax.report.pictures import columns, look, patch_colours
 from kd_jax.report.pictures import sheet as sheet_lib
 
-Maps: TypeAlias = Mapping[int, Mapping[str, Float[np.ndarray, "n h w c"]]]
-"""{side of the image: {tap: map}} of a network, see `look.Seen.maps`."""
+Maps: TypeAlias = Mapping[int, look.Maps]
+"""{side of the image: {tap: map}} of a network."""
 
 _ROWS = 4
 

@@ -45,6 +45,7 @@ class PatchEmbed(nn.Module):
     bias_init: initialiser of the bias; None is PyTorch's default.
     norm: kind and eps of a normalisation of the tokens, see `layers.NORMS`.
     ragged: see `grid_of`.
+    padded: see `grid_of`.
   """
 
   features: int
@@ -55,6 +56,7 @@ class PatchEmbed(nn.Module):
   bias_init: initializers.Initializer | None = None
   norm: tuple[str, float] | None = None
   ragged: bool = False
+  padded: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x d"]:
@@ -63,7 +65,10 @@ class PatchEmbed(nn.Module):
     Raises:
       ValueError: the patches do not tile the image.
     """
-    grid_of(x.shape[1:3], self.patch_size, ragged=self.ragged)
+    (h, w), (a, b) = x.shape[1:3], self.patch_size
+    grid_of((h, w), (a, b), ragged=self.ragged, padded=self.padded)
+    if self.padded:
+      x = jnp.pad(x, ((0, 0), (0, -h % a), (0, -w % b), (0, 0)))
     torch = layers.torch_linear_init(math.prod(self.patch_size) * x.shape[-1])
     x = nn.Conv(
       self.features,
@@ -102,6 +107,7 @@ class Stem(nn.Module):
     norm: kind of that normalisation, see `layers.NORMS`.
     embed_norm: `PatchEmbed.norm`.
     ragged: see `grid_of`.
+    padded: see `grid_of`.
     embedding: class and fields of what makes a map of tokens of images, where
       it is not `PatchEmbed`.
   """
@@ -116,6 +122,7 @@ class Stem(nn.Module):
   norm: str = "layer"
   embed_norm: tuple[str, float] | None = None
   ragged: bool = False
+  padded: bool = False
   embedding: tuple[type[nn.Module], Mapping[str, Any]] | None = None
 
   @nn.compact
@@ -146,6 +153,7 @@ class Stem(nn.Module):
       "use_bias": plain,
       "norm": self.embed_norm,
       "ragged": self.ragged,
+      "padded": self.padded,
     }
 
   def _token(self, name: str, number: int, std: float, x: Array) -> Array:
@@ -171,7 +179,11 @@ def pair(value: Pair) -> tuple[int, int]:
 
 
 def grid_of(
-  image: tuple[int, ...], patch: tuple[int, int], *, ragged: bool = False
+  image: tuple[int, ...],
+  patch: tuple[int, int],
+  *,
+  ragged: bool = False,
+  padded: bool = False,
 ) -> tuple[int, int]:
   """Patches of an image, down and across.
 
@@ -179,17 +191,21 @@ def grid_of(
     image: its size.
     patch: their size.
     ragged: whether pixels at the lower and right edge may be left out.
+    padded: whether zeros complete the patches there.
 
   Raises:
     ValueError: the patches do not tile the image.
   """
   (h, w), (a, b) = image, patch
+  if padded and h * w:
+    return -(-h // a), -(-w // b)
   if ragged and h >= a and w >= b:
     return h // a, w // b
   if h % a or w % b or not h * w:
     raise ValueError(
       f"patches of {a} x {b} pixels do not tile an image of {h} x {w}. Resize "
-      "the image to multiples of the patch."
+      "the image to multiples of the patch; where the model has the field, "
+      "dynamic_img_pad=True completes them with zeros."
     )
   return h // a, w // b
 

@@ -54,6 +54,14 @@ class TokenNet(backbone.Backbone):
     """Patches of an image of `img_size`, down and across."""
     return patches.grid_of(self.example_size, patches.pair(self.patch_size))
 
+  def grid_for(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Patches of an image of another size, down and across.
+
+    Raises:
+      ValueError: the patches do not tile it.
+    """
+    return patches.grid_of(size, patches.pair(self.patch_size))
+
   def embed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
     """The stem: tokens of images, with their prefix."""
     raise NotImplementedError

@@ -35,7 +35,7 @@ class Form(base.PyramidForm):
         "detector 'simple' reads the tokens of a plain transformer; this "
         "student has maps. Set --config.detector.name=fpn"
       )
-    grid = patches.grid_of(size, patches.pair(net.patch_size))
+    grid = net.grid_for(size)
     prefix = net.num_prefix_tokens
     return (patches.tokens_to_map(taps["stage4"], prefix, grid),)
 
