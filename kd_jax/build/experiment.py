@@ -96,9 +96,7 @@ def experiment(
   specs_at = functools.partial(_specs, student, teaching, inputs)
   specs = specs_at(inputs.views.image_size)
   method = _bound(method, student, teaching, specs, inputs.views.image_size)
-  stretches = checks.stretches(
-    method, config.steps, specs, teaching, config.ema_decay
-  )
+  stretches = _stretches(config, method, specs, teaching)
   checks.sizes(method, stretches, inputs.views, specs_at)
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
@@ -147,6 +145,17 @@ def _bound(
     return method
   facts = network_facts.networks(student, teaching.network, specs, image_size)
   return method.bind(facts)
+
+
+def _stretches(
+  config: ConfigDict,
+  method: Method,
+  specs: tuple[Specs, Specs],
+  teaching: Teaching,
+) -> tuple[phases.Stretch, ...]:
+  return checks.stretches(
+    method, config.steps, specs, teaching, config.ema_decay
+  )
 
 
 def _specs(
