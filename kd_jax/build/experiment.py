@@ -93,11 +93,11 @@ def experiment(
   inputs = joined.inputs(inputs, config.to_dict(), teaching)
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
   checks.inputs(inputs, settings, teaching)
-  specs = _specs(student, teaching, inputs)
+  specs_at = functools.partial(_specs, student, teaching, inputs)
+  specs = specs_at(inputs.views.image_size)
   method = _bound(method, student, teaching, specs, inputs.views.image_size)
-  stretches = checks.stretches(
-    method, config.steps, specs, teaching, config.ema_decay
-  )
+  stretches = _stretches(config, method, specs, teaching)
+  checks.sizes(method, stretches, inputs.views, specs_at)
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
   evaluate, pictures = doors.watch(
@@ -147,13 +147,22 @@ def _bound(
   return method.bind(facts)
 
 
-def _specs(
-  student: Backbone, teaching: Teaching, inputs: Inputs
-) -> tuple[Specs, Specs]:
-  """Tap shapes of student and teacher."""
-  batch = phases.image_batch(
-    inputs.batch_size, inputs.views.image_size, teaching.source
+def _stretches(
+  config: ConfigDict,
+  method: Method,
+  specs: tuple[Specs, Specs],
+  teaching: Teaching,
+) -> tuple[phases.Stretch, ...]:
+  return checks.stretches(
+    method, config.steps, specs, teaching, config.ema_decay
   )
+
+
+def _specs(
+  student: Backbone, teaching: Teaching, inputs: Inputs, side: int
+) -> tuple[Specs, Specs]:
+  """Tap shapes of student and teacher; the student sees `side` pixels."""
+  batch = phases.image_batch(inputs.batch_size, side, teaching.source)
   frozen = {"teacher": teaching.variables, "artifact": {}}
   return (
     phases.student_specs(student, batch),

@@ -5,8 +5,8 @@ positions of all images as `align.basis` fits it. z over its scale, s in
 [-1, 1], is stored as sign(s) |s|^(1/power) in 127 steps. What comes back is
 f' = mean + z' V^T: the teacher's own space, so that every method that reads
 the running teacher's map reads this one. That costs a product of k x channels
-per position, a thousandth of the teacher's forward pass, and projecting f' on
-the same directions gives z' again.
+per position, less than a hundredth of a forward pass of ResNet-50, and
+projecting f' on the same directions gives z' again.
 
 Prefix tokens (class, registers) are left out; tokens come back as a map. The
 summary is a tap of its own ('feature'), with a basis of its own.
