@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from kd_jax.data import examples, pipeline
-from kd_jax.data.kept import Kept
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
 from kd_jax.data.sources import folder
