@@ -12,6 +12,8 @@ from kd_jax.report import comparison
 from kd_jax.transfer import paired
 
 BUDGETS = {"operations": "equal operations", "steps": "equal steps"}
+ABOUT = ("steps", "seconds")
+"""What is kept of a run beside its figures."""
 Figures = dict[str, dict[str, dict[int, float]]]
 """{title: {column: {seed: value}}}."""
 
@@ -26,7 +28,7 @@ def write(where: Path) -> str:
     given = compared(equal, f"The race, {BUDGETS['operations']}")
     (where / "pictures" / "race.png").write_bytes(comparison.chart(given))
   parts += _where_different(equal, steps, BUDGETS["steps"])
-  parts += _of_two_teachers(where)
+  parts += [*_of_two_teachers(where), took(where)]
   text = "\n".join(parts)
   (where / "race.md").write_text(text)
   return text
@@ -55,6 +57,13 @@ def _of_two_teachers(where: Path) -> list[str]:
     table(equal, titles[0]),
     *_where_different(equal, steps, titles[1]),
   ]
+
+
+def took(where: Path) -> str:
+  """Processor time of the runs, pre-training and judging, as far as known."""
+  every = [json.loads(p.read_text()) for p in where.glob("*/figures/*.json")]
+  known = [run["seconds"] for run in every if run.get("seconds")]
+  return f"processor time of {len(known)} runs: {sum(known) / 60:.1f} minutes\n"
 
 
 def figures(
@@ -91,7 +100,7 @@ def _row(
   row: dict[str, dict[int, float]] = {}
   for seed in sorted(both):
     values = _read(folder, name, budget, seed)
-    for figure in (key for key in values if key != "steps"):
+    for figure in (key for key in values if key not in ABOUT):
       row.setdefault(f"{folder.name}, {figure}", {})[seed] = values[figure]
   return row
 

@@ -12,9 +12,11 @@ draws); on scenes a linear classifier of the frozen features of 100 labelled
 scenes (mean of 10 draws), and one of pixels on the frozen stages. Differences
 to KDEP are taken seed by seed; ± is the standard error over the seeds.
 
+A third part, 'teachers', is a small race of what learns from two at once.
+
 The folder keeps one file per run, and the same command goes on where it ended;
---only=digits and --only=scenes can run side by side. It ends with race.md and
-pictures/race.png.
+--only=digits and --only=scenes can run side by side. It ends with race.md,
+which tells the processor time of all runs, and pictures/race.png.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,10 +86,12 @@ def _race(
       continue
     twin = keep.with_name(f"{name}-steps-{seed}.json")
     if count == steps and twin.exists():
-      _keep(keep, json.loads(twin.read_text()))
+      _keep(keep, {**json.loads(twin.read_text()), "seconds": 0.0})
       continue
+    start = time.process_time()
     found = _figures(config_of(folder, name, count, seed), judge)
-    _keep(keep, {"steps": count, **found})
+    seconds = time.process_time() - start
+    _keep(keep, {"steps": count, "seconds": seconds, **found})
     print(f"{folder.name} {name} {budget} {seed}: {found}", flush=True)
 
 

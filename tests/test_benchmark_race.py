@@ -109,6 +109,8 @@ def test_what_costs_more_takes_fewer_steps(tmp_path, monkeypatch):
     path.stem for path in (folder / "figures").glob("*-operations-0.json")
   ]
   assert sorted(kept) == [f"{n}-operations-0" for n in sorted(costs)]
+  # Runs that are shared count once.
+  assert "processor time of 4 runs: " in _race_table.write(tmp_path)
 
 
 def test_masks_are_told_apart_by_a_linear_classifier():

@@ -19,7 +19,7 @@ from kd_jax.train.views import Mix
 from kd_jax.types import Specs
 
 
-def counts(fields: Mapping[str, int]) -> None:
+def counts(fields: Mapping[str, float]) -> None:
   """Whether fields of a config that count something can do so.
 
   Raises:

@@ -1,5 +1,8 @@
 """Batch normalisation inside the convolutions that it follows, for inference.
 
+Windows of one pixel are products of matrices: on CPUs XLA runs those a few
+percent faster than its convolutions.
+
 Any network: a trace of it says which normalisation reads the output of which
 convolution or linear layer, and that nothing else reads it. The variables keep
 their names and shapes; the kernel is scaled, and the normalisation only adds
@@ -18,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen import dtypes
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from kd_jax import trees
 from kd_jax.models.backbone import Backbone, variable_shapes
@@ -71,7 +75,10 @@ def fold(
 
 @contextlib.contextmanager
 def _without(norms: frozenset[str]) -> Iterator[None]:
-  """The normalisations at these paths add their biases, and nothing else."""
+  """The normalisations at these paths add their biases, and nothing else.
+
+  Convolutions are as `_product` says.
+  """
 
   def within(
     call: Callable[..., Array],
@@ -80,6 +87,9 @@ def _without(norms: frozenset[str]) -> Iterator[None]:
     context: nn.module.InterceptorContext,
   ) -> Array:
     module = context.module
+    if isinstance(module, Conv) and _called(context, Conv):
+      y = _product(module, args[0])
+      return call(*args, **kwargs) if y is None else y
     if not _called(context, BatchNorm) or _path(module) not in norms:
       return call(*args, **kwargs)
     bias = module.variables["params"]["bias"]
@@ -87,6 +97,19 @@ def _without(norms: frozenset[str]) -> Iterator[None]:
 
   with nn.intercept_methods(within):
     yield
+
+
+def _product(
+  module: Conv, x: Float[Array, "n h w c"]
+) -> Float[Array, "n h w d"] | None:
+  """What a convolution of single pixels computes; None of another one."""
+  if (module.size, module.stride, module.groups) != (1, 1, 1):
+    return None
+  params = module.variables["params"]
+  x, kernel = dtypes.promote_dtype(x, params["kernel"], dtype=module.dtype)
+  y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+  y = y.reshape(*x.shape[:-1], module.features)
+  return y + params["bias"].astype(y.dtype) if module.use_bias else y
 
 
 def _pairs(model: Backbone) -> dict[str, tuple[str, float]]:

@@ -85,3 +85,18 @@ def test_what_others_read_stays():
   for tap, want in tiny.taps.items():
     near = 1e-5 * float(np.abs(want).max())
     np.testing.assert_allclose(taps[tap], want, rtol=0, atol=near, err_msg=tap)
+
+
+def test_single_pixels_are_products():
+  tiny = zoo.Tiny("resnet10t", channels=(8, 8, 8, 8), stem_width=8)
+  variables, context = fold.fold(tiny.model, tiny.variables)
+
+  def run(images):
+    with context():
+      return tiny.model.apply(variables, images)
+
+  kernels = trees.flatten(tiny.variables["params"]).items()
+  wide = [k for k, v in kernels if v.ndim == 4 and v.shape[0] > 1]
+  text = str(jax.make_jaxpr(run)(tiny.images))
+  assert text.count("conv_general_dilated[") == len(wide)
+  assert len(wide) < sum(v.ndim == 4 for _, v in kernels)
