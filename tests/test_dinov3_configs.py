@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 import runs
 from configs import common_dinov3
@@ -16,11 +17,13 @@ STUDENTS = ("", "_repvit", "_fastvit")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
+  """Tiles, as docs/own.md cuts them; fewer."""
   folder = tmp_path_factory.mktemp("photos")
-  rng = np.random.default_rng(0)
+  photo = load_sample_image("china.jpg")
   for k in range(24):
-    pixels = rng.integers(0, 256, (9, 12, 3), np.uint8)
-    Image.fromarray(pixels).resize((80, 72)).save(folder / f"{k}.png")
+    top, left = 64 * (k // 6), 96 * (k % 6)
+    tile = photo[top : top + 160, left : left + 160]
+    Image.fromarray(tile).save(folder / f"{k}.jpg", quality=92)
   return folder
 
 

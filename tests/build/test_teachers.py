@@ -69,6 +69,7 @@ def test_methods_differ_by_teacher():
   ("change", "message"),
   [
     (lambda c: c.teachers.update({"A-b": {}}), r"the names \['A-b'\]"),
+    (lambda c: c.teachers.update({"student": {}}), r"names \['student'\], wh"),
     (lambda c: c.teachers.b.update(weight=0.0), "teachers.b.weight is 0.0"),
     (lambda c: c.teachers.b.update(nosuch=1), "teachers.b has no field"),
     (lambda c: c.losses.update({"c/feature": 1.0}), r"terms of \['c'\]"),
