@@ -214,6 +214,7 @@ def test_teachers_are_dropped_image_by_image(method):
   variables["artifact"] = {
     f"{t}/{k}": v for t in "ab" for k, v in ARTIFACT.items()
   }
+  variables["key"] = jax.random.key(0)
 
   @jax.jit
   def everything(variables):
