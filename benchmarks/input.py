@@ -57,7 +57,7 @@ from benchmarks._input_peers import Case, by_pil, by_tensorflow
 from kd_jax.data import examples
 from kd_jax.data.augment import canvas, crops
 from kd_jax.data.formats import tfds_write
-from kd_jax.data.kept import Kept
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.pipeline import train_batches
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading

@@ -12,7 +12,7 @@ import numpy as np
 
 from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode, jpeg_size
-from kd_jax.data.kept import Kept
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.order import portraits
 from kd_jax.data.shards.files import LostError
 from kd_jax.data.views import Draw, Views

@@ -7,7 +7,7 @@ import dataclasses
 import grain
 from absl import flags
 
-from kd_jax.data.kept import Kept
+from kd_jax.data.formats.kept import Kept
 
 
 @dataclasses.dataclass(frozen=True)

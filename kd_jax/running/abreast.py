@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import jax
 
@@ -38,33 +38,60 @@ def results(
   """
   if at_once == 1 or len(jobs) < 2:
     return [job() for job in jobs]
-  stopped: list[bool] = []
-  waiting, under_way = list(range(len(jobs))), set[int]()
-  futures: dict[int, concurrent.futures.Future[T]] = {}
+  started = _Started(jobs, needs)
   with (
-    signals.heeded(lambda: stopped.append(True)),
+    signals.heeded(started.stop),
     concurrent.futures.ThreadPoolExecutor(at_once) as pool,
   ):
-    while under_way or (waiting and not stopped):
-      ended = futures.keys() - under_way
-      for number in _ready(waiting, ended, needs)[: at_once - len(under_way)]:
-        if not stopped:
-          waiting.remove(number)
-          under_way.add(number)
-          futures[number] = pool.submit(jobs[number])
-      # Python runs handlers of signals when this thread is awake.
-      concurrent.futures.wait(
-        [futures[number] for number in under_way],
-        timeout=_BLINK,
-        return_when=concurrent.futures.FIRST_COMPLETED,
-      )
-      done = {number for number in under_way if futures[number].done()}
-      under_way -= done
-      stopped += [True for number in done if futures[number].exception()]
-  found = [futures[number].result() for number in sorted(futures)]
-  if waiting:
-    raise signals.Stopped("stopped; the same command goes on from there")
-  return found
+    while started.go_on(pool, at_once):
+      pass
+  return started.results()
+
+
+class _Started(Generic[T]):
+  """The jobs of `results`, and how far they are."""
+
+  def __init__(
+    self,
+    jobs: Sequence[Callable[[], T]],
+    needs: Sequence[Collection[int]] | None,
+  ) -> None:
+    self._jobs, self._needs = jobs, needs
+    self._waiting = list(range(len(jobs)))
+    self._under_way: set[int] = set()
+    self._futures: dict[int, concurrent.futures.Future[T]] = {}
+    self._stopped = False
+
+  def stop(self) -> None:
+    """No other job begins."""
+    self._stopped = True
+
+  def go_on(self, pool: concurrent.futures.Executor, at_once: int) -> bool:
+    """Starts what may begin, and waits a little; whether there is more."""
+    ended = self._futures.keys() - self._under_way
+    ready = [] if self._stopped else _ready(self._waiting, ended, self._needs)
+    for number in ready[: at_once - len(self._under_way)]:
+      self._waiting.remove(number)
+      self._under_way.add(number)
+      self._futures[number] = pool.submit(self._jobs[number])
+    # Python runs handlers of signals when this thread is awake.
+    concurrent.futures.wait(
+      [self._futures[number] for number in self._under_way],
+      timeout=_BLINK,
+      return_when=concurrent.futures.FIRST_COMPLETED,
+    )
+    done = {n for n in self._under_way if self._futures[n].done()}
+    self._under_way -= done
+    if any(self._futures[number].exception() for number in done):
+      self.stop()
+    return bool(self._under_way or (self._waiting and not self._stopped))
+
+  def results(self) -> list[T]:
+    """What they returned, or the exception of the first that failed."""
+    found = [self._futures[n].result() for n in sorted(self._futures)]
+    if self._waiting:
+      raise signals.Stopped("stopped; the same command goes on from there")
+    return found
 
 
 def _ready(

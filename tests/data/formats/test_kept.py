@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from kd_jax.data import examples, pipeline
-from kd_jax.data.kept import Kept
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
 from kd_jax.data.sources import folder
@@ -43,10 +43,10 @@ def test_batches_are_the_same_and_images_are_decoded_once(
     return decode(data, name, **fields)
 
   monkeypatch.setattr(examples, "decode", counted)
-  want = batches(photographs, Reading(num_threads=1, prefetch=1))
+  want = batches(photographs, Reading(num_threads=0))
   often = len(seen)
   seen.clear()
-  one = Reading(num_threads=1, prefetch=1, keep_gib=0.1)
+  one = Reading(num_threads=0, keep_gib=0.1)
   got = batches(photographs, one)
   np.testing.assert_array_equal(got, want)
   assert len(set(seen)) == len(seen) == COUNT < often
