@@ -7,7 +7,6 @@ import pytest
 
 from kd_jax import interfaces, resolve
 from kd_jax.align import basis as basis_lib
-from kd_jax.interfaces import TeacherSource
 from kd_jax.methods import kdep, supervised
 from kd_jax.train import phases
 from kd_jax.types import Batch, Teacher
@@ -177,11 +176,7 @@ def test_taps_and_parameters_are_checked_before_step_0():
   have = specs({name: np.zeros(1) for name in kdep.STAGES})
   with pytest.raises(ValueError, match=r"teacher taps \['stage2', 'stage4'\]"):
     few = {k: have[k] for k in ("stage1", "stage3")}
-<<<<<<< HEAD
-    phases.check_taps(phase, have, few, TeacherSource())
-=======
     phases.check_taps(phase, have, few, interfaces.TeacherSource())
->>>>>>> main
   params = {"student": {"stage1": {"kernel": 1}}}
   typo = phase.__class__("x", None, phase.needs, trainable=("student/stag1",))
   with pytest.raises(ValueError, match="'student/stag1', which names no"):
