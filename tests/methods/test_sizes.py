@@ -46,7 +46,11 @@ def test_plans_that_are_refused(plan, message):
   ("changes", "message"),
   [
     ({"sizes": ((0.5, 32), (0.5, 44))}, "method.sizes has 44 pixels: patches"),
-    ({"head": "attention", "heads": 2}, "parameters that are made for maps"),
+    pytest.param(
+      {"head": "attention", "heads": 2},
+      "parameters that are made for maps",
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_sizes_that_do_not_fit_end_before_step_0(changes, message, tmp_path):
