@@ -53,14 +53,17 @@ class Judge:
 
 
 def judge(data: str, *, small: bool) -> Judge:
-  """That of 'digits' or 'scenes'.
+  """That of 'digits', 'scenes' or 'teachers'.
 
   Digits are few and nearly solved: the whole network is fine-tuned. Scenes
-  have classifiers of frozen features, of images and of pixels.
+  have classifiers of frozen features, of images and of pixels; the student of
+  two teachers one that the run itself measures, with all labels.
   """
   if data == "scenes":
     labels = f"{PER_CLASS * len(DOWNSTREAM)} labels"
     return Judge({labels: linear_labels, "masks": linear_masks})
+  if data == "teachers":
+    return Judge({"linear": lambda run: float(run.metrics["eval/probe"])})
   draws, steps = (1, 4) if small else (DRAWS, STEPS)
   transfer = finetune(_digits.finetune(steps))
 

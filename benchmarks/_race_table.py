@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import _race_many
 from benchmarks import _racers as field
 from kd_jax.report import comparison
 from kd_jax.transfer import paired
 
 BUDGETS = {"operations": "equal operations", "steps": "equal steps"}
+ABOUT = ("steps", "seconds")
+"""What is kept of a run beside its figures."""
 Figures = dict[str, dict[str, dict[int, float]]]
 """{title: {column: {seed: value}}}."""
 
@@ -24,26 +27,65 @@ def write(where: Path) -> str:
     (where / "pictures").mkdir(exist_ok=True)
     given = compared(equal, f"The race, {BUDGETS['operations']}")
     (where / "pictures" / "race.png").write_bytes(comparison.chart(given))
-  others = {
-    name: row
-    for place, (name, row) in enumerate(steps.items())
-    if not place or row != equal.get(name)
-  }
-  if len(others) > 1:
-    title = f"{BUDGETS['steps']}, where that is not the same"
-    parts.append(table(others, title))
+  parts += _where_different(equal, steps, BUDGETS["steps"])
+  parts += [*_of_two_teachers(where), took(where)]
   text = "\n".join(parts)
   (where / "race.md").write_text(text)
   return text
 
 
-def figures(where: Path, budget: str) -> Figures:
-  """What every method reached, with the seeds with which the first ran too."""
+def _where_different(equal: Figures, steps: Figures, title: str) -> list[str]:
+  """A table of what is not the same at equal steps, if anything is."""
+  others = {
+    name: row
+    for place, (name, row) in enumerate(steps.items())
+    if not place or row != equal.get(name)
+  }
+  title = f"{title}, where that is not the same"
+  return [table(others, title)] if len(others) > 1 else []
+
+
+def _of_two_teachers(where: Path) -> list[str]:
+  """Tables of the small race, if it was run."""
+  of_two = ((_race_many.NAME,), _race_many.racers())
+  equal, steps = (figures(where, budget, *of_two) for budget in BUDGETS)
+  if not equal:
+    return []
+  titles = [f"two teachers, {title}" for title in BUDGETS.values()]
+  return [
+    costs(where, *of_two),
+    table(equal, titles[0]),
+    *_where_different(equal, steps, titles[1]),
+  ]
+
+
+def took(where: Path) -> str:
+  """Processor time of the runs, pre-training and judging, as far as known."""
+  every = [json.loads(p.read_text()) for p in where.glob("*/figures/*.json")]
+  known = [run["seconds"] for run in every if run.get("seconds")]
+  return f"processor time of {len(known)} runs: {sum(known) / 60:.1f} minutes\n"
+
+
+def figures(
+  where: Path,
+  budget: str,
+  places: Sequence[str] = tuple(field.COURSES),
+  racers: Mapping[str, field.Racer] | None = None,
+) -> Figures:
+  """What every method reached, with the seeds with which the first ran too.
+
+  Args:
+    where: folder of the race.
+    budget: of `BUDGETS`.
+    places: sets of images.
+    racers: who took part; all methods if not said.
+  """
+  racers = racers or field.racers()
   found: Figures = {}
-  first = next(iter(field.racers()))
-  for name, racer in field.racers().items():
+  first = next(iter(racers))
+  for name, racer in racers.items():
     row = {}
-    for data in field.COURSES:
+    for data in places:
       row |= _row(where / data, name, first, budget)
     if row:
       found[racer.title] = row
@@ -58,7 +100,7 @@ def _row(
   row: dict[str, dict[int, float]] = {}
   for seed in sorted(both):
     values = _read(folder, name, budget, seed)
-    for figure in (key for key in values if key != "steps"):
+    for figure in (key for key in values if key not in ABOUT):
       row.setdefault(f"{folder.name}, {figure}", {})[seed] = values[figure]
   return row
 
@@ -105,15 +147,19 @@ def _cell(own: Mapping[int, float] | None, base: Mapping[int, float]) -> str:
   return f"{mean} ({100 * apart.mean:+.1f} ± {error})"
 
 
-def costs(where: Path) -> str:
+def costs(
+  where: Path,
+  places: Sequence[str] = tuple(field.COURSES),
+  racers: Mapping[str, field.Racer] | None = None,
+) -> str:
   """What a step of every method costs, per image."""
   head = ["method"]
-  for data in field.COURSES:
+  for data in places:
     head += [f"{data}: MFLOPs / image", "CPU ms / step", "MB", "steps"]
   rows = []
-  for name, racer in field.racers().items():
+  for name, racer in (racers or field.racers()).items():
     cells = [racer.title]
-    for data in field.COURSES:
+    for data in places:
       cells += _costs(where / data, name)
     if any(cells[1:]):
       rows.append(cells)

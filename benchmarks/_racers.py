@@ -21,6 +21,7 @@ UPSTREAM = len(_digits.UPSTREAM)
 RATE, DECAY = 3e-3, 0.05
 SCENES = 4000  # for pre-training
 EVALUATED = {"train": 1000, "test": 1000}
+HEAD = 128  # channels in the heads of UNIC, Theia and RADIO
 QUEUE = 512  # rows: what LightlyTrain takes for 1001 to 2000 images
 SCALEKD = {
   "name": "scalekd",
@@ -61,7 +62,7 @@ class Course(NamedTuple):
 
 def racers() -> dict[str, Racer]:
   """All of them; the first is what the others are compared with."""
-  return {**_ours(), **_classics(), **_recent()}
+  return {**_ours(), **_classics(), **_recent(), **many()}
 
 
 def _ours() -> dict[str, Racer]:
@@ -123,6 +124,23 @@ def _recent() -> dict[str, Racer]:
   }
 
 
+def many(width: int = HEAD) -> dict[str, Racer]:
+  """Made for several teachers (`_race_many`); in the race of all they have one.
+
+  Args:
+    width: of their heads, which have to be as narrow as the networks.
+  """
+  unic = {"name": "unic", "hidden": width // 4, "last_hidden": width}
+  both = {"summary": 1.0, "patches": 1.0}
+  return {
+    "unic": Racer("UNIC", unic, dict.fromkeys(both, 0.5)),
+    "theia": Racer(
+      "Theia", {"name": "theia", "hidden": HEAD}, {"patches": 1.0}
+    ),
+    "radio": Racer("RADIO", {"name": "radio", "hidden": HEAD}, both),
+  }
+
+
 def one(title: str, name: str, **losses: float) -> Racer:
   """A method with its own defaults."""
   return Racer(title, {"name": name}, losses)
@@ -137,6 +155,12 @@ def contest(racer: Racer, course: Course, steps: int, seed: int) -> ConfigDict:
   )
   if {"kl", "soft", "decoupled", "images"} & set(racer.losses):
     config.student.overrides.num_classes = UPSTREAM
+  recipe(config, steps, seed)
+  return config
+
+
+def recipe(config: ConfigDict, steps: int, seed: int) -> None:
+  """What all runs of a race share."""
   config.optim.update({"name": "adamw", "lr": RATE, "weight_decay": DECAY})
   config.optim.update({"decay_all": False, "schedule": "cosine"})
   config.optim.warmup = steps // 20
@@ -144,7 +168,6 @@ def contest(racer: Racer, course: Course, steps: int, seed: int) -> ConfigDict:
   config.log_every = config.checkpoint.every = steps
   config.eval.update({"every": 0, "evals": ("knn",), "pictures": 0})
   config.eval.judge = ConfigDict({"name": ""})
-  return config
 
 
 def _digits_teacher(small: bool) -> ConfigDict:

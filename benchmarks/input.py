@@ -5,7 +5,8 @@
 Random resized crops to 224 pixels and flips, on real photographs of ImageNet's
 size (pieces of scikit-learn's two, JPEG, mean 500x375 and 107 KB) or on the
 JPEGs in DIR. 'camera' is one of them enlarged to 4000x3000 pixels, 'scaled' the
-same with preprocess.dct_scaling. PIL is Image.open().convert('RGB') and
+same with preprocess.dct_scaling. 'kept' has decoded the images in an earlier
+epoch (input.keep_gib). PIL is Image.open().convert('RGB') and
 torchvision's crop with PIL's bilinear filter; tf.image, where TensorFlow is
 installed, is tf.data with decode_and_crop_jpeg and tf.image.resize, which does
 not antialias. 'canvas' is
@@ -56,6 +57,7 @@ from benchmarks._input_peers import Case, by_pil, by_tensorflow
 from kd_jax.data import examples
 from kd_jax.data.augment import canvas, crops
 from kd_jax.data.formats import tfds_write
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.pipeline import train_batches
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.reading import Reading
@@ -68,6 +70,7 @@ SIDE = 512  # of the canvas
 PIL, TF = "PIL", "tf.image"
 CANVAS, DEVICE = "folder canvas", "crop_resize"
 CAMERA, SCALED = "camera", "camera scaled"
+KEPT = "folder kept"
 RATIOS = (
   ("folder x1", PIL),
   ("folder bilinear x1", PIL),
@@ -76,6 +79,8 @@ RATIOS = (
   ("folder x4", "folder x1"),
   ("folder x8", "folder x1"),
   ("camera scaled x1", "camera x1"),
+  (f"{KEPT} x1", "folder x1"),
+  (f"{KEPT} x4", "folder x4"),
 )
 
 
@@ -183,9 +188,11 @@ def sources(place: Path) -> Mapping[str, DataSource]:
   }
 
 
-def ours(source: DataSource, prepare: Preprocess) -> Case:
+def ours(
+  source: DataSource, prepare: Preprocess, kept: Kept | None = None
+) -> Case:
   """A source and what this package makes of its records."""
-  fetch = examples.Train(examples.Decoded(source), prepare, 0)
+  fetch = examples.Train(examples.Decoded(source, kept), prepare, 0)
 
   def run(i: int) -> Mapping[str, np.ndarray]:
     return fetch.visit(*divmod(i, len(source)))
@@ -222,6 +229,11 @@ def contenders(
   for name, num_crops in itertools.product(every, CROPS):
     prepare = preprocess(name, size, num_crops)
     found[f"{name} x{num_crops}"] = ours(every[name], prepare)
+  for num_crops in CROPS:
+    case = ours(files, preprocess("folder", size, num_crops), Kept(2**30))
+    for row in range(len(files)):
+      case.run(row)  # the epoch that decodes
+    found[f"{KEPT} x{num_crops}"] = case
   found[DEVICE] = on_device(files, size, batch)
   return found
 
@@ -308,7 +320,8 @@ def batch_table(
 ) -> None:
   """Measures and prints `train_batches`."""
   print(f"{'all cores':20s}  views/s wall  views/s core")
-  for name, num_crops in itertools.product(every, CROPS):
+  several = [name for name in every if len(every[name]) >= max(CROPS)]
+  for name, num_crops in itertools.product(several, CROPS):
     prepare = preprocess(name, size, num_crops)
     wall, cpu = all_cores(every[name], prepare, seconds)
     case = f"{name} x{num_crops}"

@@ -1,4 +1,4 @@
-"""Four training steps against PyTorch's, and where our time goes.
+"""Five training steps against PyTorch's, and where our time goes.
 
 taskset -c 1 python -m benchmarks.pace [--profile 20] [--only NAME ...]
 
@@ -22,6 +22,10 @@ STEPS = {
   "r50-r18-224": ["--student", "resnet18", "--size", "224"],
   "r50-mnv2-112": ["--student", "mobilenetv2_100", "--size", "112"],
   "convnext-112": ["--student", "convnext_atto", "--method", SUPERVISED],
+  "vit-224": [
+    *("--student", "vit_tiny_patch16_224", "--size", "224"),
+    *("--method", SUPERVISED),
+  ],
 }
 """{name: arguments of `benchmarks.kdep_step`}."""
 

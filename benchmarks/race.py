@@ -12,9 +12,11 @@ draws); on scenes a linear classifier of the frozen features of 100 labelled
 scenes (mean of 10 draws), and one of pixels on the frozen stages. Differences
 to KDEP are taken seed by seed; ± is the standard error over the seeds.
 
+A third part, 'teachers', is a small race of what learns from two at once.
+
 The folder keeps one file per run, and the same command goes on where it ended;
---only=digits and --only=scenes can run side by side. It ends with race.md and
-pictures/race.png.
+--only=digits and --only=scenes can run side by side. It ends with race.md,
+which tells the processor time of all runs, and pictures/race.png.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,33 +32,52 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import _command_line, _race_cost, _race_figures, _race_table
+from benchmarks import (
+  _command_line,
+  _race_cost,
+  _race_figures,
+  _race_many,
+  _race_table,
+)
 from benchmarks import _racers as field
 from kd_jax.tasks import pretrain
 
+PLACES = (*field.COURSES, _race_many.NAME)
 CLOSE = 0.03  # costs that count as equal
 
 
 def run(args: argparse.Namespace, where: Path) -> None:
   """Whatever is not there yet, seed by seed."""
-  names = args.racers or [*field.racers()]
-  for data in [args.only] if args.only else [*field.COURSES]:
+  for data in [args.only] if args.only else PLACES:
     folder = where / data
-    course = field.COURSES[data]
-    teacher = pretrain.run(course.teacher(args.smoke), folder / "teacher")
-    assert teacher is not None
+    for name, config in _teachers(data, args.smoke).items():
+      assert pretrain.run(config, folder / name) is not None
     judge = _race_figures.judge(data, small=args.smoke)
+    names = [n for n in racers(data) if not args.racers or n in args.racers]
     for seed in range(args.seeds):
       for name in names:
         _race(args.steps, folder, name, seed, judge)
         _race_table.write(where)
 
 
+def racers(data: str) -> dict[str, field.Racer]:
+  """Who takes part; the first is what the others are compared with."""
+  return _race_many.racers() if data == _race_many.NAME else field.racers()
+
+
+def _teachers(data: str, small: bool) -> dict[str, ConfigDict]:
+  """{name: its pre-training}."""
+  if data == _race_many.NAME:
+    return _race_many.teachers(small)
+  return {"teacher": field.COURSES[data].teacher(small)}
+
+
 def _race(
   steps: int, folder: Path, name: str, seed: int, judge: _race_figures.Judge
 ) -> None:
   """Both runs of a method with a seed."""
-  base, own = (_cost(each, steps, folder) for each in ("kdep", name))
+  first = next(iter(racers(folder.name)))
+  base, own = (_cost(each, steps, folder) for each in (first, name))
   ratio = base["operations"] / own["operations"]
   equal = steps if abs(ratio - 1) < CLOSE else max(round(steps * ratio), 1)
   for budget, count in (("steps", steps), ("operations", equal)):
@@ -64,15 +86,19 @@ def _race(
       continue
     twin = keep.with_name(f"{name}-steps-{seed}.json")
     if count == steps and twin.exists():
-      _keep(keep, json.loads(twin.read_text()))
+      _keep(keep, {**json.loads(twin.read_text()), "seconds": 0.0})
       continue
+    start = time.process_time()
     found = _figures(config_of(folder, name, count, seed), judge)
-    _keep(keep, {"steps": count, **found})
+    seconds = time.process_time() - start
+    _keep(keep, {"steps": count, "seconds": seconds, **found})
     print(f"{folder.name} {name} {budget} {seed}: {found}", flush=True)
 
 
 def config_of(folder: Path, name: str, steps: int, seed: int) -> ConfigDict:
-  """A run of a method after the teacher of `folder`."""
+  """A run of a method after the teachers of `folder`."""
+  if folder.name == _race_many.NAME:
+    return _race_many.contest(name, steps, seed, folder)
   course = field.COURSES[folder.name]
   config = field.contest(field.racers()[name], course, steps, seed)
   config.teacher.weights = str(folder / "teacher" / "student")
@@ -109,8 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = _command_line.students(__doc__, steps=200)
   parser.set_defaults(seeds=2)
   parser.add_argument("--out", default="runs/race")
-  parser.add_argument("--only", choices=[*field.COURSES])
-  parser.add_argument("--racers", nargs="*", choices=[*field.racers()])
+  parser.add_argument("--only", choices=PLACES)
+  everyone = {**field.racers(), **_race_many.racers()}
+  parser.add_argument("--racers", nargs="*", choices=[*everyone])
   args = parser.parse_args(arguments)
   where = Path(args.out)
   where.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,13 @@ Data: imagenet2012 as prepared by TensorFlow Datasets (docs/data.md), or a
   with the same classes.
 
 Expected: nothing is published for pre-training without labels by most of them;
-docs/methods.md races all on small images. The weights are those of their
-papers or tables where these have one and labels beside it (attention transfer
-1000, SP 3000, PKT 30000, NST 50, RKD 25 and 50, DIST 1 and 1, FitNets 100 with
-SGD at .05 on CIFAR-100). The optimizer here is AdamW, whose steps do not depend
-on the scale of a loss; so the weights only share out terms, and are 1 where
-there is one.
+docs/methods.md races all on small images. unic, theia and radio were made for
+several teachers: configs/teachers_three.py has them so. The weights are those
+of their papers or tables where these have one and labels beside it (attention
+transfer 1000, SP 3000, PKT 30000, NST 50, RKD 25 and 50, DIST 1 and 1, FitNets
+100 with SGD at .05 on CIFAR-100). The optimizer here is AdamW, whose steps do
+not depend on the scale of a loss; so the weights only share out terms, and are
+1 where there is one.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +28,10 @@ METHODS = {
   "lightly_both": ({}, {"global": 1.0, "local": 1.0}),
   "lightly_global": ({}, {"global": 1.0}),
   "lightly_dense": ({}, {"dense": 1.0}),
-  "kdep_dense": ({}, {"summary": 3.0, "patches": 3.0}),
+  "kdep_dense": (
+    {"student": "feature_map", "teacher": "feature_map"},
+    {"summary": 3.0, "patches": 3.0},
+  ),
   "dinov3": (
     {"student": "stage4", "teacher": "stage4"},
     {"image": 1.0, "patch": 1.0, "koleo": 0.1},
@@ -37,6 +41,9 @@ METHODS = {
     {"token": 1.0, "feature": 1.0, "patch": 1.0},
   ),
   "tinymim": ({"heads": 8}, {"relations": 1.0}),
+  "unic": ({}, {"summary": 0.5, "patches": 0.5}),
+  "theia": ({}, {"patches": 1.0}),
+  "radio": ({}, {"summary": 1.0, "patches": 1.0}),
   "attention_transfer": ({}, {"attention": 1.0}),
   "crd": ({}, {"student": 1.0, "teacher": 1.0}),
   "dist": ({}, {"images": 1.0, "classes": 1.0}),
@@ -92,3 +99,7 @@ def tiny(config: ConfigDict, name: str) -> None:
     config.method.update({"negatives": 16, "width": 8})
   if name == "reviewkd":
     config.method.width = 8
+  if name in ("unic", "theia", "radio"):
+    config.method.hidden = 16
+  if name == "unic":
+    config.method.last_hidden = 32

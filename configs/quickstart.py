@@ -35,7 +35,7 @@ from configs.common_scenes import (
 )
 from configs.common_suite import suite
 
-STEPS = 800
+STEPS = 500
 SCENES = 8000  # for pre-training
 SHOTS = 20  # labelled scenes per new digit
 
@@ -90,6 +90,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def downstream(small: bool) -> ConfigDict:
   """Few labels of the new digits."""
   config = few_labels(2 if small else 100, SHOTS, seeds=2 if small else 8)
+  config.transfer.search_seeds = 1
   if small:
     config.test.length = 100
     config.data.length = 400

@@ -3,13 +3,16 @@ r"""DINOv3, SigLIP and a supervised ConvNeXt teach ViT-S/16, on any folder.
 Command: python -m kd_jax.main --config configs/teachers_three.py \
   --config.data.dir=IMAGES
 Variants: `:joint`; `:bank_dinov3`, `:bank_siglip`, `:bank_convnext` and then
-`:banks`; `:smoke`.
+`:banks`; `:radio`, `:theia`, `:unic`; `:smoke`, `:joint_smoke`, `:radio_smoke`
+  and so on.
 
 What each of the three is good at (dense features, language, ImageNet's
 classes), in one student, without labels. Every teacher sees the student's crop
 at the size that it was trained with; a linear head per teacher, thrown away
 afterwards, learns its pooled feature, balanced by PHI-S (arXiv:2410.01680).
 `:joint` learns one target instead, the joint SVD of all three, without a head.
+`:radio`, `:theia` and `:unic` learn summaries and patches as these do
+(kd_jax/methods/recent); UNIC drops teachers image by image.
 `:bank_NAME` writes what one teacher says of every crop, one after the other on
 a machine that holds only one of them; `:banks` learns from these three.
 
@@ -25,11 +28,19 @@ from configs.common import bank, base, choose, preprocess, teacher
 TEACHERS = ("convnext", "dinov3", "siglip")
 VARIANTS = ("", "joint", *(f"bank_{name}" for name in TEACHERS), "banks")
 STEPS = 300 * 1_281_167 // 1024
+BLOCKS = tuple(f"block{i:02}" for i in range(11))  # below the student's output
+# Others' methods: the weights of their terms, for every teacher.
+OTHERS = {
+  "radio": {"summary": 1.0, "patches": 1.0},
+  "theia": {"patches": 1.0},
+  "unic": {"summary": 0.5, "patches": 0.5},
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """One head per teacher, or another variant."""
-  choose(variant, (*VARIANTS, "smoke", "joint_smoke"))
+  small = ("smoke", *(f"{name}_smoke" for name in ("joint", *OTHERS)))
+  choose(variant, (*VARIANTS, *OTHERS, *small))
   config = base()
   config.steps, config.batch_size = STEPS, 1024
   config.dtype = "bfloat16"
@@ -56,6 +67,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.checkpoint.every = 5000
   if variant.startswith("bank"):
     of_banks(config, variant)
+  if variant.partition("_")[0] in OTHERS:
+    of_others(config, variant.partition("_")[0])
   if variant.endswith("smoke"):
     smoke(config)
   config.lock()
@@ -74,6 +87,16 @@ def teachers() -> ConfigDict:
     "siglip": teacher(siglip, f"timm/{siglip}.webli", preprocess=view),
   }
   return ConfigDict(found)
+
+
+def of_others(config: ConfigDict, name: str) -> None:
+  """A summary and patches of every teacher, by one of `OTHERS`."""
+  fields = {"name": name, "student": "final", "teacher": "final"}
+  losses = {f"{t}/{k}": w for t in TEACHERS for k, w in OTHERS[name].items()}
+  config.method, config.losses = ConfigDict(fields), ConfigDict(losses)
+  if name == "unic":
+    config.method.ladder = BLOCKS
+    config.balance = ConfigDict({"name": "dropping"})
 
 
 def of_banks(config: ConfigDict, variant: str) -> None:
@@ -103,6 +126,8 @@ def smoke(config: ConfigDict) -> None:
   config.eval.batch_size = 16
   tokens = {"img_size": 32, "embed_dim": 16, "depth": 4, "num_heads": 2}
   config.student.overrides.update({**tokens, "patch_size": 8})
+  if "ladder" in config.method:
+    config.method.ladder = BLOCKS[:3]
   tiny = {
     "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 24)},
     "dinov3": {**tokens, "img_size": 48},

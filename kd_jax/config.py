@@ -3,11 +3,12 @@
 A config file defines `get_config(variant='')` and returns a locked
 `ml_collections.ConfigDict`; `path.py:variant` passes the variant. Overrides
 keep the type of the field they replace. `configs/NAME.py` is a file of this
-folder, or else the recipe of that name that is installed with kd_jax. Three
-kinds of sub-config are open, because their fields belong to what they name:
-`overrides` (arguments of `create_model`), and the parts (`PARTS`), where a new
-`name` starts from that part's own defaults. Another student or teacher keeps
-none of the former one's `overrides` but the number of classes.
+folder, or else the recipe of that name that is installed with kd_jax. Some
+sub-configs are open, because their fields belong to what they name: `overrides`
+(arguments of `create_model`), `directions` (of a bank's maps, by tap), and the
+parts (`PARTS`), where a new `name` starts from that part's own defaults.
+Another student or teacher keeps none of the former one's `overrides` but the
+number of classes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ PARTS = (
   "detector",
   "balance",
 )
+OPEN = ("overrides", "directions")
 NETWORKS = ("student", "teacher")
 
 
@@ -145,7 +147,7 @@ def _assign(config: ConfigDict, field: str, text: str) -> None:
     kept = {k: v for k, v in node.overrides.items() if k == "num_classes"}
     with node.unlocked():
       node.name, node.overrides = text, ConfigDict(kept)
-  elif kind in (*PARTS, "overrides") and leaf not in node:
+  elif kind in (*PARTS, *OPEN) and leaf not in node:
     with node.unlocked():
       node[leaf] = _literal(text)
   else:

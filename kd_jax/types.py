@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 Taps = Mapping[str, Array]
 """Named outputs of a network: 'stem', 'stage1'..'stage4' (maps, NHWC),
 'feature' (n d, pooled without the last ReLU), 'pooled' (n d, what the
-classifier reads) and 'logits' (n classes)."""
+classifier reads) and 'logits' (n classes). Networks that end with a ReLU also
+have 'feature_map' (NHWC), whose mean is 'feature'."""
 
 Specs = Mapping[str, jax.ShapeDtypeStruct]
 """Shapes and dtypes of taps, known before anything runs."""

@@ -1,11 +1,12 @@
 """The race: who takes part, how runs are shared, and what the table says."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
-from benchmarks import _race_figures, _race_table, _racers, race
+from benchmarks import _race_figures, _race_many, _race_table, _racers, race
 from kd_jax.build import training
 
 
@@ -35,6 +36,25 @@ def test_all_racers_have_one_recipe(data):
   assert all(each == recipes[0] for each in recipes)
 
 
+def test_two_teachers_teach_all_racers_alike():
+  racers, recipes = _race_many.racers(), []
+  assert {"unic", "theia", "radio"} < set(racers)
+  for name, racer in racers.items():
+    config = race.config_of(pathlib.Path(_race_many.NAME), name, 40, 3)
+    method = training.method(config)
+    assert not method.reads_labels and set(method.methods) == (
+      {""} if name == "joint_svd" else {"low", "high"}
+    )
+    assert len(method.terms) == len(method.methods) * len(racer.losses)
+    dropped = method.balancer.needs_images
+    assert dropped == (name == "unic")
+    recipes.append((config.optim.to_dict(), config.data, config.batch_size))
+    assert (config.seed, config.steps) == (3, 40)
+  assert all(each == recipes[0] for each in recipes)
+  one = race.config_of(pathlib.Path("digits"), "kdep", 40, 3)
+  assert one.optim.to_dict() == recipes[0][0]
+
+
 def test_the_table_compares_seed_by_seed(tmp_path):
   for seed, (base, other) in enumerate([(0.5, 0.6), (0.7, 0.72)]):
     for budget in _race_table.BUDGETS:
@@ -55,6 +75,12 @@ def test_the_table_compares_seed_by_seed(tmp_path):
   assert text.count(line) == 1  # the same at equal steps
   assert text.count("| PKT | 10.0 (-60.0 ± ?) |  |") == 1
   assert "| SP | 10.0 | 20.0 | 3.0 | 8 |" in text
+  assert "two teachers" not in text
+  for name, knn in (("joint_svd", 0.8), ("unic", 0.9)):
+    figures(tmp_path / "teachers", name, "operations", 0, 9, kNN=knn)
+  text = _race_table.write(tmp_path)
+  small = text.partition("two teachers, equal operations")[2]
+  assert "| UNIC | 90.0 (+10.0 ± ?) |" in small and "SP" not in small
   assert (tmp_path / "pictures" / "race.png").stat().st_size > 10_000
   found = _race_table.figures(tmp_path, "steps")
   given = _race_table.compared(found, "")  # of the seed that all have
@@ -83,6 +109,8 @@ def test_what_costs_more_takes_fewer_steps(tmp_path, monkeypatch):
     path.stem for path in (folder / "figures").glob("*-operations-0.json")
   ]
   assert sorted(kept) == [f"{n}-operations-0" for n in sorted(costs)]
+  # Runs that are shared count once.
+  assert "processor time of 4 runs: " in _race_table.write(tmp_path)
 
 
 def test_masks_are_told_apart_by_a_linear_classifier():

@@ -213,7 +213,7 @@ def test_artifacts_are_shared_but_not_mixed_up(teacher, tmp_path, capsys):
   arguments = runs.arguments(tmp_path / "fit", weights, "task=fit_svd")
   assert main.main(arguments) == 0
   out = capsys.readouterr().out
-  assert "200 images" in out and re.search(r"16 of 24 directions: \d", out)
+  assert "200 rows" in out and re.search(r"16 of 24 directions: \d", out)
   kept = f"fit.artifact={tmp_path}/fit/artifact.npz"
   other = runs.save_teacher(tmp_path / "other", zero_init_last=True)
   line = try_tiny(capsys, tmp_path / "run", f"teacher.weights={other}", kept)

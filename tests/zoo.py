@@ -143,6 +143,11 @@ class Tiny:
     assert self.taps["logits"].shape == (4, 6)
     assert self.taps["pooled"].shape == (4, self.model.num_features)
     assert {*STAGES[:-1], "feature", "pooled", "logits"} <= set(self.taps)
+    if "feature_map" in self.taps:
+      before = np.asarray(self.taps["feature_map"])
+      mean = before.mean((1, 2))
+      np.testing.assert_allclose(mean, self.taps["feature"], 1e-4, 1e-5)
+      assert before.shape == self.taps["stage4"].shape and before.min() < 0
 
   def check_chain(self, near=1e-4):
     """Stage by stage is the whole."""

@@ -244,6 +244,13 @@ def _described(
 def _constants(codec: CodecLike, specs: Specs) -> dict[str, np.ndarray]:
   """Not what decodes, but of its shapes."""
   sample = {k: np.ones(x.shape, np.float32) for k, x in specs.items()}
+  wanted = codec.bases({tap: spec.shape[1:] for tap, spec in specs.items()})
+  if wanted:
+    each = {
+      tap: basis_lib.placeholder(dim=specs[tap].shape[-1], width=kept)
+      for tap, kept in wanted.items()
+    }
+    return codec.constants(each, sample)
   if not codec.needs_basis:
     return codec.constants({}, sample)
   size = specs["feature"].shape[-1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
 from kd_jax.data.bank import compatibility
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource, Method
+from kd_jax.methods import sizes as sizes_lib
 from kd_jax.train import phases
 from kd_jax.train.inputs import Inputs
 from kd_jax.train.step import Settings
@@ -17,7 +19,7 @@ from kd_jax.train.views import Mix
 from kd_jax.types import Specs
 
 
-def counts(fields: Mapping[str, int]) -> None:
+def counts(fields: Mapping[str, float]) -> None:
   """Whether fields of a config that count something can do so.
 
   Raises:
@@ -90,6 +92,48 @@ def stretches(
   phases.check_phases(found, teaching.bank is None, ema_decay)
   phases.check_method(method, specs)
   return found
+
+
+def sizes(
+  method: Method,
+  found: tuple[phases.Stretch, ...],
+  views: Views,
+  specs_at: Callable[[int], tuple[Specs, Specs]],
+) -> None:
+  """Whether networks and method take every size that the phases name.
+
+  Args:
+    method: that runs.
+    found: its phases.
+    views: of the student's images.
+    specs_at: side of the student's images -> taps of student and teacher.
+
+  Raises:
+    ValueError: one of them does not.
+  """
+  sides = sizes_lib.of(stretch.phase for stretch in found)
+  if sides and views.canvas:
+    raise ValueError(
+      f"the phases have images of {list(sides)} pixels, which are cropped on "
+      "the host; set --config.preprocess.canvas=0"
+    )
+
+  def shapes(specs: tuple[Specs, Specs]) -> object:
+    made = jax.eval_shape(lambda k: method.init(k, *specs), jax.random.key(0))
+    return jax.tree.map(lambda x: x.shape, made)
+
+  usual = shapes(specs_at(views.image_size)) if sides else None
+  for side in sides:
+    try:
+      same = shapes(specs_at(side)) == usual
+    except ValueError as error:
+      raise ValueError(f"method.sizes has {side} pixels: {error}") from error
+    if not same:
+      raise ValueError(
+        f"method.sizes has {side} pixels, and the method has parameters that "
+        f"are made for maps of {views.image_size}; use another head "
+        "(--config.method.head=linear), or one size"
+      )
 
 
 def eval_tap(evals: tuple[str, ...], tap: str, student: Specs) -> None:

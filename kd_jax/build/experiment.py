@@ -85,19 +85,19 @@ def experiment(
   schedule, mesh = training.schedule(config), doors.mesh(config)
   mesh_lib.check_batch(config.batch_size, mesh, config.accum_steps)
   optim = training.optim(config.optim.to_dict())
-  method = training.method(config)
-  student = networks.student(config)
+  method, student = training.method(config), networks.student(config)
   data, teaching = doors.data(config), doors.teaching(config).on(mesh)
   skips = SkipLog(Path(where))
   inputs = images.inputs(config, data, teaching).reporting(skips.report(data))
   inputs = joined.inputs(inputs, config.to_dict(), teaching)
   settings = training.settings(config, mesh, inputs.views, data.num_classes)
   checks.inputs(inputs, settings, teaching)
-  specs = _specs(student, teaching, inputs)
+  specs = _specs(student, teaching, inputs, inputs.views.image_size)
   method = _bound(method, student, teaching, specs, inputs.views.image_size)
   stretches = checks.stretches(
     method, config.steps, specs, teaching, config.ema_decay
   )
+  _check_sizes(method, stretches, student, teaching, inputs)
   checks.labels(method, data, specs[0])
   judged = any(stretch.phase.judge for stretch in stretches)
   evaluate, pictures = doors.watch(
@@ -147,13 +147,23 @@ def _bound(
   return method.bind(facts)
 
 
+def _check_sizes(
+  method: Method,
+  found: tuple[phases.Stretch, ...],
+  student: Backbone,
+  teaching: Teaching,
+  inputs: Inputs,
+) -> None:
+  """See `checks.sizes`."""
+  specs_at = functools.partial(_specs, student, teaching, inputs)
+  checks.sizes(method, found, inputs.views, specs_at)
+
+
 def _specs(
-  student: Backbone, teaching: Teaching, inputs: Inputs
+  student: Backbone, teaching: Teaching, inputs: Inputs, side: int
 ) -> tuple[Specs, Specs]:
-  """Tap shapes of student and teacher."""
-  batch = phases.image_batch(
-    inputs.batch_size, inputs.views.image_size, teaching.source
-  )
+  """Tap shapes of student and teacher; the student sees `side` pixels."""
+  batch = phases.image_batch(inputs.batch_size, side, teaching.source)
   frozen = {"teacher": teaching.variables, "artifact": {}}
   return (
     phases.student_specs(student, batch),

@@ -63,12 +63,13 @@ def inputs(config: ConfigDict, data: DataSource, teaching: Teaching) -> Inputs:
   )
 
 
-def reading(fields: Mapping[str, int]) -> Reading:
+def reading(fields: Mapping[str, float]) -> Reading:
   """How batches are read ahead, as `config.input` says."""
   return Reading(
-    num_workers=fields["workers"],
-    num_threads=fields["threads"],
-    prefetch=fields["prefetch"],
+    num_workers=int(fields["workers"]),
+    num_threads=int(fields["threads"]),
+    prefetch=int(fields["prefetch"]),
+    keep_gib=fields.get("keep_gib", 0.0),  # configs of older runs have none
   )
 
 

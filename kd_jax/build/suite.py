@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from kd_jax.transfer.plan import Plan
 
 Fields = Mapping[str, Any]
 """A config as nested dicts."""
+
+_building = threading.Lock()
+"""Cells that run side by side share what one of them builds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +124,7 @@ def cells(
     for name, row in students.items():
       if row.pixels and base["task"] != "classify":
         continue
-      fields = _filled_in(base, row, where)
+      fields = _filled_in(base, row, where, config.order)
       folder = where / "transfers" / column / name.replace("/", "_")
       found.append(
         Cell(name, column, folder, fields, _plan(fields, folder, plans))
@@ -141,11 +145,13 @@ def _transfer(name: str, known: Mapping[str, Fields]) -> Fields:
   return wanted
 
 
-def _filled_in(base: Fields, row: Row, where: Path) -> Fields:
+def _filled_in(
+  base: Fields, row: Row, where: Path, runs: Collection[str]
+) -> Fields:
   """The config of a cell."""
   own = where / row.init_from
   found = dict(base)
-  is_run = row.init_from and own.is_dir()
+  is_run = row.init_from in runs or (row.init_from and own.is_dir())
   found["init_from"] = spool.address(own) if is_run else row.init_from
   if row.student:
     found["student"] = _student(row.student, base["student"])
@@ -174,8 +180,10 @@ def _plan(
 
   def plan() -> Plan:
     config = ConfigDict(fields)
-    if key not in plans:
-      plans[key] = resolve.symbol("build", config.task, "plan")(config, folder)
+    with _building:
+      if key not in plans:
+        build = resolve.symbol("build", config.task, "plan")
+        plans[key] = build(config, folder)
     initial = resolve.symbol("build", config.task, "initial")(config)
     known = plans[key]
     return dataclasses.replace(

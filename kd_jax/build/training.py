@@ -48,6 +48,7 @@ def schedule(config: ConfigDict) -> Schedule:
       "input.workers": config.input.workers,
       "input.threads": config.input.threads,
       "input.prefetch": config.input.prefetch,
+      "input.keep_gib": config.input.get("keep_gib", 0.0),
     }
   )
   return Schedule(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ class Codec(base.CodecBase):
     return {"directions": ((self.width,), dtype)}
 
   def constants(
-    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+    self, artifact: Mapping[str, Any], sample: Mapping[str, np.ndarray]
   ) -> dict[str, np.ndarray]:
     """The basis, and a scale per direction."""
     kept = {name: np.asarray(artifact[name], np.float32) for name in _BASIS}

@@ -9,7 +9,7 @@ notice the difference. Rows are crops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,14 @@ class CodecLike(Protocol):
     per_image: whether entries belong to whole images, not to crops; `decode`
       then finds the crops' 'corners' among the stored arrays, (n, 4), top,
       left, bottom, right as shares of the image.
+    together: records that are read at once, under one checksum.
   """
 
   needs_basis: ClassVar[bool]
   width: int
   per_image: ClassVar[bool]
   mixes: ClassVar[bool]
+  together: ClassVar[int]
 
   @property
   def taps(self) -> tuple[str, ...]:
@@ -62,10 +64,30 @@ class CodecLike(Protocol):
     """
     ...
 
+  def bases(self, widths: Widths) -> Mapping[str, int]:
+    """{tap: directions} of taps whose bases `constants` reads by name."""
+    ...
+
   def constants(
-    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+    self, artifact: Mapping[str, Any], sample: Mapping[str, np.ndarray]
   ) -> dict[str, np.ndarray]:
-    """What decoding needs, from the teacher's basis and some of its taps."""
+    """What decoding needs, from the teacher's basis and some of its taps.
+
+    Args:
+      artifact: of the tap 'feature' if `needs_basis`; or {tap: of it} of
+        `bases`.
+      sample: taps of some crops.
+    """
+    ...
+
+  def lost(
+    self, constants: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+  ) -> Mapping[str, tuple[float, float]]:
+    """What does not come back of taps, told before anything is written.
+
+    Returns:
+      {tap: (share of its variance, share that is beyond its directions)}.
+    """
     ...
 
   def encode(
@@ -97,6 +119,7 @@ class CodecBase:
   needs_basis: ClassVar[bool] = False
   width: int = 0
   per_image: ClassVar[bool] = False
+  together: ClassVar[int] = 16
   taps: tuple[str, ...] = ()
 
   def collect(self, teacher: Teacher) -> Mapping[str, Array]:
@@ -109,12 +132,34 @@ class CodecBase:
     """To be written where `mixes`."""
     raise NotImplementedError
 
+  def bases(self, widths: Widths) -> Mapping[str, int]:
+    """None."""
+    del widths
+    return {}
+
   def constants(
-    self, artifact: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+    self, artifact: Mapping[str, Any], sample: Mapping[str, np.ndarray]
   ) -> dict[str, np.ndarray]:
     """None."""
     del artifact, sample
     return {}
+
+  def lost(
+    self, constants: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+  ) -> Mapping[str, tuple[float, float]]:
+    """Nothing is told."""
+    del constants, sample
+    return {}
+
+
+def share_lost(
+  want: Float[Array, "*n d"], found: Float[Array, "*n d"]
+) -> float:
+  """Squared error over the variance about the mean of all rows."""
+  rows = want.reshape(-1, want.shape[-1])
+  off = found.reshape(rows.shape) - rows
+  spread = jnp.sum(jnp.square(rows - rows.mean(0)))
+  return float(jnp.sum(jnp.square(off)) / spread)
 
 
 def mixed_logits(

@@ -12,6 +12,7 @@ import numpy as np
 
 from kd_jax.data.bank import Bank
 from kd_jax.data.formats.decode import decode, jpeg_size
+from kd_jax.data.formats.kept import Kept
 from kd_jax.data.order import portraits
 from kd_jax.data.shards.files import LostError
 from kd_jax.data.views import Draw, Views
@@ -31,6 +32,7 @@ class Decoded:
 
   Attributes:
     source: where records come from.
+    kept: records that were decoded before; None keeps none.
 
   Raises:
     ValueError: EXIF tags would turn images that have masks or boxes; for a
@@ -39,6 +41,7 @@ class Decoded:
   """
 
   source: DataSource
+  kept: Kept | None = None
 
   def __post_init__(self) -> None:
     drawn_on = self.source.mask_names or self.source.box_names
@@ -59,6 +62,15 @@ class Decoded:
 
     Then 'whole' is the height and width that it has.
     """
+    if self.kept is None or reduction:
+      return self._decoded(index, reduction)
+    record = self.kept.get(index)
+    if record is None:
+      record = self._decoded(index)
+      self.kept.offer(index, record)
+    return record
+
+  def _decoded(self, index: int, reduction: Reduction | None = None) -> Record:
     record = self.source[index]
     data = record["image"]
     if isinstance(data, bytes):

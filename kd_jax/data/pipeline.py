@@ -63,7 +63,7 @@ def train_batches(  # noqa: PLR0913
     start_step: number of batches to skip, at no cost.
     process_index: this process.
     process_count: number of processes.
-    reading: threads, processes and batches ahead.
+    reading: threads, processes, batches ahead, and images that are kept.
     on_skip: is told of every record that was skipped, once per epoch.
     bank: what a teacher said about crops; views are then those of the bank,
       and `Batch.teacher` holds what it stores.
@@ -80,7 +80,7 @@ def train_batches(  # noqa: PLR0913
   dataset = shuffled(source, seed, images, oriented=preprocess.oriented)
   view_seed = seed if bank is None else bank.header.about["seed"]
   fetch = examples.Train(
-    examples.Decoded(source),
+    examples.Decoded(source, reading.keeps()),
     preprocess,
     view_seed,
     bank,

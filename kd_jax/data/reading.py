@@ -7,6 +7,8 @@ import dataclasses
 import grain
 from absl import flags
 
+from kd_jax.data.formats.kept import Kept
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -18,17 +20,31 @@ class Reading:
     num_threads: threads per process, each builds one batch; 0 is none.
     prefetch: batches built ahead, which cost memory; no more threads than
       this are used.
+    keep_gib: GiB of decoded images that stay in memory, so that later epochs
+      neither read nor decode them; 0 keeps none.
 
   Raises:
-    ValueError: a number is negative.
+    ValueError: a number is negative, or worker processes would each keep images
+      of their own.
   """
 
   num_workers: int = 0
   num_threads: int = 8
   prefetch: int = 8
+  keep_gib: float = 0.0
 
   def __post_init__(self) -> None:
     not_negative(**dataclasses.asdict(self))
+    if self.keep_gib and self.num_workers:
+      raise ValueError(
+        f"input.keep_gib={self.keep_gib:g} and input.workers="
+        f"{self.num_workers}: every process would keep images of its own; set "
+        "--config.input.workers=0, where threads share them"
+      )
+
+  def keeps(self) -> Kept | None:
+    """An empty place for decoded images, if they are kept."""
+    return Kept(int(self.keep_gib * 2**30)) if self.keep_gib else None
 
   def of(self, dataset: grain.MapDataset) -> grain.IterDataset:
     """The dataset, read so."""
@@ -45,7 +61,7 @@ class Reading:
     return stream.mp_prefetch(workers)
 
 
-def not_negative(**counts: int) -> None:
+def not_negative(**counts: float) -> None:
   """Raises ValueError where a count is below zero, and names it."""
   for name, value in counts.items():
     if value < 0:

@@ -113,6 +113,7 @@ def _images() -> ConfigDict:
       "workers": 0,  # processes; 0: threads, cheaper up to 9000 images/s
       "threads": 8,  # per process
       "prefetch": 8,  # batches
+      "keep_gib": 0.0,  # decoded images that stay in memory, for small sets
     }
   )
   # The teacher's mean and principal directions.

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from kd_jax import interfaces, losses, resolve
 from kd_jax.align import pts
 from kd_jax.align.base import AlignerLike
+from kd_jax.methods import sizes
 from kd_jax.types import (
   Array,
   Artifact,
@@ -56,6 +57,8 @@ class Method(interfaces.Method):
     temperature: T of power-temperature scaling.
     power: n of power-temperature scaling; T = n = 1 switches it off.
     kl_temperature: temperature of the logits term (Hinton's T).
+    sizes: ((share of the steps, side of the student's images), ...); ()
+      leaves them at `preprocess.image_size`.
   """
 
   terms: tuple[str, ...] = ("feature",)
@@ -65,8 +68,10 @@ class Method(interfaces.Method):
   temperature: float = 0.1
   power: float = 3.0
   kl_temperature: float = 4.0
+  sizes: tuple[tuple[float, int], ...] = ()
 
   def __post_init__(self) -> None:
+    sizes.check(self.sizes)
     unknown = sorted(set(self.terms) - set(TAPS))
     if unknown or not self.terms:
       raise ValueError(
@@ -122,13 +127,14 @@ class Method(interfaces.Method):
     return {"params": params} if params else {}
 
   def phases(self) -> tuple[Phase, ...]:
-    """One phase; a classifier that no term reads is left out of training."""
+    """One phase, or one per size; no term, no training of the classifier."""
     needs = Needs(
       student=_union(TAPS[term][0] for term in self.terms),
       teacher=_union(TAPS[term][1] for term in self.terms),
     )
     frozen = () if self._reads("logits") else ("student/head",)
-    return (Phase("kdep", self.losses, needs, frozen=frozen),)
+    phase = Phase("kdep", self.losses, needs, frozen=frozen)
+    return sizes.spread(phase, self.sizes)
 
   def losses(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch

@@ -184,6 +184,9 @@ class Method(interfaces.Method):
       teacher: all teachers.
       batch: images and labels.
       index: of the phase.
+
+    Raises:
+      ValueError: a balance that draws gets no 'key' among the variables.
     """
     found, stats = {}, {}
     for name, method in self.methods.items():
@@ -200,8 +203,8 @@ class Method(interfaces.Method):
       found |= {_start(name) + term: value for term, value in own.items()}
       if new:
         stats[name or "all"] = new
-    key = variables.get("key", jax.random.key(0))  # a trace may have none
     before = variables.get("_balance", {})
+    key = variables.get("key")
     found, after = self.balancer.balanced(before, found, key)
     return found, {**stats, "_balance": after} if after else stats
 

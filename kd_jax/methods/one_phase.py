@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from kd_jax import interfaces, losses
+from kd_jax.methods import sizes
 from kd_jax.types import (
   HEAD,
   STAGES,
@@ -43,6 +44,8 @@ class OnePhase(interfaces.Method):
   Attributes:
     terms: one or more of `OWN`, and of 'kl' and 'ce'.
     kl_temperature: T of the term 'kl'.
+    sizes: ((share of the steps, side of the student's images), ...); ()
+      leaves them at `preprocess.image_size`.
 
   Raises:
     ValueError: a term that the method does not have, or none of its own.
@@ -54,8 +57,10 @@ class OnePhase(interfaces.Method):
 
   terms: tuple[str, ...] = ()
   kl_temperature: float = 4.0
+  sizes: tuple[tuple[float, int], ...] = ()
 
   def __post_init__(self) -> None:
+    sizes.check(self.sizes)
     unknown = sorted(set(self.terms) - {*self.OWN, *BESIDE})
     if unknown or not self.own:
       raise ValueError(
@@ -121,7 +126,7 @@ class OnePhase(interfaces.Method):
     return {}
 
   def phases(self) -> tuple[Phase, ...]:
-    """One phase over the student and what the method itself learns."""
+    """One phase or one per size, over the student and the method's own."""
     beside = ("logits",) if "kl" in self.terms else ()
     needs = Needs(
       student=self._student_taps,
@@ -129,13 +134,13 @@ class OnePhase(interfaces.Method):
     )
     frozen = unread(self._student_taps)
     phase = Phase(self.name, self.losses, needs, frozen=frozen)
-    if self.second_run is None:
-      return (phase,)
-    # A batch in which nothing happens to be hidden has no such term.
-    vanish = tuple(term for term in self.own if term in self.OF_HIDDEN)
-    return (
-      dataclasses.replace(phase, hidden=self.second_run, may_vanish=vanish),
-    )
+    if self.second_run is not None:
+      # A batch in which nothing happens to be hidden has no such term.
+      vanish = tuple(term for term in self.own if term in self.OF_HIDDEN)
+      phase = dataclasses.replace(
+        phase, hidden=self.second_run, may_vanish=vanish
+      )
+    return sizes.spread(phase, self.sizes)
 
   def losses(
     self, variables: Variables, taps: Taps, teacher: Teacher, batch: Batch

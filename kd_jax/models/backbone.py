@@ -153,7 +153,7 @@ class Backbone(Network):
 
     Returns:
       The taps of the stages that ran: 'stem', 'stage1'..'stage4', 'feature',
-      'pooled', 'logits'.
+      'pooled', 'logits', and of some families 'final' or 'feature_map'.
 
     Raises:
       ValueError: unknown stage, `end` before `begin`, or x is not a batch of
@@ -225,9 +225,20 @@ def classify(
   """
   pooled = logits = layers.global_pool(x, model.global_pool)
   if model.num_classes:
-    head = nn.Dense(model.num_classes, dtype=model.dtype, name="head", **inits)
+    head = layers.Dense(
+      model.num_classes, dtype=model.dtype, name="head", **inits
+    )
     logits = head(pooled)
   return logits, {"pooled": pooled, "logits": logits}
+
+
+def before_activation(x: Float[Array, "n h w c"]) -> dict[str, Array]:
+  """The taps 'feature' and 'feature_map' of a network that ends with a ReLU.
+
+  Args:
+    x: its last map before that.
+  """
+  return {"feature": x.mean((1, 2)), "feature_map": x}
 
 
 def _stages(begin: str, end: str) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from kd_jax.report.pictures import sheet as sheet_lib
 
 # Of the pictures; others follow by name.
 _FIRST = (
-  *("views", "neighbours", "patch_colours", "attention"),
+  *("views", "neighbours", "patch_colours", "sizes", "attention"),
   *("map_of_teacher", "map_of_student"),
 )
 _HALF = ("map_of_teacher", "map_of_student")  # Beside each other.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kd_jax.data.views import Views
+from kd_jax.methods import sizes as sizes_lib
 from kd_jax.report.pictures import (
   attention,
   embedding,
   look,
   neighbours,
   patch_colours,
+  sizes,
 )
 from kd_jax.report.pictures import sheet as sheet_lib
 from kd_jax.train.experiment import Experiment
@@ -31,8 +35,14 @@ def keep(experiment: Experiment, variables: Variables, where: Path) -> None:
   """
   if not experiment.pictures.count:
     return
-  for name, picture in drawn(_looked(experiment, variables)):
+  networks, absent = _networks(experiment, variables)
+  for name, picture in drawn(_looked(experiment, networks, absent)):
     sheet_lib.keep(where, name, *picture)
+  views = _views(experiment)
+  if len(views) > 1:
+    shown = experiment.pictures
+    seen = look.at_sizes(shown.queries, views, networks, shown.count)
+    sheet_lib.keep(where, "sizes", *sizes.draw(*seen))
 
 
 def drawn(looked: look.Looked) -> Iterator[tuple[str, sheet_lib.Picture]]:
@@ -44,8 +54,19 @@ def drawn(looked: look.Looked) -> Iterator[tuple[str, sheet_lib.Picture]]:
     yield f"map_of_{name}", embedding.draw(looked, name)
 
 
-def _looked(experiment: Experiment, variables: Variables) -> look.Looked:
-  shown, teaching = experiment.pictures, experiment.teaching
+def _views(experiment: Experiment) -> list[Views]:
+  """The views of every size that phases have, ascending; one is none."""
+  usual = experiment.inputs.views
+  stretches = experiment.stretches
+  sides = sizes_lib.of(stretch.phase for stretch in stretches)
+  return [dataclasses.replace(usual, image_size=side) for side in sides]
+
+
+def _networks(
+  experiment: Experiment, variables: Variables
+) -> tuple[dict[str, look.Look], dict[str, str]]:
+  """How each looks, and why others do not."""
+  teaching = experiment.teaching
   networks = {
     "student": look.of_network(experiment.student, variables, "pooled")
   }
@@ -58,13 +79,23 @@ def _looked(experiment: Experiment, variables: Variables) -> look.Looked:
     for name, each in teaching.each.items()
     if absent.get(name) == ""
   }
+  absent = {name: reason for name, reason in absent.items() if reason}
+  return {**shown_by, **networks}, absent
+
+
+def _looked(
+  experiment: Experiment,
+  networks: Mapping[str, look.Look],
+  absent: Mapping[str, str],
+) -> look.Looked:
+  shown = experiment.pictures
   return look.collect(
     shown.queries,
     shown.gallery,
     experiment.inputs.views,
-    {**shown_by, **networks},
+    networks,
     count=shown.count,
-    absent={name: reason for name, reason in absent.items() if reason},
+    absent=absent,
   )
 
 

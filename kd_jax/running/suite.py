@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from kd_jax.build.suite import Cell, Row
 from kd_jax.report import comparison, page, tables
 from kd_jax.report.run import summary
 from kd_jax.running import abreast, frozen, results, training
-from kd_jax.train.signals import Stopped
 from kd_jax.train.views import as_unit
 from kd_jax.transfer.classify import Judge
 from kd_jax.transfer.plan import Plan
@@ -61,8 +59,9 @@ def played(
   least: Mapping[str, float],
   needs: Mapping[str, Sequence[str]] | None = None,
   at_once: int = 1,
-) -> dict[str, tuple[Path, float]]:
-  """Runs what the students come from.
+  cells: Sequence[tuple[Cell, Row]] = (),
+) -> tuple[dict[str, tuple[Path, float]], Cells]:
+  """Runs what the students come from, and every cell, or reads what it gave.
 
   Args:
     jobs: {name: (what runs in a folder, the folder)}, in this order.
@@ -70,28 +69,29 @@ def played(
       that counts in a transfer, the accuracy in pre-training.
     needs: {name: earlier jobs that must have ended before it begins}.
     at_once: so many run side by side.
+    cells: transfers, and their students, which begin once the run that the
+      student comes from has ended.
 
   Returns:
-    {name: (folder of the run, seconds)}.
+    ({name: (folder of the run, seconds)}, what the cells gave).
 
   Raises:
     ValueError: a run has not learned enough.
   """
-  found: dict[str, tuple[Path, float]] = {}
-  ended = {name: threading.Event() for name in jobs}
-
-  def play(name: str) -> None:
-    try:
-      for needed in (needs or {}).get(name, ()):
-        ended[needed].wait()
-        if needed not in found:
-          raise Stopped(f"{name} has not begun: it needs {needed}")
-      found[name] = _play(name, *jobs[name], least)
-    finally:
-      ended[name].set()
-
-  abreast.results([functools.partial(play, name) for name in jobs], at_once)
-  return {name: found[name] for name in jobs}
+  number = {name: place for place, name in enumerate(jobs)}
+  work: list[Callable[[], Any]] = []
+  waits: list[list[int]] = []
+  for name, (job, folder) in jobs.items():
+    work.append(functools.partial(_play, name, job, folder, least))
+    waits.append([number[each] for each in (needs or {}).get(name, ())])
+  for cell, row in cells:
+    work.append(functools.partial(_filled, cell, row))
+    waits.append([number[row.init_from]] if row.init_from in number else [])
+  found = abreast.results(work, at_once, waits)
+  filled: dict[str, dict[str, Mapping[str, Any]]] = {}
+  for (cell, _), values in zip(cells, found[len(jobs) :], strict=True):
+    filled.setdefault(cell.row, {})[cell.column] = values
+  return dict(zip(jobs, found, strict=False)), filled
 
 
 def _play(
@@ -131,20 +131,14 @@ def _reached(folder: Path) -> tuple[str, float]:
   return known["figure"], mean_and_error(_figure(known))[0]
 
 
-def filled(
-  cells: Sequence[Cell], students: Mapping[str, Row]
-) -> dict[str, dict[str, Mapping[str, Any]]]:
-  """Runs every cell, or reads what it gave."""
-  found: dict[str, dict[str, Mapping[str, Any]]] = {}
-  for cell in cells:
-    row = students[cell.row]
-    known = results.read(cell.folder)
-    if known is None:
-      with workdir.claimed(cell.folder, cell.fields):
-        known = _run(cell, row)
-    found.setdefault(cell.row, {})[cell.column] = known
-    summary.say(_line(f"{row.title}, {cell.column}", known))
-  return found
+def _filled(cell: Cell, row: Row) -> Mapping[str, Any]:
+  """Runs a cell, or reads what it gave."""
+  known = results.read(cell.folder)
+  if known is None:
+    with workdir.claimed(cell.folder, cell.fields):
+      known = _run(cell, row)
+  summary.say(_line(f"{row.title}, {cell.column}", known))
+  return known
 
 
 def _run(cell: Cell, row: Row) -> Mapping[str, Any]:

@@ -200,7 +200,10 @@ def _run(plan: Plan, trial: Trial, where: Path, finish: Finish) -> Finished:
     bucket_checkpoints.discard(where / "checkpoints")
   found = read(path)
   value = found.figures[plan.judge.figure]
-  summary.say(f"  {trial.name}: {plan.judge.figure} {100 * value:.1f} %")
+  whose = where.parents[1].name  # another transfer may run beside this one
+  summary.say(
+    f"  {whose}: {trial.name}: {plan.judge.figure} {100 * value:.1f} %"
+  )
   return found
 
 

@@ -55,12 +55,19 @@ def run(config: ConfigDict, where: str | Path) -> dict[str, Any]:
       task = resolve.symbol("tasks", fields.task, "run")
       jobs[name] = functools.partial(task, fields), where / name
     at_once = abreast.allowed(config.at_once, trackers)
-    played = suite.played(jobs, config.least.to_dict(), needs, at_once)
+    cells = build.cells(config, students, where)
+    played, filled = suite.played(
+      jobs,
+      config.least.to_dict(),
+      needs,
+      at_once,
+      [(cell, students[cell.row]) for cell in cells],
+    )
     table = suite.Table(
       title=config.title,
       rows={name: row.title for name, row in students.items()},
       columns={name: config.titles.get(name, name) for name in config.columns},
       baseline=config.baseline,
-      cells=suite.filled(build.cells(config, students, where), students),
+      cells=filled,
     )
     return suite.concluded(table, played, where)

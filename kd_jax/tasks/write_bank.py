@@ -6,9 +6,11 @@ stays: a killed writer goes on where it was, and more passes can be added.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from kd_jax import workdir
 from kd_jax.buckets import spool
 from kd_jax.build.bank_job import BankJob, bank_job
+from kd_jax.codecs.base import CodecBase
 from kd_jax.data import bank as bank_lib
 from kd_jax.data.bank import compatibility
 from kd_jax.data.preprocess import Preprocess
@@ -27,6 +30,7 @@ from kd_jax.types import Array
 
 _GEOMETRY = ((7,), "int16")
 _SAMPLE = 1024  # records that scales are taken from
+_VALUES = 2**26  # of them: maps are large
 
 
 def run(config: ConfigDict, where: str | Path) -> Path | str:
@@ -76,14 +80,16 @@ def _widths(job: BankJob) -> dict[str, tuple[int, ...]]:
 def _prepare(job: BankJob) -> tuple[bank_lib.Header, dict[str, np.ndarray]]:
   """What the bank is and its constants; says what it will cost."""
   widths = _widths(job)
-  sample, rate = _sample(job)
+  header = _header(job, widths)
+  sample, rate = _sample(job, widths)
   if bank_lib.exists(job.place):
     # Computed anew, on other devices say, they would differ in the last bit.
     constants = bank_lib.Bank(job.place).constants
   else:
-    constants = job.codec.constants(_artifact(job), sample)
-  header = _header(job, widths)
+    constants = job.codec.constants(_artifact(job, widths), sample)
   summary.say(_price(job, header, rate))
+  for tap, shares in job.codec.lost(constants, sample).items():
+    summary.say(_error(tap, header, *shares))
   return header, constants
 
 
@@ -93,6 +99,7 @@ def _header(
   """What is stored, and what it comes from."""
   data, views = job.inputs.source, job.inputs.views
   assert isinstance(views, Preprocess)  # of the task's config
+  together = job.codec.together
   return bank_lib.Header(
     records=len(data),
     crops=views.num_crops,
@@ -107,21 +114,34 @@ def _header(
       "seed": job.inputs.seed,
       "per_image": job.codec.per_image,
       "codec": dict(job.codec_fields),
+      **({} if together == CodecBase.together else {"together": together}),
       "widths": {tap: list(width) for tap, width in widths.items()},
     },
   )
 
 
-def _artifact(job: BankJob) -> Mapping[str, np.ndarray]:
-  """The teacher's basis, if the codec projects on one."""
+def _artifact(
+  job: BankJob, widths: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, Any]:
+  """The teacher's basis, or one of each tap, if the codec projects on it."""
+  wanted = job.codec.bases(widths)
+  if wanted:
+    shapes = {t: jax.ShapeDtypeStruct((1, *widths[t]), float) for t in wanted}
+    job.fit.check_rows(shapes, wanted)
+    found = job.fit.bases(tuple(wanted))
+    return {tap: found[tap].artifact(kept) for tap, kept in wanted.items()}
   if not job.codec.needs_basis:
     return {}
   return job.fit.basis("feature").artifact(job.codec.width)
 
 
-def _sample(job: BankJob) -> tuple[dict[str, np.ndarray], float]:
+def _sample(
+  job: BankJob, widths: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, np.ndarray], float]:
   """Taps of the first records, and views per second of this process."""
-  rows = range(min(_SAMPLE, len(job.inputs.source)))
+  values = sum(map(math.prod, widths.values())) * job.inputs.views.num_crops
+  most = min(_SAMPLE, max(_VALUES // values, 2 * job.inputs.batch_size))
+  rows = range(min(most, len(job.inputs.source)))
   found, times = [], []
   for taps, _ in job.taps(0, rows):
     found.append(jax.device_get(taps))
@@ -149,6 +169,18 @@ def _price(job: BankJob, header: bank_lib.Header, rate: float) -> str:
   if job.price_per_hour:
     text += f", {hours * job.price_per_hour:.2f} in money"
   return text
+
+
+def _error(
+  tap: str, header: bank_lib.Header, lost: float, beyond: float
+) -> str:
+  """What does not come back of a tap."""
+  shape, dtype = header.arrays[tap]
+  return (
+    f"{tap}: {shape[-1]} directions in {dtype} of {math.prod(shape[:-1])} "
+    f"positions; of its variance {lost:.2%} does not come back on crops that "
+    f"set no scale, {beyond:.2%} because it is in other directions"
+  )
 
 
 def _write_pass(

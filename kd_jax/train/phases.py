@@ -25,6 +25,11 @@ from kd_jax.types import (
   Variables,
 )
 
+_MAPS = (
+  ", or write a bank that stores them: --config.bank.codec.name=maps "
+  "--config.bank.codec.directions=\"{{'{}': 256}}\""
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
@@ -135,9 +140,11 @@ def check_taps(
   for side, needed, offered in sides:
     missing = sorted(set(needed) - set(offered))
     if missing:
+      stored = side == "teacher" and source.stored is not None
+      more = _MAPS.format(missing[0].rpartition("/")[2]) if stored else ""
       raise ValueError(
         f"phase {phase.name!r} reads the {side} taps {missing}; this {side} "
-        f"offers {sorted(offered)}. Choose another {side} or loss term."
+        f"offers {sorted(offered)}. Choose another {side} or loss term{more}."
       )
   if not all(map(source.resumes, phase.needs.resume)):
     raise ValueError(

@@ -36,7 +36,7 @@ from kd_jax.types import (
   Variables,
 )
 
-_HEADS = ("student/neck", "student/rpn", "student/box", "student/mask")
+_HEADS = ("student/neck", "student/rpn", "student/box")
 _DETECTED = ("boxes", "scores", "classes", "masks")
 
 
@@ -72,12 +72,13 @@ class Method(interfaces.Method):
   def phases(self) -> tuple[Phase, ...]:
     """One phase, over all parameters or the heads."""
     whole = self.trains == "network"
+    heads = (*_HEADS, "student/mask") if self.detector.masks else _HEADS
     return (
       Phase(
         "detection",
         self.losses,
         Needs(student=("objectness", "class_logits"), truth=True),
-        trainable=("student",) if whole else _HEADS,
+        trainable=("student",) if whole else heads,
         frozen=self.unread,
         train_from="stem" if whole else "head",
         # No box is to be learnt where no image of a batch has one.

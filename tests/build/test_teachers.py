@@ -1,11 +1,14 @@
 """Several teachers in one run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 import runs
 from kd_jax import config as config_lib
 from kd_jax import main
+from kd_jax.align import basis
 from kd_jax.build.teachers import joined
 from kd_jax.report import metrics
 from tests.configs import teachers as case
@@ -66,6 +69,7 @@ def test_methods_differ_by_teacher():
   ("change", "message"),
   [
     (lambda c: c.teachers.update({"A-b": {}}), r"the names \['A-b'\]"),
+    (lambda c: c.teachers.update({"student": {}}), r"names \['student'\], wh"),
     (lambda c: c.teachers.b.update(weight=0.0), "teachers.b.weight is 0.0"),
     (lambda c: c.teachers.b.update(nosuch=1), "teachers.b has no field"),
     (lambda c: c.losses.update({"c/feature": 1.0}), r"terms of \['c'\]"),
@@ -128,3 +132,30 @@ def test_two_teachers_teach_and_one_is_todays_single_one(tmp_path, weights):
   assert any(not np.array_equal(both[k], mine[k]) for k in mine)
   files = {path.name for path in (tmp_path / "both").glob("artifact*")}
   assert files == {"artifact_a_feature.npz", "artifact_b_feature.npz"}
+  # The task fits the same ones, of all teachers, for runs to share.
+  alone = (*plain, *weights.values(), "task=fit_svd")
+  runs.here(tmp_path / "fit", *alone, config=CONFIG)
+  for file in files:
+    ours, theirs = (basis.load(tmp_path / n / file) for n in ("fit", "both"))
+    np.testing.assert_array_equal(ours.basis, theirs.basis)
+    assert ours.fingerprint == theirs.fingerprint
+
+
+@pytest.mark.slow
+def test_a_run_that_drops_teachers_goes_on_to_the_same_bits(tmp_path, weights):
+  whole, again = tmp_path / "whole", tmp_path / "again"
+  fields = ("steps=4", "checkpoint.every=2", "batch_size=16")
+  given = (*fields, *weights.values())
+  runs.here(whole, *given, config=CONFIG, variant="unic")
+  shutil.copytree(whole, again)
+  shutil.rmtree(again / "checkpoints" / "4")
+  runs.here(again, *given, config=CONFIG, variant="unic")
+  want, got = runs.state(whole, 4), runs.state(again, 4)
+  for name, array in want.items():
+    np.testing.assert_array_equal(got[name], array, err_msg=name)
+  heads = [name for name in want if "patches" in name]
+  before = runs.state(whole, 2)
+  assert heads and all(np.any(want[k] != before[k]) for k in heads)
+  files = {path.stem for path in whole.glob("artifact*")}
+  taps = ("pooled", "stage4")
+  assert files == {f"artifact_{n}_{tap}" for n in "ab" for tap in taps}

@@ -10,7 +10,7 @@ from kd_jax.door.fields import teacher
 from tests.configs import tiny
 
 CHANNELS = {"a": (8, 8, 16, 24), "b": (4, 8, 8, 16)}
-VARIANTS = ("", "one", "single", "bank_a", "bank_b", "banks", "mixed")
+VARIANTS = ("", "one", "single", "bank_a", "bank_b", "banks", "mixed", "unic")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -39,8 +39,19 @@ def get_config(variant: str = "") -> ConfigDict:
       config.teachers.a.source = "bank"
     if variant == "banks":
       config.teachers.b.source = "bank"
+    if variant == "unic":
+      dropped(config)
   config.lock()
   return config
+
+
+def dropped(config: ConfigDict) -> None:
+  """UNIC's terms, and its teachers that come and go."""
+  fields = {"name": "unic", "hidden": 8, "last_hidden": 8, "ladder": ()}
+  config.method = ConfigDict(fields)
+  terms = [f"{name}/{kind}" for name in "ab" for kind in ("summary", "patches")]
+  config.losses = ConfigDict(dict.fromkeys(terms, 0.5))
+  config.balance = ConfigDict({"name": "dropping"})
 
 
 def entry(name: str) -> ConfigDict:

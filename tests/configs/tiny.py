@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 
 from configs.common import bank, base, preprocess
 
-VARIANTS = ("", "ema", "labels", "fkd", "bank")
+VARIANTS = ("", "ema", "labels", "fkd", "bank", "maps")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The plain run, with a moving average, with labels, or a teacher's bank."""
+  """The plain run, with a moving average, with labels, on maps, or a bank."""
   config = base()
   config.steps = 12
   config.batch_size = 32
@@ -39,6 +39,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method = ConfigDict({"name": "fkd"})
     config.losses = ConfigDict({"soft": 1.0, "ce": 0.0})
     config.student.overrides.num_classes = 10
+  if variant == "maps":
+    # Stage 2 has 4 x 4 positions, of 8 channels each.
+    taps = {"student": "stage2", "teacher": "stage2"}
+    config.method = ConfigDict({"name": "kdep_dense", **taps})
+    config.losses = ConfigDict({"summary": 1.0, "patches": 1.0})
   if variant == "bank":
     bank(config, shard=48)
   config.lock()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import resolve
+from kd_jax import interfaces, resolve
 from kd_jax.align import basis as basis_lib
 from kd_jax.methods import kdep, supervised
 from kd_jax.train import phases
@@ -175,9 +175,8 @@ def test_taps_and_parameters_are_checked_before_step_0():
   (phase,) = kdep.Method(terms=("fsp",)).phases()
   have = specs({name: np.zeros(1) for name in kdep.STAGES})
   with pytest.raises(ValueError, match=r"teacher taps \['stage2', 'stage4'\]"):
-    phases.check_taps(
-      phase, have, {k: have[k] for k in ("stage1", "stage3")}, None
-    )
+    few = {k: have[k] for k in ("stage1", "stage3")}
+    phases.check_taps(phase, have, few, interfaces.TeacherSource())
   params = {"student": {"stage1": {"kernel": 1}}}
   typo = phase.__class__("x", None, phase.needs, trainable=("student/stag1",))
   with pytest.raises(ValueError, match="'student/stag1', which names no"):

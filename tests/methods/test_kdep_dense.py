@@ -8,6 +8,7 @@ from peers import STUDENT, TEACHER
 
 from kd_jax.align import basis as basis_lib
 from kd_jax.methods import kdep, kdep_dense
+from kd_jax.models.blocks import projector
 from kd_jax.types import Teacher
 
 
@@ -74,6 +75,24 @@ def test_heads_learn_wider_targets(head, hidden):
   assert ("hidden" in own) == bool(hidden)
 
 
+def test_scalekds_projector_is_a_head_on_the_teachers_grid():
+  method = kdep_dense.Method(
+    teacher="stage3", head="attention", width=8, heads=2, sharpness=5.0
+  )
+  own = peers.made(method)["params"]
+  assert "out" in own["summary"]  # a vector has nothing to attend to
+  params = own["patches"]["projector"]
+  assert params["query"].shape == (16, 8)  # 4 x 4, the student has 2 x 2
+  project = projector.Projector(8, 2, 16, 5.0, "layer")
+  tokens = project.apply({"params": params}, STUDENT["stage4"], train=False)
+  want = np.mean((tokens - target("stage3", 8).reshape(6, 16, 8)) ** 2)
+  found, _, grads = peers.check_learns(
+    method, ("summary", "patches"), artifact=ARTIFACT
+  )
+  np.testing.assert_allclose(found["patches"], want, rtol=1e-4)
+  assert set(grads["params"]["patches"]["projector"]) == set(params)
+
+
 def test_only_the_taps_of_its_terms_are_fitted():
   assert kdep_dense.Method().artifact_taps == ("feature", "stage4")
   assert kdep_dense.Method(terms=("patches",)).artifact_taps == ("stage4",)
@@ -83,6 +102,10 @@ def test_only_the_taps_of_its_terms_are_fitted():
   ("build", "message"),
   [
     (lambda: kdep_dense.Method(head="deep"), "head is 'deep'"),
+    (
+      lambda: peers.made(kdep_dense.Method(head="attention", heads=3)),
+      "3 heads, which do not divide the teacher's width 10. Set --config.meth",
+    ),
     (lambda: kdep_dense.Method(width=4), "width is 4 with head='none'"),
     (lambda: kdep_dense.Method(power=0.0), "power is 0.0"),
     (

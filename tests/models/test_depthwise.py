@@ -74,3 +74,19 @@ def test_conv_uses_the_depthwise_path():
   x, w, _ = _arrays(3, window, jnp.float32)
   lowered = jax.jit(convolutions.conv, static_argnums=2).lower(x, w, window)
   assert "convolution" not in lowered.as_text()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_kernel_wider_than_the_map_is_cut_to_it(stride):
+  rng = np.random.default_rng(2)
+  window = depthwise.Window(stride, 1, 3)
+  # Eight images: two turns of the loop.
+  x = jnp.asarray(rng.normal(size=(8, 2, 3, 4)), jnp.float32)
+  w = jnp.asarray(rng.normal(size=(7, 7, 1, 4)), jnp.float32)
+  cut, inner = convolutions.within(x.shape, w, window)
+  assert cut.shape[:2] == (5, 5) and inner == window._replace(padding=2)
+  g = depthwise.native(x, w, window)
+  got = _value_and_grads(convolutions.conv, x, w, g, window)
+  want = _value_and_grads(depthwise.native, x, w, g, window)
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, strict=True)

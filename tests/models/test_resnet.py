@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import convzoo
 import counts
+import numpy as np
 import pytest
 import zoo
 
@@ -124,6 +125,8 @@ def test_small_member():
   tiny.check_gradients()
   tiny.check_bfloat16(0.03)
   assert float(tiny.taps["feature"].min()) < 0 <= tiny.taps["pooled"].min()
+  after = np.maximum(tiny.taps["feature_map"], 0)
+  np.testing.assert_array_equal(after, tiny.taps["stage4"])
 
 
 @pytest.mark.parametrize(

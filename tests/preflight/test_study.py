@@ -89,6 +89,23 @@ def test_a_bank_that_nobody_wrote(tmp_path):
     planned(place, other, path=smoke, variant="smoke")
 
 
+@pytest.mark.slow
+def test_a_bank_of_maps_that_nobody_wrote():
+  path = runs.ROOT / "configs" / "bank_maps.py"
+  place = f"teacher.weights={path}:smoke"
+  plan = planned(place, path=path, variant="student_smoke")
+  (step,) = lowering.steps_of(plan.experiment)
+  assert step.batch.teacher["feature_map"].shape == (8, 2, 2, 8)
+  assert step.batch.teacher["feature"].dtype == np.int8
+
+
+@pytest.mark.slow
+def test_phases_at_two_sizes_are_two_programs():
+  path = runs.ROOT / "configs" / "kdep_sizes.py"
+  steps = lowering.steps_of(planned(path=path, variant="smoke").experiment)
+  assert [step.batch.image.shape[1] for step in steps] == [32, 48]
+
+
 def test_phases_that_compute_the_same_are_compiled_once():
   path = runs.ROOT / "configs" / "stagewise_r18.py"
   steps = lowering.steps_of(planned(path=path, variant="smoke").experiment)

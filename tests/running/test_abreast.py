@@ -77,3 +77,23 @@ def test_one_at_a_time_beside_trackers_and_on_several_devices(monkeypatch):
   assert abreast.allowed(3, ("wandb",)) == 1
   monkeypatch.setattr(abreast.jax, "device_count", lambda: 2)
   assert abreast.allowed(3, ()) == 1
+
+
+def test_a_job_waits_for_what_it_needs_and_others_go_first():
+  both = threading.Barrier(2, timeout=20)
+  begun = []
+
+  def job(name, *, meets=False):
+    def run():
+      begun.append(name)
+      if meets:
+        both.wait()
+      return name
+
+    return run
+
+  # The third begins beside the first, which the second waits for.
+  jobs = [job("first", meets=True), job("second"), job("third", meets=True)]
+  found = abreast.results(jobs, 2, [(), (0,), ()])
+  assert found == ["first", "second", "third"]
+  assert begun == ["first", "third", "second"]

@@ -64,7 +64,7 @@ def classified(where):
 )
 def test_a_teacher_has_to_reach_a_figure(tmp_path, capsys, job, figure):
   where = tmp_path / "good"
-  found = suite.played({"teacher": (job, where)}, {"teacher": 0.39})
+  found, _ = suite.played({"teacher": (job, where)}, {"teacher": 0.39})
   assert found["teacher"][0] == where
   assert f"teacher: {figure} 40.0 %" in capsys.readouterr().err
   jobs = {"teacher": (job, tmp_path / "bad")}
@@ -90,7 +90,7 @@ def test_a_run_waits_for_what_it_needs_and_for_nothing_else(tmp_path):
     "plain": job("plain", meets=True),
     "taught": job("taught"),
   }
-  found = suite.played(jobs, {}, {"taught": ["teacher"]}, at_once=2)
+  found, _ = suite.played(jobs, {}, {"taught": ["teacher"]}, at_once=2)
   assert list(found) == ["teacher", "plain", "taught"]
   assert ended.index("taught") > ended.index("teacher")
 

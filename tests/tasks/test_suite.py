@@ -98,7 +98,8 @@ def test_a_teacher_that_has_not_learned_does_not_teach(tmp_path):
   jobs = {"teacher": (lambda folder: None, path)}
   with pytest.raises(ValueError, match="accuracy 31.0 % .* less than the 60 %"):
     running.played(jobs, {"teacher": 0.6})
-  assert running.played(jobs, {"teacher": 0.3})["teacher"][0] == path
+  found, _ = running.played(jobs, {"teacher": 0.3})
+  assert found["teacher"][0] == path
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from kd_jax.build import images
 from kd_jax.data.several import sized
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
+_TAKEN = ("all", "artifact", "key", "params", "student")
+"""Names that variables and figures of a run have already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,12 @@ def of(config: Mapping[str, Any]) -> dict[str, Entry]:
     raise ValueError(
       f"config.teachers has the names {wrong}; a name begins with a small "
       "letter, and small letters, digits and '_' follow"
+    )
+  taken = sorted({*found} & {*_TAKEN})
+  if taken:
+    raise ValueError(
+      f"config.teachers has the names {taken}, which collide with others of a "
+      f"run; choose any but {list(_TAKEN)}"
     )
   result: dict[str, Entry] = {}
   for name, fields in sorted(found.items()):

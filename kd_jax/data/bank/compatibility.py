@@ -22,6 +22,9 @@ _OWN = (
 )
 
 
+_BASIS = ("mean", "basis", "singular_values", "channel_variance")
+
+
 def settings(views: Preprocess) -> dict[str, Any]:
   """The settings that decide what a crop shows, as JSON values."""
   fields = views.stated()
@@ -82,10 +85,26 @@ def check(bank: bank_lib.Bank, views: Views, data: DataSource) -> None:
     )
 
 
+def basis_of(
+  constants: Mapping[str, np.ndarray], tap: str
+) -> dict[str, np.ndarray] | None:
+  """The basis of a tap among the constants of a bank; None without one."""
+  named = {name: f"{tap}/{name}" for name in _BASIS}
+  for names in (named, {name: name for name in _BASIS}):
+    if all(key in constants for key in names.values()):
+      return {name: constants[key] for name, key in names.items()}
+  return None
+
+
 def artifact(
-  constants: Mapping[str, np.ndarray], width: int
+  constants: Mapping[str, np.ndarray], tap: str, width: int
 ) -> dict[str, np.ndarray]:
   """The bank's basis, for a student of `width` channels.
+
+  Args:
+    constants: what `basis_of` finds.
+    tap: for the message.
+    width: of the student, or of the target.
 
   Raises:
     ValueError: the bank keeps fewer directions.
@@ -95,7 +114,8 @@ def artifact(
   if stored < kept:
     raise ValueError(
       f"the bank keeps {stored} directions of the teacher's {dim}, and the "
-      f"student has {width} channels; write one with codec.width={kept}"
+      f"student has {width} channels; write one with codec.width={kept} (of "
+      f"maps: codec.directions.{tap}={kept})"
     )
   return {
     "mean": constants["mean"],

@@ -28,7 +28,7 @@ import tensorstore as ts
 from kd_jax import disk
 from kd_jax.buckets import store as buckets
 
-_INNER = 16  # records under one checksum, and the least that is read
+_INNER = 16  # records under one checksum, unless the header says otherwise
 _MANIFEST = re.compile(r"pass(\d{4,})/shards/(\d{5,})\.json")
 
 
@@ -41,7 +41,8 @@ class Header:
     crops: of every record in a pass.
     shard: records per shard, a multiple of 16.
     arrays: {name: (shape of one crop's entry, dtype)}.
-    about: JSON values: everything else that must agree.
+    about: JSON values: everything else that must agree; 'together' is how many
+      records are under one checksum, the least that is read, if not 16.
   """
 
   records: int
@@ -153,7 +154,7 @@ def open_array(
     plain["configuration"] = order
   index = {"name": "bytes", "configuration": {"endian": "little"}}
   sharding = {
-    "chunk_shape": [_INNER, *full[1:]],
+    "chunk_shape": [header.about.get("together", _INNER), *full[1:]],
     "codecs": [plain, {"name": "crc32c"}],
     "index_codecs": [index, {"name": "crc32c"}],
   }

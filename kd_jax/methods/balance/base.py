@@ -29,14 +29,17 @@ class BalanceBase:
     return {}
 
   def balanced(
-    self, stats: Stats, losses: Losses, key: Array
+    self, stats: Stats, losses: Losses, key: Array | None
   ) -> tuple[dict[str, Float[Array, ""]], Stats]:
     """The terms, and new statistics.
 
     Args:
       stats: what `init` or the step before returned.
       losses: of a microbatch.
-      key: random.
+      key: random; None where nothing is drawn, outside of a step.
+
+    Raises:
+      ValueError: something has to be drawn, and there is no key.
     """
     del key
     return dict(losses), stats

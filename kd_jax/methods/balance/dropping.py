@@ -38,9 +38,18 @@ class Balance(base.BalanceBase):
       raise ValueError(f"balance.prob is {self.prob}; it must be in [0, 1]")
 
   def balanced(
-    self, stats: Stats, losses: base.Losses, key: Array
+    self, stats: Stats, losses: base.Losses, key: Array | None
   ) -> tuple[dict[str, Float[Array, ""]], Stats]:
-    """See above; one random number per image and teacher but the hardest."""
+    """See above; one random number per image and teacher but the hardest.
+
+    Raises:
+      ValueError: no key to draw them with.
+    """
+    if key is None:
+      raise ValueError(
+        "teachers are dropped at random, and these losses came without a "
+        "random key: put one into the variables as 'key', as the step does"
+      )
     parts: dict[str, list[Array]] = {}
     for term, loss in losses.items():
       parts.setdefault(term.partition("/")[0], []).append(loss)

@@ -42,7 +42,7 @@ class Balance(base.BalanceBase):
     return {"average": zeros, "left": jnp.ones((), jnp.float32)}
 
   def balanced(
-    self, stats: Stats, losses: base.Losses, key: Array
+    self, stats: Stats, losses: base.Losses, key: Array | None
   ) -> tuple[dict[str, Float[Array, ""]], Stats]:
     """See above."""
     del key

@@ -75,9 +75,22 @@ def conv(
     Maps of `(h + 2 padding - dilation (k - 1) - 1) // stride + 1` rows.
   """
   if w.shape[2] == 1 and w.shape[3] == x.shape[3] > 1:
-    return depthwise(x, w, window)
+    return depthwise(x, *within(x.shape, w, window))
   found = chosen(x.shape, w.shape, window)
   return dense(x, w, window, found) if any(found) else native(x, w, window)
+
+
+def within(
+  x: tuple[int, ...], w: Float[Array, "k k i o"], window: Window
+) -> tuple[Float[Array, "m m i o"], Window]:
+  """The part of a kernel that meets a map of shape `x`, and its geometry."""
+  half, spare = (w.shape[0] - 1) // 2, (max(x[1:3]) - 1) // window.dilation
+  cut = half - spare
+  centred = w.shape[0] % 2 and window.padding == window.dilation * half
+  if cut <= 0 or not centred:
+    return w, window
+  padding = window.padding - cut * window.dilation
+  return w[cut:-cut, cut:-cut], window._replace(padding=padding)
 
 
 def chosen(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> Forms:

@@ -8,13 +8,16 @@ memory speed. GPU and TPU keep the native operation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+_SOME = 4  # images whose sums are formed together
 
 
 class Window(NamedTuple):
@@ -112,15 +115,33 @@ def _shifts(
 
 def _shifted(x: Array, w: Array, window: Window) -> Array:
   stride, dilation, _ = window
-  padded, wide = _pad(_wide(x), window), _wide(w)
-  size = w.shape[0]
+  wide, size = _wide(w), w.shape[0]
   reach = dilation * (size - 1) + 1
-  height, width = ((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
-  products = (
-    padded[(slice(None), *pixels)] * wide[i, j, 0]
-    for i, j, pixels in _shifts(size, (height, width), stride, dilation)
-  )
-  return functools.reduce(jnp.add, products).astype(x.dtype)
+
+  def some(x: Array) -> Array:
+    padded = _pad(_wide(x), window)
+    high, across = ((padded.shape[a] - reach) // stride + 1 for a in (1, 2))
+    products = (
+      padded[(slice(None), *pixels)] * wide[i, j, 0]
+      for i, j, pixels in _shifts(size, (high, across), stride, dilation)
+    )
+    return functools.reduce(jnp.add, products).astype(x.dtype)
+
+  return _by_some(some, x)
+
+
+def _by_some(
+  some: Callable[[Float[Array, "m ..."]], Float[Array, "m ..."]],
+  x: Float[Array, "n ..."],
+) -> Float[Array, "n ..."]:
+  """A function of single images, of a few at a time.
+
+  Besides fitting the cache, a loop has a result that is stored: what follows, a
+  normalisation say, would compute the sums anew for each of its own.
+  """
+  count = math.gcd(len(x), _SOME)
+  found = lax.map(some, x.reshape(-1, count, *x.shape[1:]))
+  return found.reshape(len(x), *found.shape[2:])
 
 
 def _shifted_vjp(
@@ -142,13 +163,17 @@ def _input_grad(
     high = length + padding - ((out - 1) * stride + 1)
     config.append((reach - padding, high, stride - 1))
   config.append((0, 0, 0))
-  spread = lax.pad(g, jnp.zeros((), g.dtype), config)
   flipped = w[::-1, ::-1, 0]
-  products = (
-    spread[(slice(None), *pixels)] * flipped[i, j]
-    for i, j, pixels in _shifts(w.shape[0], size, 1, dilation)
-  )
-  return functools.reduce(jnp.add, products)
+
+  def some(g: Array) -> Array:
+    spread = lax.pad(g, jnp.zeros((), g.dtype), config)
+    products = (
+      spread[(slice(None), *pixels)] * flipped[i, j]
+      for i, j, pixels in _shifts(w.shape[0], size, 1, dilation)
+    )
+    return functools.reduce(jnp.add, products)
+
+  return _by_some(some, g)
 
 
 def _weight_grad(padded: Array, g: Array, size: int, window: Window) -> Array:

@@ -20,9 +20,10 @@ from flax.typing import Initializer
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from kd_jax.models.blocks import convolutions, normalise, pooling
+from kd_jax.models.blocks import convolutions, dense, normalise, pooling
 
 Dtype = jnp.dtype | type | str | None
+Dense = dense.Dense
 
 max_pooling: Callable[..., Array] = nn.max_pool
 average_pooling: Callable[..., Array] = nn.avg_pool

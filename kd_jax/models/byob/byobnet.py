@@ -173,7 +173,7 @@ class Model(backbone.ConvNet):
     x, before = layer(x, train=train)
     if stage != "stage4":
       return x, {stage: x}
-    return x, {stage: x, "feature": before.mean((1, 2))}
+    return x, {stage: x, **backbone.before_activation(before)}
 
   def _stem(self) -> tuple[dict[str, Any], tuple[str, int] | None]:
     """Fields of the stem, and the strided convolution that follows."""

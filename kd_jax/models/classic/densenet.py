@@ -206,5 +206,5 @@ class Model(backbone.Backbone):
     )
     x, before = layer(x, train=train)
     if k == 3:
-      return x, {stage: x, "feature": before.mean((1, 2))}
+      return x, {stage: x, **backbone.before_activation(before)}
     return x, {stage: x}

@@ -206,7 +206,7 @@ class Neck(nn.Module):
     self, x: Float[Array, "n c"]
   ) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
     """The result before and after its activation."""
-    dense = nn.Dense(
+    dense = layers.Dense(
       self.features,
       use_bias=False,
       dtype=self.dtype,

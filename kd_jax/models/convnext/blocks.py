@@ -94,7 +94,9 @@ class Block(nn.Module):
 
   def _dense(self, index: int, features: int) -> nn.Module:
     name = f"{'conv_' if self.conv_mlp else ''}fc{index}"
-    return nn.Dense(features, dtype=self.dtype, kernel_init=NORMAL, name=name)
+    return layers.Dense(
+      features, dtype=self.dtype, kernel_init=NORMAL, name=name
+    )
 
 
 class Stem(nn.Module):
@@ -193,7 +195,7 @@ class Neck(nn.Module):
     x = layers.layer_norm(self.eps, self.dtype, self.norm)(x)
     if norm_only or not self.hidden:
       return x
-    dense = nn.Dense(
+    dense = layers.Dense(
       self.hidden, dtype=self.dtype, kernel_init=NORMAL, name="fc"
     )
     return _gelu(dense(x))

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import logging
-from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
@@ -217,7 +216,7 @@ class Model(backbone.ConvNet):
       pooled = neck(layers.global_pool(x, self.global_pool))
     logits = pooled
     if self.num_classes:
-      head = nn.Dense(
+      head = layers.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=NORMAL, name="head"
       )
       logits = head(pooled)

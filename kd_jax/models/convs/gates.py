@@ -58,7 +58,7 @@ class GlobalContext(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """A map of the same shape."""
-    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    dense = functools.partial(layers.Dense, dtype=self.dtype)
     init = initializers.he_normal()
     scores = dense(1, kernel_init=init, name="attn")(x)
     pixels = x.reshape(len(x), -1, x.shape[-1])

@@ -71,8 +71,8 @@ class MultiQueryAttention(nn.Module):
     y = self._dense(self.head_dim, name)(x)
     return y.reshape(len(y), -1, self.head_dim)
 
-  def _dense(self, features: int, name: str) -> nn.Dense:
-    return nn.Dense(
+  def _dense(self, features: int, name: str) -> layers.Dense:
+    return layers.Dense(
       features,
       use_bias=False,
       dtype=self.dtype,

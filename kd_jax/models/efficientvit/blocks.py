@@ -221,5 +221,7 @@ class Neck(nn.Module):
     x = Unit(self.widths[0], style, name="in_conv")(x, train=train)
     dtype = self.style.dtype
     x = layers.global_pool(x, self.pool)
-    x = nn.Dense(self.widths[1], use_bias=False, dtype=dtype, name="dense")(x)
+    x = layers.Dense(self.widths[1], use_bias=False, dtype=dtype, name="dense")(
+      x
+    )
     return layers.layer_norm(self.style.eps, dtype, "norm")(x)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
@@ -169,7 +168,7 @@ class Model(backbone.Backbone):
     if self.num_classes:
       init = layers.torch_linear_init(self.num_features)
       fields = {"dtype": self.dtype, "kernel_init": init, "name": "head"}
-      logits = nn.Dense(self.num_classes, **fields)(pooled)
+      logits = layers.Dense(self.num_classes, **fields)(pooled)
     return logits, {"feature": feature, "pooled": pooled, "logits": logits}
 
   def _blocks(self, k: int) -> tuple[blocks.Spec, ...]:

@@ -142,7 +142,7 @@ class Model(token_net.TokenNet):
     pooled = logits = pooled if after is None else after(pooled)
     if self.num_classes:
       init = initializers.normal(2e-5)
-      logits = nn.Dense(
+      logits = layers.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=init, name="head"
       )(pooled)
     taps = {"final": final, "feature": pooled, "pooled": pooled}

@@ -107,7 +107,7 @@ class Attention(nn.Module):
   def _dense(
     self, width: int, name: str, use_bias: bool, init: initializers.Initializer
   ) -> nn.Module:
-    return nn.Dense(
+    return layers.Dense(
       width, use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name
     )
 

@@ -192,7 +192,7 @@ class ConvMlp(nn.Module):
   ) -> Float[Array, "n h w c"]:
     """A map of the same shape."""
     dense = functools.partial(
-      nn.Dense, dtype=self.style.dtype, kernel_init=transformer.INIT
+      layers.Dense, dtype=self.style.dtype, kernel_init=transformer.INIT
     )
     conv = layers.Conv(
       x.shape[-1],

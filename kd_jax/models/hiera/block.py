@@ -96,7 +96,7 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n h w d"]) -> Float[Array, "n y x c"]:
     """The map of the queries."""
-    qkv = nn.Dense(
+    qkv = layers.Dense(
       3 * self.features,
       dtype=self.dtype,
       kernel_init=transformer.INIT,
@@ -117,7 +117,7 @@ class Attention(nn.Module):
     y = transformer.attend(query, key, value, module=self)
     area = (x.shape[1] * inner[0] // size[0], x.shape[2] * inner[1] // size[1])
     y = y.reshape(len(x), -1, y.shape[1], self.features)
-    return nn.Dense(
+    return layers.Dense(
       self.features, dtype=self.dtype, kernel_init=self.out_init, name="proj"
     )(windows.join(y, inner, area))
 
@@ -169,7 +169,7 @@ class Block(nn.Module):
         pool(x, _POOL, _POOL) for pool in (nn.max_pool, nn.avg_pool)
       )
       return jnp.concatenate([largest, mean], -1)
-    wide = nn.Dense(
+    wide = layers.Dense(
       width, dtype=self.dtype, kernel_init=transformer.INIT, name="proj"
     )
     return nn.max_pool(wide(normed), _POOL, _POOL)

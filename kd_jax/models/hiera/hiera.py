@@ -165,7 +165,7 @@ class Model(backbone.Backbone):
     pooled = logits = Neck(self.dtype, name="neck")(pooled)
     if self.num_classes:
       init = initializers.normal(2e-5)
-      logits = nn.Dense(
+      logits = layers.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=init, name="head"
       )(pooled)
     return logits, {"feature": pooled, "pooled": pooled, "logits": logits}

@@ -63,8 +63,8 @@ class RelativeBias(nn.Module):
     places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     logs = np.sign(places) * np.log1p(np.abs(places))
     # Float32 in timm, whatever the network computes in.
-    hidden = nn.Dense(self.hidden, dtype=self.dtype, name="fc1")
-    out = nn.Dense(self.num_heads, dtype=self.dtype, name="fc2")
+    hidden = layers.Dense(self.hidden, dtype=self.dtype, name="fc1")
+    out = layers.Dense(self.num_heads, dtype=self.dtype, name="fc2")
     return out(nn.relu(hidden(jnp.asarray(logs.astype(np.float32)))))
 
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     """Attends over a map of this size."""
     heads = self.inner // self.dim_head
     dense = {"dtype": self.dtype, "kernel_init": transformer.INIT}
-    qkv = nn.Dense(3 * self.inner, name="qkv", **dense)(x)
+    qkv = layers.Dense(3 * self.inner, name="qkv", **dense)(x)
     if self.head_first:
       qkv = qkv.reshape(*x.shape[:2], heads, 3, -1)
       query, key, value = (qkv[..., i, :] for i in range(3))
@@ -105,7 +105,7 @@ class Attention(nn.Module):
     bias = RelativeBias(kind, size, heads, hidden, self.dtype, name="rel_pos")()
     y = transformer.attend(query, key, value, bias=bias, module=self)
     y = y.reshape(*x.shape[:2], -1)
-    return nn.Dense(self.width, name="proj", **dense)(y)
+    return layers.Dense(self.width, name="proj", **dense)(y)
 
 
 def grid_cut(x: Float[Array, "n h w d"], size: Size) -> Float[Array, "m l d"]:

@@ -192,7 +192,7 @@ class Model(backbone.Backbone):
     pooled = layers.global_pool(final, self.global_pool)
     pooled = logits = neck(pooled, train=train) if hidden else pooled
     if self.num_classes:
-      head = nn.Dense(
+      head = layers.Dense(
         self.num_classes,
         dtype=self.dtype,
         kernel_init=transformer.INIT,

@@ -101,7 +101,9 @@ class Neck(nn.Module):
     if self.hidden is None:
       return x
     init = transformer.INIT
-    dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc")
+    dense = layers.Dense(
+      self.hidden, dtype=self.dtype, kernel_init=init, name="fc"
+    )
     return nn.tanh(dense(x))
 
 

@@ -69,7 +69,7 @@ class Scale(nn.Module):
 def _dense(features: int, bias: bool, dtype: layers.Dtype, name: str) -> Any:
   init = transformer.INIT
   fields = {"use_bias": bias, "dtype": dtype, "kernel_init": init}
-  return nn.Dense(features, **fields, name=name)
+  return layers.Dense(features, **fields, name=name)
 
 
 class Mixer(nn.Module):

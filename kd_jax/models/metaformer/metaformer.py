@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
@@ -205,7 +204,7 @@ class Model(backbone.Backbone):
     elif self.num_classes:
       init = transformer.INIT
       fields = {"dtype": self.dtype, "kernel_init": init, "name": "head"}
-      logits = nn.Dense(self.num_classes, **fields)(pooled)
+      logits = layers.Dense(self.num_classes, **fields)(pooled)
     return logits, {"pooled": pooled, "logits": logits}
 
   def _blocks(self, k: int) -> tuple[dict[str, Any], ...]:

@@ -176,7 +176,7 @@ class ResMlp(nn.Module):
   ) -> Float[Array, "n t d"]:
     """Keeps the shape."""
     y = Affine(self.dtype, name="norm1")(x).swapaxes(1, 2)
-    y = nn.Dense(
+    y = layers.Dense(
       x.shape[1], dtype=self.dtype, kernel_init=_KERNEL, name="linear_tokens"
     )(y)
     x = x + self._branch(y.swapaxes(1, 2), "ls1", train)
@@ -213,7 +213,7 @@ class GatedMlp(nn.Module):
     y = self.activation(self._dense(self.width, "fc1")(y))
     y, gate = jnp.split(y, 2, axis=-1)
     gate = layers.layer_norm(_GATE_EPS, self.dtype, "gate_norm")(gate)
-    look = nn.Dense(
+    look = layers.Dense(
       x.shape[1],
       dtype=self.dtype,
       kernel_init=initializers.normal(_TINY),
@@ -224,8 +224,8 @@ class GatedMlp(nn.Module):
     y = self._dense(x.shape[-1], "fc2")(y)
     return x + layers.DropPath(self.drop_path)(y, train=train)
 
-  def _dense(self, width: int, name: str) -> nn.Dense:
-    return nn.Dense(
+  def _dense(self, width: int, name: str) -> layers.Dense:
+    return layers.Dense(
       width,
       dtype=self.dtype,
       kernel_init=_KERNEL,

@@ -231,7 +231,7 @@ class Model(token_net.TokenNet):
     )
     if self.num_classes:
       init = initializers.zeros
-      logits = nn.Dense(
+      logits = layers.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=init, name="head"
       )(pooled)
     taps = {"final": final, "feature": pooled, "pooled": pooled}

@@ -227,13 +227,13 @@ class Model(base.MobileNet):
     pooled = logits = mbconv.ACTIVATIONS[self.act_layer](feature)
     if self.num_classes:
       fields = {"dtype": self.dtype, **self.head_inits()}
-      logits = nn.Dense(self.num_classes, **fields, name="head")(pooled)
+      logits = layers.Dense(self.num_classes, **fields, name="head")(pooled)
     return logits, {"feature": feature, "pooled": pooled, "logits": logits}
 
   def neck(self, x: Float[Array, "n c"], train: bool) -> Float[Array, "n d"]:
     """From pooled channels to `feature`; part of `run_stage`."""
     del train
-    layer = nn.Dense(
+    layer = layers.Dense(
       self.head_width,
       use_bias=self.head_bias,
       dtype=self.dtype,

@@ -239,10 +239,10 @@ class Head(conv_norm.Mergeable):
     """The logits."""
     style = self.style
     if style.fused:
-      return nn.Dense(self.classes, dtype=style.dtype, name="merged")(x)
+      return layers.Dense(self.classes, dtype=style.dtype, name="merged")(x)
     init = initializers.truncated_normal(0.02)
     logits = [
-      nn.Dense(
+      layers.Dense(
         self.classes, dtype=style.dtype, kernel_init=init, name=f"{kind}dense"
       )(style.norm(f"{kind}bn")(x, train=train))
       for kind in self._kinds()

@@ -264,7 +264,7 @@ class Model(backbone.ConvNet):
       )
     index = int(stage[-1]) - 1
     x, before = Stage(_blocks(self, index), name=stage)(x, train=train)
-    last = {"feature": before.mean((1, 2))} if index == 3 else {}
+    last = backbone.before_activation(before) if index == 3 else {}
     return x, {stage: x, **last}
 
 

@@ -195,7 +195,7 @@ class Trunk(backbone.ConvNet):
     if blocks[0]["stride"] > 1:
       _check_even(stage, x.shape[1:3])
     x, before = Stage(blocks, index == 0, name=stage)(x, train=train)
-    last = {"feature": before.mean((1, 2))} if index == 3 else {}
+    last = backbone.before_activation(before) if index == 3 else {}
     return x, {stage: x, **last}
 
   def _widths(self) -> list[int]:

@@ -87,7 +87,7 @@ class AttentionPool(nn.Module):
   def _heads(self, x: Array, name: str) -> Array:
     width = x.shape[-1]
     init = initializers.normal(width**-0.5)
-    dense = nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
+    dense = layers.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
     return dense(x).reshape(*x.shape[:-1], -1, _HEAD_DIM)
 
 
@@ -155,7 +155,7 @@ class Model(clip_base.Trunk):
     pooled = logits = AttentionPool((side, side), self.dtype, name="pool")(x)
     if self.num_classes:
       init = initializers.normal(0.01)
-      head = nn.Dense(
+      head = layers.Dense(
         self.num_classes, dtype=self.dtype, kernel_init=init, name="head"
       )
       logits = head(pooled)

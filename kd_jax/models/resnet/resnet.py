@@ -298,7 +298,7 @@ class Model(backbone.ConvNet):
     pool = "conv" if self.replace_stem_pool else self.aa_layer or "max"
     pool = pool if index == 0 and self.stem_type != "cifar" else ""
     x, before = Stage(_plan(self)[index], pool, name=stage)(x, train=train)
-    last = {"feature": before.mean((1, 2))} if index == 3 else {}
+    last = backbone.before_activation(before) if index == 3 else {}
     return x, {stage: x, **last}
 
 

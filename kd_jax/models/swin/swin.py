@@ -130,7 +130,7 @@ class Attention(nn.Module):
     """Mixes the tokens of each window; see `windows.softmax_attention`."""
     d = x.shape[-1]
     options = {"dtype": self.dtype, "kernel_init": windows.linear_init}
-    qkv = nn.Dense(3 * d, self.qkv_bias, name="qkv", **options)(x)
+    qkv = layers.Dense(3 * d, self.qkv_bias, name="qkv", **options)(x)
     qkv = qkv.reshape(*x.shape[:3], 3, self.num_heads, -1)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
     query = query * query.shape[-1] ** -0.5
@@ -142,7 +142,7 @@ class Attention(nn.Module):
     )
     logits = logits + self._bias().astype(logits.dtype)
     x = windows.softmax_attention(logits, value, mask)
-    return nn.Dense(d, name="proj", **options)(x)
+    return layers.Dense(d, name="proj", **options)(x)
 
   def _bias(self) -> Float[Array, "h l l"]:
     table = self.param(

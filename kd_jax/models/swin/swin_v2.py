@@ -93,7 +93,7 @@ class Attention(swin.Attention):
     """Mixes the tokens of each window; see `windows.softmax_attention`."""
     d = x.shape[-1]
     options = {"dtype": self.dtype, "kernel_init": windows.linear_init}
-    qkv = nn.Dense(3 * d, use_bias=False, name="qkv", **options)(x)
+    qkv = layers.Dense(3 * d, use_bias=False, name="qkv", **options)(x)
     if self.qkv_bias:
       zeros = initializers.zeros
       query, value = (
@@ -108,7 +108,7 @@ class Attention(swin.Attention):
       "nmqhd,nmkhd->nmhqk", _normalised(query), _normalised(key)
     )
     x = windows.softmax_attention(logits + self._bias(), value, mask)
-    return nn.Dense(d, name="proj", **options)(x)
+    return layers.Dense(d, name="proj", **options)(x)
 
   def _scale(self) -> Float[Array, "h 1 1"]:
     start = initializers.constant(math.log(10))
@@ -117,8 +117,10 @@ class Attention(swin.Attention):
     return jnp.exp(jnp.minimum(scale, math.log(_MAX_SCALE)))
 
   def _bias(self) -> Float[Array, "h l l"]:
-    hidden = nn.Dense(_HIDDEN, kernel_init=windows.linear_init, name="cpb_mlp1")
-    out = nn.Dense(
+    hidden = layers.Dense(
+      _HIDDEN, kernel_init=windows.linear_init, name="cpb_mlp1"
+    )
+    out = layers.Dense(
       self.num_heads,
       use_bias=False,
       kernel_init=windows.linear_init,

@@ -135,7 +135,7 @@ class Attention(nn.Module):
     """Keeps the shape; what pads the map is attended to."""
     shape, width = x.shape, x.shape[-1]
     dense = functools.partial(
-      nn.Dense, dtype=self.dtype, kernel_init=transformer.INIT
+      layers.Dense, dtype=self.dtype, kernel_init=transformer.INIT
     )
     x = layers.layer_norm(EPS, self.dtype, "norm")(x)
     x = dense(3 * width, name="qkv")(x.reshape(-1, *shape[2:]))

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Array
 
 from kd_jax.models import backbone
@@ -183,7 +182,7 @@ class Model(backbone.Backbone):
     norm = layers.layer_norm(blocks.EPS, self.dtype, "neck")
     pooled = logits = norm(pooled)
     if self.num_classes:
-      logits = nn.Dense(
+      logits = layers.Dense(
         self.num_classes,
         dtype=self.dtype,
         kernel_init=transformer.INIT,

@@ -250,7 +250,7 @@ class ParallelScaling(nn.Module):
 
   def _dense(self, width: int, name: str, use_bias: bool) -> nn.Module:
     init = transformer.INIT
-    return nn.Dense(
+    return layers.Dense(
       width, use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name
     )
 

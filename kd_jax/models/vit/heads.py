@@ -54,7 +54,7 @@ class DistilledHead(nn.Module):
     kernel = self.param("kernel", init, shape, jnp.float32)
     bias = self.param("bias", initializers.zeros, shape[1:], jnp.float32)
     x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    dist = nn.Dense(
+    dist = layers.Dense(
       self.features, dtype=self.dtype, kernel_init=init, name="dist"
     )
     return x @ kernel + bias, dist(distilled)

@@ -351,7 +351,7 @@ class Model(token_net.TokenNet):
       x = norm(x)
     logits = x
     if self.num_classes:
-      logits = nn.Dense(
+      logits = layers.Dense(
         self.num_classes,
         dtype=self.dtype,
         kernel_init=transformer.INIT,

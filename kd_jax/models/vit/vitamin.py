@@ -188,9 +188,9 @@ class GeGlu(nn.Module):
     """Parameters `norm`, `w0` (the gate), `w1` and `w2`."""
     dense = {"dtype": self.dtype, "kernel_init": transformer.INIT}
     y = layers.layer_norm(_EPS, self.dtype, "norm")(x)
-    gate = nn.Dense(self.width, name="w0", **dense)(y)
-    y = _gelu(gate) * nn.Dense(self.width, name="w1", **dense)(y)
-    return nn.Dense(x.shape[-1], name="w2", **dense)(y)
+    gate = layers.Dense(self.width, name="w0", **dense)(y)
+    y = _gelu(gate) * layers.Dense(self.width, name="w1", **dense)(y)
+    return layers.Dense(x.shape[-1], name="w2", **dense)(y)
 
 
 class Model(vit.Model):

@@ -107,7 +107,7 @@ class CrossCovariance(nn.Module):
     """Weights the channels of the values; keeps the shape."""
     n, t, width = x.shape
     init = transformer.INIT
-    qkv = nn.Dense(
+    qkv = layers.Dense(
       3 * width,
       use_bias=self.qkv_bias,
       dtype=self.dtype,
@@ -124,7 +124,9 @@ class CrossCovariance(nn.Module):
     products = jnp.einsum("nthd,nthe->nhde", query, key) * heat.astype(exact)
     weights = nn.softmax(products).astype(value.dtype)
     y = jnp.einsum("nhde,nthe->nthd", weights, value).reshape(n, t, width)
-    return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="proj")(y)
+    return layers.Dense(width, dtype=self.dtype, kernel_init=init, name="proj")(
+      y
+    )
 
 
 def _unit(x: Float[Array, "n t h d"]) -> Float[Array, "n t h d"]:

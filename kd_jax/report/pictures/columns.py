@@ -9,14 +9,17 @@ from kd_jax.report.pictures import sheet as sheet_lib
 _GAP, _BETWEEN, _HEAD, _MOST = 8, 24, 26, 215
 
 
-def draw(columns: Mapping[str, Sequence[sheet_lib.Pixels]]) -> bytes:
+def draw(
+  columns: Mapping[str, Sequence[sheet_lib.Pixels]], halves: int = 2
+) -> bytes:
   """A PNG: under each heading as many tiles, a row per image, in two halves.
 
   Args:
     columns: heading -> the same number of tiles each.
+    halves: 1 for one column of rows.
   """
   count = min(map(len, columns.values()))
-  halves = min(count, 2)
+  halves = min(count, halves)
   room = (sheet_lib.WIDTH - (halves - 1) * _BETWEEN) / halves
   side = min((room + _GAP) / len(columns) - _GAP, _MOST)
   rows = -(-count // halves)

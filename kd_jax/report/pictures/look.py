@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,10 @@ POSITIONS = 16
 _MAPS = ("final", "stage4", "stage3", "stage2", "stage1")
 
 
+Maps: TypeAlias = Mapping[str, Float[np.ndarray, "n h w c"]]
+"""{tap: its map}."""
+
+
 class Seen(NamedTuple):
   """What a network makes of some images.
 
@@ -48,7 +52,7 @@ class Seen(NamedTuple):
   """
 
   feature: Float[np.ndarray, "n d"]
-  maps: Mapping[str, Float[np.ndarray, "n h w c"]] = {}
+  maps: Maps = {}
   attention: Float[np.ndarray, "n h w"] | None = None
 
 
@@ -147,6 +151,40 @@ def collect(
       break
   many = {name: np.concatenate(parts) for name, parts in features.items()}
   return Looked(few, _joined(chunks), seen, many, absent or {})
+
+
+def at_sizes(
+  queries: DataSource,
+  preprocess: Sequence[Views],
+  networks: Mapping[str, Look],
+  count: int,
+) -> tuple[Images, dict[str, dict[int, Maps]]]:
+  """Shows the same images at several sizes to networks.
+
+  Args:
+    queries: where images are drawn from.
+    preprocess: the `eval` view of every size, ascending.
+    networks: name -> how it looks.
+    count: of images, at most `CHUNK`.
+
+  Returns:
+    The images as the last view has them, and network -> {side of what it saw:
+    its maps}.
+
+  Raises:
+    ValueError: an image cannot be decoded.
+  """
+  rows = _drawn(len(queries), min(count, CHUNK))
+  found: dict[str, dict[int, Any]] = {name: {} for name in networks}
+  shown = None
+  for views in preprocess:
+    shown = _joined(list(_stream(queries, views, rows)))
+    for name, network in networks.items():
+      side = shown.others.get(name, shown.image).shape[1]
+      if side not in found[name]:
+        found[name][side] = _padded(network, shown, name, True).maps
+  assert shown is not None
+  return shown, found
 
 
 def of_network(network: Network, variables: Variables, tap: str) -> Look:

@@ -7,7 +7,7 @@ has one colour in all images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ def draw(looked: look.Looked) -> sheet_lib.Picture:
   found: dict[str, Scores] = {}
   taps, reasons = [], dict(looked.absent)
   for name, seen in looked.seen.items():
-    reason = _unfit(seen.maps)
+    reason = unfit(seen.maps)
     if reason:
       reasons[name] = reason
       continue
@@ -54,9 +54,15 @@ def draw(looked: look.Looked) -> sheet_lib.Picture:
 
 def components(maps: Float[np.ndarray, "n h w c"]) -> Scores:
   """The first three over all positions; 0 for those that a map lacks."""
+  return together([maps])[0]
+
+
+def together(maps: Sequence[Float[np.ndarray, "n h w c"]]) -> list[Scores]:
+  """The same over the positions of several maps of one network."""
   from sklearn import decomposition  # slow to import
 
-  rows = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
+  each = [x.reshape(-1, x.shape[-1]) for x in maps]
+  rows = np.concatenate(each).astype(np.float64)
   kept = min(3, *rows.shape)
   # Fixes the signs, too: the largest loading of each is positive.
   fit = decomposition.PCA(kept, random_state=0).fit_transform(rows)
@@ -64,7 +70,11 @@ def components(maps: Float[np.ndarray, "n h w c"]) -> Scores:
   known = spread > 1e-6 * spread[0]
   scores = np.zeros((len(rows), 3))
   scores[:, :kept][:, known] = fit[:, known] / spread[known]
-  return scores.reshape(*maps.shape[:3], 3)
+  ends = np.cumsum([len(x) for x in each])[:-1]
+  parts = np.split(scores, ends)
+  return [
+    part.reshape(*x.shape[:3], 3) for part, x in zip(parts, maps, strict=True)
+  ]
 
 
 def turned(scores: Scores, wanted: Scores) -> Scores:
@@ -74,24 +84,43 @@ def turned(scores: Scores, wanted: Scores) -> Scores:
     scores: of a network.
     wanted: of another one on the same images, of any grid.
   """
+  return scores @ turn(scores, wanted)
+
+
+def turn(scores: Scores, wanted: Scores) -> Float[np.ndarray, "3 3"]:
+  """That rotation or reflection.
+
+  Args:
+    scores: see `turned`.
+    wanted: see `turned`.
+  """
   import scipy.linalg
 
   size = scores.shape[2], scores.shape[1]
   resized = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in wanted]
   others = np.stack(resized).reshape(-1, 3)
-  turn, _ = scipy.linalg.orthogonal_procrustes(scores.reshape(-1, 3), others)
-  return scores @ turn
+  found, _ = scipy.linalg.orthogonal_procrustes(scores.reshape(-1, 3), others)
+  return found
 
 
 def colours(scores: Scores) -> Float[np.ndarray, "n h w 3"]:
   """RGB in [0, 1]; a component that is 0 everywhere is grey."""
-  low, high = np.percentile(scores, _RANGE, axis=(0, 1, 2))
+  return colours_of([scores])[0]
+
+
+def colours_of(parts: Sequence[Scores]) -> list[Float[np.ndarray, "n h w 3"]]:
+  """The same of several, where one colour means one score."""
+  rows = np.concatenate([scores.reshape(-1, 3) for scores in parts])
+  low, high = np.percentile(rows, _RANGE, axis=0)
   flat = high - low < 1e-9
-  scaled = (scores - low) / np.where(flat, 1, high - low)
-  return np.clip(np.where(flat, 0.5, scaled), 0, 1)
+  wide = np.where(flat, 1, high - low)
+  return [
+    np.clip(np.where(flat, 0.5, (scores - low) / wide), 0, 1)
+    for scores in parts
+  ]
 
 
-def _unfit(maps: Mapping[str, Float[np.ndarray, "n h w c"]]) -> str:
+def unfit(maps: Mapping[str, Float[np.ndarray, "n h w c"]]) -> str:
   """Why these maps have no colours; '' if they have."""
   if not maps:
     return f"which has no map of {look.POSITIONS} positions or more here"

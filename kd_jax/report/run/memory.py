@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import trees
+from kd_jax.methods import sizes
 from kd_jax.models.backbone import variable_shapes
 from kd_jax.train import mesh as mesh_lib
 from kd_jax.train import phases, views
@@ -110,6 +111,9 @@ def _activation_bytes(
   rows = batch_size // experiment.settings.accum_steps // experiment.mesh.size
   source, phase = experiment.teaching.source, experiment.stretches[0].phase
   seen = experiment.inputs.views
+  sides = sizes.of(stretch.phase for stretch in experiment.stretches)
+  if sides:
+    seen = dataclasses.replace(seen, image_size=max(sides))
   # Mixing keeps nothing, and one device may hold half a pair, or of a group.
   settings = dataclasses.replace(
     experiment.settings, mix=views.Mix(), batch_norm_group=0

@@ -144,8 +144,9 @@ def fitted(
   if tap is None:
     return {}, ""
   width = specs[0][tap].shape[-1]
-  if "basis" in fit.teaching.variables:
-    return compatibility.artifact(fit.teaching.variables, width), ""
+  stored = fit.teaching.basis_of(tap)
+  if stored is not None:
+    return compatibility.artifact(stored, tap, width), ""
   basis = fit.basis(tap)
   share = basis_lib.explained(basis, width)
   line = f"{width} directions explain {share:.1%} of the {tap}"
@@ -159,7 +160,7 @@ def _of_taps(
   taps, widths = method.artifact_taps, method.artifact_widths(specs[0])
   stored = {tap: fit.teaching.basis_of(tap) for tap in taps}
   found: dict[str, Artifact] = {
-    tap: compatibility.artifact(constants, widths[tap])
+    tap: compatibility.artifact(constants, tap, widths[tap])
     for tap, constants in stored.items()
     if constants is not None and tap in widths
   }

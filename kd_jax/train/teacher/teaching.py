@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from kd_jax.data.bank import Bank
+from kd_jax.data.bank import Bank, compatibility
 from kd_jax.interfaces import TeacherSource
 from kd_jax.models.backbone import Backbone
 from kd_jax.train import mesh as mesh_lib
@@ -65,8 +65,9 @@ class Teaching:
 
   def basis_of(self, tap: str) -> Mapping[str, Any] | None:
     """Constants of a bank that hold the basis of a tap; None without one."""
-    del tap
-    return self.variables if "basis" in self.variables else None
+    if self.bank is None:
+      return None
+    return compatibility.basis_of(self.variables, tap)
 
   def fingerprint_of(self, tap: str) -> str:
     """Of what a tap comes from."""

@@ -1,11 +1,12 @@
 """Teachers brought to one scale, against PHI-S's own code and NumPy."""
 
+import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from sklearn import datasets
+from sklearn import datasets, neural_network
 
 from kd_jax import resolve
 from kd_jax.align import basis as basis_lib
@@ -74,6 +75,26 @@ def test_phi_s_gives_every_channel_the_same_variance_and_can_be_undone():
   np.testing.assert_allclose(variance, 1, rtol=1e-6)
   back = got @ np.linalg.inv(artifact["basis"]) + artifact["mean"]
   np.testing.assert_allclose(back, PIXELS, atol=1e-5 * PIXELS.max())
+
+
+def test_phi_s_of_the_features_of_a_trained_network():
+  """Every channel has 1/d of the total variance; and back again."""
+  digits = datasets.load_digits()
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # 20 rounds are not the end
+    network = neural_network.MLPClassifier((96,), max_iter=20, random_state=0)
+    network.fit(PIXELS, digits.target)
+  assert network.score(PIXELS, digits.target) > 0.97
+  rows = PIXELS @ network.coefs_[0] + network.intercepts_[0]
+  rows = rows.astype(np.float32)
+  before = rows.astype(np.float64).var(0, ddof=1)
+  assert before.max() > 5 * before.min()
+  got, artifact = target("phi_s", rows)
+  variance = got.astype(np.float64).var(0, ddof=1)
+  np.testing.assert_allclose(variance / variance.sum(), 1 / 96, rtol=1e-6)
+  inverse = np.linalg.inv(artifact["basis"].astype(np.float64))
+  back = got @ inverse + artifact["mean"]
+  np.testing.assert_allclose(back, rows, atol=1e-5 * np.abs(rows).max())
 
 
 def test_proportions_are_kept_or_evened_out():

@@ -101,3 +101,14 @@ def test_dropping_needs_the_loss_of_every_image():
       apart=True,
       balance={"name": "dropping"},
     )
+
+
+def test_nothing_is_drawn_without_a_key():
+  losses = {"a/x": jnp.ones(4), "b/x": jnp.ones(4)}
+  with pytest.raises(ValueError, match="without a random key"):
+    build("dropping").balanced({}, losses, None)
+  for name in ("fixed", "inverse"):
+    balance = build(name)
+    stats = balance.init(tuple(losses))
+    found, _ = balance.balanced(stats, {"a/x": losses["a/x"][0]}, None)
+    assert float(found["a/x"]) == pytest.approx(1, 1e-5)

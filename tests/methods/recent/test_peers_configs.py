@@ -27,11 +27,14 @@ METHODS = [
   "nst",
   "pkt",
   "proteus",
+  "radio",
   "reviewkd",
   "rkd",
   "simkd",
   "sp",
+  "theia",
   "tinymim",
+  "unic",
 ]
 # A second run, several bases: what only some of them have.
 RUN = ["proteus", "kdep_dense"]

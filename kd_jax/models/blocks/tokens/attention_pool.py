@@ -65,4 +65,4 @@ class AttentionPool(nn.Module):
 
   def _dense(self, width: int, name: str) -> nn.Module:
     init = transformer.INIT
-    return nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
+    return layers.Dense(width, dtype=self.dtype, kernel_init=init, name=name)

@@ -33,7 +33,7 @@ class ClassAttention(nn.Module):
       for tokens, name in ((x[:, :1], "q"), (x, "k"), (x, "v"))
     )
     y = transformer.attend(query, key, value, module=self)
-    return nn.Dense(
+    return layers.Dense(
       x.shape[-1],
       dtype=self.dtype,
       kernel_init=transformer.INIT,
@@ -41,7 +41,7 @@ class ClassAttention(nn.Module):
     )(y.reshape(len(x), 1, -1))
 
   def _heads(self, x: Array, name: str) -> Float[Array, "n t heads e"]:
-    y = nn.Dense(
+    y = layers.Dense(
       x.shape[-1],
       use_bias=self.qkv_bias,
       dtype=self.dtype,

@@ -51,7 +51,7 @@ class SwiGLU(nn.Module):
   def _dense(
     self, width: int, name: str, init: initializers.Initializer
   ) -> nn.Module:
-    return nn.Dense(
+    return layers.Dense(
       width,
       use_bias=self.use_bias,
       dtype=self.dtype,

@@ -160,7 +160,7 @@ class Attention(nn.Module):
   def _dense(
     self, width: int, name: str, use_bias: bool, init: initializers.Initializer
   ) -> nn.Module:
-    return nn.Dense(
+    return layers.Dense(
       width, use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name
     )
 
@@ -244,7 +244,7 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Keeps the width; parameters `fc1` and `fc2`."""
-    y = nn.Dense(
+    y = layers.Dense(
       self.width,
       use_bias=self.use_bias,
       dtype=self.dtype,
@@ -261,7 +261,7 @@ class Mlp(nn.Module):
       y = self.activation(y)
     if self.norm is not None:
       y = layers.NORMS[self.norm](self.eps, self.dtype, "norm")(y)
-    return nn.Dense(
+    return layers.Dense(
       x.shape[-1],
       use_bias=self.use_bias,
       dtype=self.dtype,

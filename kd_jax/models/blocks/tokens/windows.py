@@ -201,7 +201,7 @@ class PatchMerging(nn.Module):
     # Columns before rows, as the original concatenates its four slices.
     x = x.transpose(0, 1, 3, 4, 2, 5).reshape(*x.shape[:2], x.shape[3], 4 * d)
     norm = layers.layer_norm(EPS, self.dtype, "norm")
-    reduction = nn.Dense(
+    reduction = layers.Dense(
       2 * d,
       use_bias=False,
       dtype=self.dtype,
@@ -227,9 +227,9 @@ class Mlp(nn.Module):
     """Parameters `fc1` and `fc2`."""
     d = x.shape[-1]
     options = {"dtype": self.dtype, "kernel_init": linear_init}
-    x = nn.Dense(int(d * self.ratio), name="fc1", **options)(x)
+    x = layers.Dense(int(d * self.ratio), name="fc1", **options)(x)
     x = nn.gelu(x, approximate=False)
-    return nn.Dense(d, name="fc2", **options)(x)
+    return layers.Dense(d, name="fc2", **options)(x)
 
 
 class Stage(nn.Module):
