@@ -26,7 +26,7 @@ _SMALLEST = 8  # pixels of a digit's side, as many as the originals have
 _PLACES = 20  # tries to find room for a digit
 _HIDDEN = 0.25  # most that later digits cover of an earlier one
 _KEPT = 2**25  # bytes of pixels: so many scenes are made only once
-_SOURCES = 6  # of which they are kept for later runs of the same process
+_SOURCES = 16  # of which they are kept for later runs of the same process
 
 
 @dataclasses.dataclass(frozen=True)
