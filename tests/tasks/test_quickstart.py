@@ -79,9 +79,9 @@ def test_every_row_sees_the_same_images_and_chooses_its_own_rate(story):
     trials = sorted(p.name for p in (cell / "trials").iterdir())
     searched = [name for name in trials if name.startswith("search")]
     final = [name for name in trials if name.startswith("final")]
-    assert len(searched) == 2 == len(final)
+    assert len(searched) == 3 and len(final) == 2
     result = json.loads((cell / "results.json").read_text())
-    assert result["rate"] in (0.01, 0.03)
+    assert result["rate"] in (0.01, 0.03, 0.1)
     assert result["held_out_images"] == 200 and result["shots"] == 20
 
 
