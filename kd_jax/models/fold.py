@@ -1,12 +1,12 @@
 """Batch normalisation inside the convolutions that it follows, for inference.
 
-Windows of one pixel are products of matrices: on CPUs XLA runs those a few
-percent faster than its convolutions.
-
 Any network: a trace of it says which normalisation reads the output of which
 convolution or linear layer, and that nothing else reads it. The variables keep
 their names and shapes; the kernel is scaled, and the normalisation only adds
 its bias.
+
+Windows of one pixel are products of matrices: on CPUs XLA runs those a few
+percent faster than its convolutions.
 """
 
 from __future__ import annotations
