@@ -154,9 +154,9 @@ CASES = json.loads(str(OPTIONS["cases"]))
 @pytest.mark.parametrize(
   "case, final",
   [
-    ("mobilenetv1_100", "stage4"),
+    pytest.param("mobilenetv1_100", "stage4", marks=pytest.mark.slow),
     ("mobilenetv3_large_100", "stage4"),
-    ("efficientnet_b0", "final"),
+    pytest.param("efficientnet_b0", "final", marks=pytest.mark.slow),
     pytest.param("tf_efficientnet_b1", "final", marks=pytest.mark.slow),
     ("tf_efficientnet_b1__odd", "final"),
   ],

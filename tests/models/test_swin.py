@@ -59,7 +59,9 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("case", [V1, V2])
+@pytest.mark.parametrize(
+  "case", [V1, pytest.param(V2, marks=pytest.mark.slow)]
+)
 def test_matches_timm(case):
   def features(taps):
     return taps["final"].transpose(0, 2, 3, 1)  # timm's is NHWC, too
