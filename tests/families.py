@@ -93,7 +93,9 @@ FAMILIES = {
     },
   ),
   "ghostnet": Family(
-    "ghostnetv2_100", {"width": 0.1, "depths": (1, 1, 0, 1, 0, 1, 0, 1, 0)}
+    "ghostnetv2_100",
+    {"width": 0.1, "depths": (1, 1, 0, 1, 0, 1, 0, 1, 0)},
+    quick=(1,),
   ),
   "hiera": Family(
     "hiera_small_abswin_256",
@@ -104,7 +106,7 @@ FAMILIES = {
       "stages": (1, 1, 1, 1),
       "init_values": 0.5,
     },
-    quick=(0, 2),
+    quick=(2,),
     error=0.05,
     shapes={
       "stage1": (16, 16, 8),

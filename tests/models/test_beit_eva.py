@@ -40,9 +40,8 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize(
-  "case", [pytest.param(BEIT, marks=pytest.mark.slow), EVA]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [BEIT, EVA])
 def test_matches_timm(case):
   model, _, taps = zoo.check_golden(
     case, zoo.FIELDS, lambda taps: taps["final"]

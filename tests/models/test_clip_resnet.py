@@ -37,6 +37,7 @@ def tiny():
   return zoo.Tiny("resnet50_clip", **SMALL, img_size=64)
 
 
+@pytest.mark.slow
 def test_golden():
   stage4 = lambda taps: taps["stage4"]  # noqa: E731
   zoo.check_golden("resnet50_clip", zoo.CONV_FIELDS, stage4)

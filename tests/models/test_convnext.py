@@ -103,6 +103,7 @@ def test_final_is_the_normalised_map(fields):
     np.testing.assert_allclose(taps["pooled"], want, **near)
 
 
+@pytest.mark.slow
 def test_counts():
   counts.check("convnext", PARAMS)
 

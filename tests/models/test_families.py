@@ -51,18 +51,17 @@ def test_golden_outputs_of_timm(family, index):
   small.check(family, index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("family", "index"),
   small.params("whole", ["vit_small_patch16_dinov3"])
-  + [pytest.param(f, 0, id=f, marks=pytest.mark.slow) for f in QUICK],
+  + [pytest.param(f, 0, id=f) for f in QUICK],
 )
 def test_golden_outputs_of_timm_in_float32(family, index):
   small.check(family, index, "float32")
 
 
-@pytest.mark.parametrize(
-  "family", slow_unless({"sam", "vgg", "repvit", "vitamin"}, QUICK)
-)
+@pytest.mark.parametrize("family", slow_unless({"sam", "vgg", "repvit"}, QUICK))
 def test_counts(family):
   small.check_counts(family)
 
@@ -113,7 +112,7 @@ def test_saved_models_keep_their_options(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "family", slow_unless(FUSED.keys() - {"ghostnet"}, FUSED)
+  "family", slow_unless(FUSED.keys() - {"ghostnet", "fastvit", "repvit"}, FUSED)
 )
 def test_merged_networks_say_the_same(family):
   tiny = FUSED[family].tiny()

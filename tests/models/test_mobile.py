@@ -158,7 +158,7 @@ CASES = json.loads(str(OPTIONS["cases"]))
     ("mobilenetv3_large_100", "stage4"),
     pytest.param("efficientnet_b0", "final", marks=pytest.mark.slow),
     pytest.param("tf_efficientnet_b1", "final", marks=pytest.mark.slow),
-    ("tf_efficientnet_b1__odd", "final"),
+    pytest.param("tf_efficientnet_b1__odd", "final", marks=pytest.mark.slow),
   ],
 )
 def test_matches_timm(case, final):

@@ -54,6 +54,7 @@ def tiny():
   return zoo.Tiny("regnety_016", **SMALL, stem_width=8, drop_path_rate=0.1)
 
 
+@pytest.mark.slow
 def test_golden():
   fields = zoo.CONV_FIELDS
   zoo.check_golden("regnety_016", fields, lambda taps: taps["stage4"])

@@ -32,7 +32,7 @@ SMALL = {
   "case",
   [
     pytest.param("resnetv2_50x1_bit", marks=pytest.mark.slow),
-    "resnetv2_50x1_bit__odd",
+    pytest.param("resnetv2_50x1_bit__odd", marks=pytest.mark.slow),
   ],
 )
 def test_golden(case):

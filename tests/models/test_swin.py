@@ -59,9 +59,8 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize(
-  "case", [V1, pytest.param(V2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [V1, V2])
 def test_matches_timm(case):
   def features(taps):
     return taps["final"].transpose(0, 2, 3, 1)  # timm's is NHWC, too
@@ -108,6 +107,7 @@ def test_options_match_timm_in_float64(index):
     np.testing.assert_allclose(got, OPTIONS[f"{index}_map{k}"], **near)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", COUNTS)
 def test_counts_and_preprocessing(family):
   zoo.check_preprocessing(family)

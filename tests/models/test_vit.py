@@ -22,10 +22,10 @@ from kd_jax.models.blocks.tokens import patches, transformer
 CASES = (
   "vit_tiny_patch16_224",
   "vit_small_patch14_reg4_dinov2",
-  "deit_small_distilled_patch16_224",
 )
 # Their options are those of small members in `OPTION_CASES`, too.
 MORE = (
+  "deit_small_distilled_patch16_224",
   "vit_tiny_patch16_224__avg_nocls",
   "vit_small_patch14_dinov2",
   "deit3_medium_patch16_224",
