@@ -71,8 +71,13 @@ def rows(config: ConfigDict, where: Path) -> dict[str, Row]:
     where: the workdir.
 
   Raises:
-    ValueError: a student or a run that does not exist.
+    ValueError: a student or a run that does not exist, or nothing may run.
   """
+  if config.at_once < 1:
+    raise ValueError(
+      f"config.at_once is {config.at_once}; it must be at least 1: so many runs "
+      "and transfers go side by side"
+    )
   known, found = config.students.to_dict(), {}
   for name in config.rows:
     if name not in known:

@@ -111,6 +111,7 @@ def test_a_teacher_that_has_not_learned_does_not_teach(tmp_path):
       {"rows": ("scratch", "left"), "runs": {"kdep": {}}},
       r"the row 'left' starts from the run 'kdep', which config.order leaves",
     ),
+    ({"at_once": 0}, "config.at_once is 0; it must be at least 1"),
     ({"columns": ()}, "config.columns is empty: it must name transfers"),
     ({"columns": ("dtdd",)}, "config.columns names 'dtdd'"),
     ({"workdirs": ("/nowhere",)}, "/nowhere is no folder of a run"),
