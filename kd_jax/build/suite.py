@@ -75,8 +75,8 @@ def rows(config: ConfigDict, where: Path) -> dict[str, Row]:
   """
   if config.at_once < 1:
     raise ValueError(
-      f"config.at_once is {config.at_once}; it must be at least 1: so many runs "
-      "and transfers go side by side"
+      f"config.at_once is {config.at_once}; it must be at least 1: so many "
+      "runs and transfers go side by side"
     )
   known, found = config.students.to_dict(), {}
   for name in config.rows:
