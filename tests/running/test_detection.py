@@ -206,6 +206,40 @@ def labelled_folder(folder, count):
   }
 
 
+def test_too_many_objects_show_before_the_first_step(tmp_path, caplog):
+  config = config_lib.load(f"{runs.TRANSFER}:detect")
+  train, test = (labelled_folder(tmp_path / n, 16) for n in ("train", "test"))
+  path = tmp_path / "train.json"
+  found = json.loads(path.read_text())
+  found["annotations"] += [
+    {**found["annotations"][3], "id": 100 + i} for i in range(3)
+  ]
+  # A crowd needs no room.
+  found["annotations"].append({**found["annotations"][4], "id": 99})
+  found["annotations"][-1]["iscrowd"] = 1
+  path.write_text(json.dumps(found))
+  with config.unlocked():
+    config.data, config.test = train, test
+    config.transfer.shots = 0
+  match = (
+    r"^1 of 16 images have more than preprocess.max_objects=2 objects, the most"
+    r" .*/train/3.png with 4; set --config.preprocess.max_objects=4, or .*drop"
+  )
+  with pytest.raises(ValueError, match=match) as error:
+    build.plan(config, tmp_path / "run")
+  assert "\n" not in str(error.value)
+  config.preprocess.too_many = "drop"
+  build.plan(config, tmp_path / "run")
+  (said,) = [r.message for r in caplog.records if "max_objects" in r.message]
+  assert said.endswith(
+    "/train/3.png with 4: the smallest, 2 in all, are not learnt"
+  )
+  config.preprocess.max_objects = 4
+  caplog.clear()
+  build.plan(config, tmp_path / "run")
+  assert "max_objects" not in caplog.text
+
+
 @pytest.mark.slow
 def test_a_program_per_canvas_and_images_without_objects(tmp_path):
   config = config_lib.load(f"{runs.TRANSFER}:detect")
