@@ -44,7 +44,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan[Judge]:
     ValueError: something does not exist or does not fit.
   """
   train = images.source(config.data.to_dict())
-  test = images.source(config.test.to_dict())
+  test = images.source(config.test.to_dict(), "test")
   _check_boxes(train, test)
   student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   views = resolve.construct(

@@ -14,6 +14,8 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import load_pretrained, trees
 from kd_jax.build import detect as build
+from kd_jax.build import images
+from kd_jax.data.detection import Detection
 from kd_jax.report import metrics
 from kd_jax.running import detect, results
 from kd_jax.transfer.detection import files
@@ -228,16 +230,14 @@ def test_too_many_objects_show_before_the_first_step(tmp_path, caplog):
   with pytest.raises(ValueError, match=match) as error:
     build.plan(config, tmp_path / "run")
   assert "\n" not in str(error.value)
-  config.preprocess.too_many = "drop"
-  build.plan(config, tmp_path / "run")
-  (said,) = [r.message for r in caplog.records if "max_objects" in r.message]
-  assert said.endswith(
-    "/train/3.png with 4: the smallest, 2 in all, are not learnt"
-  )
-  config.preprocess.max_objects = 4
-  caplog.clear()
-  build.plan(config, tmp_path / "run")
-  assert "max_objects" not in caplog.text
+  source = images.source(train)
+  for fields in ({"max_objects": 4}, {"max_objects": 2, "min_side": 1.0}):
+    build._check_counts(source, Detection(**fields))
+  assert not caplog.records
+  build._check_counts(source, Detection(max_objects=2, too_many="drop"))
+  (record,) = caplog.records
+  said = "3.png with 4: the smallest, 2 in all, are not learnt"
+  assert record.message.endswith(said)
 
 
 @pytest.mark.slow
