@@ -202,6 +202,8 @@ def test_few_canvases_and_one_per_batch():
   found = [batch.image.shape[1:3] for batch in batches(views, 200)]
   listed = {s for c in views.canvases() for s in (c, c[::-1])}
   assert set(found) == listed and len(listed) == 4
+  said = views.described()["training_canvases"].split(", ")
+  assert {tuple(map(int, each.split("x"))) for each in said} == listed
   # Every group of shorter sides has its share; the orientation that of images.
   small = np.mean([min(size) == 48 for size in found])
   assert 0.35 < small < 0.65
