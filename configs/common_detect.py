@@ -166,6 +166,7 @@ def vitdet(config: ConfigDict) -> None:
     long=1024,
     test_short=1024,
     test_long=1024,
+    buckets=1,
     jitter=(0.1, 2.0),
   )
   config.optim.update(

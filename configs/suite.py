@@ -45,6 +45,7 @@ DATA_SETS = (
   "cityscapes",
   "ade20k",
 )
+DETECTORS = ("voc_r18_c4", "voc_mnv2_fpn", "coco_r18_c4", "coco_mnv2_fpn")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -53,6 +54,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config = suite("Transfer")
   config.columns = ("cifar100", "dtd", "caltech256", "cub200")
   paths = {name: f"configs/transfer_{name}.py" for name in DATA_SETS}
+  detect = [f"detect_{name}" for name in DETECTORS]
+  paths |= {name: f"configs/{name}.py" for name in detect}
   config.transfers = ConfigDict({k: {"config": v} for k, v in paths.items()})
   if variant:
     demo(config, small=variant != "demo")

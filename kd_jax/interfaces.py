@@ -283,6 +283,10 @@ class DataSource:
     """Height and width of every image; None if they are all of one size."""
     return None
 
+  def object_counts(self) -> Int64[np.ndarray, " n"] | None:
+    """Objects to learn of every image; None if only reading it tells."""
+    return None
+
   def describe(self, index: int) -> str:
     """What to call a record in an error message."""
     return f"record {index}"

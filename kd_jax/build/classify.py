@@ -35,7 +35,7 @@ def plan(config: ConfigDict, where: str | Path) -> Plan[Judge]:
     ValueError: something does not exist or does not fit.
   """
   train = images.source(config.data.to_dict())
-  test = images.source(config.test.to_dict())
+  test = images.source(config.test.to_dict(), "test")
   _check_classes(train, test)
   student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   _check_evals(wanted.evals)

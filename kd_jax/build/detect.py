@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from kd_jax import resolve
@@ -42,12 +44,13 @@ def plan(config: ConfigDict, where: str | Path) -> Plan[Judge]:
     ValueError: something does not exist or does not fit.
   """
   train = images.source(config.data.to_dict())
-  test = images.source(config.test.to_dict())
+  test = images.source(config.test.to_dict(), "test")
   _check_boxes(train, test)
   student, wanted = _student(config.to_dict(), train), transfer.protocol(config)
   views = resolve.construct(
     Detection, config.preprocess.to_dict(), "preprocess"
   )
+  _check_counts(train, views)
   terms = tuple(name for name, weight in config.losses.items() if weight)
   transfer.check_mix(config.mix.to_dict(), "boxes")
   transfer.check_evals(wanted.evals, "detection")
@@ -147,4 +150,30 @@ def _check_boxes(train: DataSource, test: DataSource) -> None:
       f"the boxes of config.data have {len(train.box_names)} classes and "
       f"those of config.test {len(test.box_names)}, or other names; they must "
       "be the same, in the same order"
+    )
+
+
+def _check_counts(train: DataSource, views: Detection) -> None:
+  """Whether there is room for all objects; what is dropped is counted."""
+  counts, most = train.object_counts(), views.max_objects
+  if counts is None or counts.max() <= most:
+    return
+  crowded = np.flatnonzero(counts > most)
+  said = (
+    f"{len(crowded)} of {len(counts)} images have more than "
+    f"preprocess.max_objects={most} objects"
+  )
+  worst = int(counts.argmax())
+  example = f"{train.describe(worst)} with {counts[worst]}"
+  if views.too_many == "drop":
+    left_out = (counts[crowded] - most).sum()
+    logging.warning(
+      "%s, such as %s: the smallest, %d in all, are not learnt",
+      *(said, example, left_out),
+    )
+  elif not views.min_side:  # small ones might not count
+    raise ValueError(
+      f"{said}, the most {example}; set "
+      f"--config.preprocess.max_objects={counts[worst]}, or "
+      "--config.preprocess.too_many=drop to keep the largest"
     )

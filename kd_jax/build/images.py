@@ -20,9 +20,21 @@ from kd_jax.train.teacher.artifact import Fit
 from kd_jax.train.teacher.teaching import Teaching
 
 
-def source(fields: Mapping[str, Any]) -> DataSource:
-  """The data source whose file is `fields['name']`."""
-  return resolve.build("data.sources", "Source", fields)
+def source(fields: Mapping[str, Any], part: str = "data") -> DataSource:
+  """The data source whose file is `fields['name']`.
+
+  Args:
+    fields: of it.
+    part: of the config that they are; what errors advise is said of it.
+  """
+  try:
+    return resolve.build("data.sources", "Source", fields)
+  except ValueError as error:
+    said = str(error)
+    told = said.replace("--config.data.", f"--config.{part}.")
+    if told == said:
+      raise
+    raise ValueError(told) from error
 
 
 def preprocess(

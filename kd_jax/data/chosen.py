@@ -86,6 +86,11 @@ class Chosen(interfaces.DataSource):
     known = self.source.sizes()
     return known if known is None else known[self.rows]
 
+  def object_counts(self) -> Int64[np.ndarray, " n"] | None:
+    """Those of the source, of these records."""
+    known = self.source.object_counts()
+    return known if known is None else known[self.rows]
+
   def describe(self, index: int) -> str:
     """What the source calls it."""
     return self.source.describe(int(self.rows[index]))

@@ -116,6 +116,57 @@ def test_a_mirrored_image_has_its_boxes_mirrored():
   assert not np.allclose(turned.boxes, plain.boxes)
 
 
+def stretched(grid, box, size):
+  """A mask on the canvas: its grid over its box, the nearest place of it."""
+  x0, y0, x1, y1 = np.rint(box).astype(int)
+  ys, xs = np.mgrid[y0:y1, x0:x1] + 0.5
+  across = ((xs - box[0]) / (box[2] - box[0]) * len(grid)).astype(int)
+  down = ((ys - box[1]) / (box[3] - box[1]) * len(grid)).astype(int)
+  last = len(grid) - 1
+  found = np.zeros(size, bool)
+  found[y0:y1, x0:x1] = grid[np.clip(down, 0, last), np.clip(across, 0, last)]
+  return found
+
+
+class Corners(Marked):
+  """The rectangle lacks its upper right quarter."""
+
+  def _drawn(self, index):
+    drawn, (height, width) = super()._drawn(index), self.shapes[index]
+    drawn[: 7 * height // 20, 3 * width // 8 :] = 0
+    return drawn
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize(
+  "more", [{}, {"short": (64,), "buckets": 1, "jitter": (0.7, 3.0)}]
+)
+def test_masks_lie_on_what_they_are_of(more, flip):
+  fields = {**SMALL, **FILL, "hflip": flip, "masks": True, "mask_size": 56}
+  views = Detection(**{**fields, **more})
+  overlaps, cut = [], 0
+  with pipeline.train_batches(Corners(), views, batch_size=4, seed=1) as stream:
+    found = [next(stream) for _ in range(8)]
+  for batch in found:
+    label = batch.label
+    for image, mask, box, known, size in zip(
+      batch.image,
+      label.masks[:, 0],
+      label.frames[:, 0],
+      label.classes[:, 0],
+      label.size,
+      strict=True,
+    ):
+      # A strip of a few pixels says little.
+      if known < 0 or min(box[2:] - box[:2]) < 6:
+        continue
+      got, want = stretched(mask, box, image.shape[:2]), image[..., 0] > 127
+      overlaps.append((got & want).sum() / (got | want).sum())
+      cut += bool((box[:2] == 0).any() or (box[2:] == size[::-1]).any())
+  assert len(overlaps) > 20 and min(overlaps) > 0.8
+  assert np.mean(overlaps) > 0.92 and bool(cut) == bool(more)
+
+
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_masks_are_cut_to_their_boxes(flip):
   """A grid that is stretched over its box gives the digit on the canvas."""
@@ -141,12 +192,7 @@ def test_masks_are_cut_to_their_boxes(flip):
     ):
       large = np.kron(want, np.ones((2, 2), bool))
       large = large[:, ::-1] if flip else large
-      x0, y0, x1, y1 = np.rint(box).astype(int)
-      ys, xs = np.mgrid[y0:y1, x0:x1] + 0.5
-      across = ((xs - box[0]) / (box[2] - box[0]) * 56).astype(int)
-      down = ((ys - box[1]) / (box[3] - box[1]) * 56).astype(int)
-      got = np.zeros_like(large)
-      got[y0:y1, x0:x1] = grid[down, across]
+      got = stretched(grid, box, large.shape)
       overlaps.append((got & large).sum() / (got | large).sum())
   assert len(overlaps) > 8 and min(overlaps) > 0.9
 
@@ -156,6 +202,8 @@ def test_few_canvases_and_one_per_batch():
   found = [batch.image.shape[1:3] for batch in batches(views, 200)]
   listed = {s for c in views.canvases() for s in (c, c[::-1])}
   assert set(found) == listed and len(listed) == 4
+  said = views.described()["training_canvases"].split(", ")
+  assert {tuple(map(int, each.split("x"))) for each in said} == listed
   # Every group of shorter sides has its share; the orientation that of images.
   small = np.mean([min(size) == 48 for size in found])
   assert 0.35 < small < 0.65

@@ -1,5 +1,7 @@
 """Detections from their plan to their results, on a few scenes."""
 
+import collections
+import dataclasses
 import json
 
 import jax
@@ -12,9 +14,10 @@ import runs
 from kd_jax import config as config_lib
 from kd_jax import load_pretrained, trees
 from kd_jax.build import detect as build
+from kd_jax.build import images
+from kd_jax.data.detection import Detection
 from kd_jax.report import metrics
 from kd_jax.running import detect, results
-from kd_jax.train import mesh as mesh_lib
 from kd_jax.transfer.detection import files
 from kd_jax.transfer.plan import Trial
 
@@ -102,34 +105,30 @@ def test_saving_again_gives_the_same_files(done, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_host_is_not_asked_inside_a_step_or_an_answer(done):
-  plan, where, _ = done
-  _, variables, _ = files.load(trial(where))
-  mesh = plan.experiment.mesh
-  placed = mesh_lib.place(variables, mesh)
-  with plan.judge.batches(plan.test) as stream:
-    batch = mesh_lib.put_batch(next(stream), mesh)
-  with plan.experiment.inputs.batches() as stream:
-    train = mesh_lib.put_batch(next(stream), mesh)
-  student = plan.experiment.student
-  asked = jax.jit(
-    lambda v, x, y, key: student.apply(
-      v,
-      x / 255.0,
-      train=True,
-      truth=y,
-      mutable=["batch_stats"],
-      rngs={"dropout": key},
-    )
-  )
-  key = jax.device_put(jax.random.key(0))
-  image = jax.device_put(train.image.astype(np.float32))
-  jax.block_until_ready(asked(placed, image, train.label, key))
-  with jax.transfer_guard("disallow"):
-    found = plan.judge._answer(placed, batch)
-    taps, _ = asked(placed, image, train.label, key)
-  assert np.isfinite(found["scores"]).all()
-  assert (taps["roi_classes"] < 2).any()
+def test_the_host_is_not_asked_inside_a_step_or_an_answer(done, tmp_path):
+  """All calls of a whole run, by the programs of one that has compiled them."""
+  plan, _, found = done
+  asked = collections.Counter()
+
+  def guarded(name, call):
+    def run(*given):
+      asked[name] += 1
+      with jax.transfer_guard("disallow"):
+        return call(*given)
+
+    return run
+
+  experiment, judge = plan.experiment, dataclasses.replace(plan.judge)
+  programs = {
+    name: guarded(name, call) if name.startswith("step") else call
+    for name, call in experiment.programs.items()
+  }
+  vars(judge)["_answer"] = guarded("answer", plan.judge._answer)
+  experiment = dataclasses.replace(experiment, programs=programs)
+  again = dataclasses.replace(plan, experiment=experiment, judge=judge)
+  figures = detect.conclude(again, tmp_path)["figures"]
+  assert figures == found["figures"]
+  assert asked["step from 0"] == 6 and asked["answer"] >= 6
 
 
 @pytest.mark.slow
@@ -207,6 +206,38 @@ def labelled_folder(folder, count):
     "masks": True,
     "keep_empty": True,
   }
+
+
+def test_too_many_objects_show_before_the_first_step(tmp_path, caplog):
+  config = config_lib.load(f"{runs.TRANSFER}:detect")
+  train, test = (labelled_folder(tmp_path / n, 16) for n in ("train", "test"))
+  path = tmp_path / "train.json"
+  found = json.loads(path.read_text())
+  found["annotations"] += [
+    {**found["annotations"][3], "id": 100 + i} for i in range(3)
+  ]
+  # A crowd needs no room.
+  found["annotations"].append({**found["annotations"][4], "id": 99})
+  found["annotations"][-1]["iscrowd"] = 1
+  path.write_text(json.dumps(found))
+  with config.unlocked():
+    config.data, config.test = train, test
+    config.transfer.shots = 0
+  match = (
+    r"^1 of 16 images have more than preprocess.max_objects=2 objects, the most"
+    r" .*/train/3.png with 4; set --config.preprocess.max_objects=4, or .*drop"
+  )
+  with pytest.raises(ValueError, match=match) as error:
+    build.plan(config, tmp_path / "run")
+  assert "\n" not in str(error.value)
+  source = images.source(train)
+  for fields in ({"max_objects": 4}, {"max_objects": 2, "min_side": 1.0}):
+    build._check_counts(source, Detection(**fields))
+  assert not caplog.records
+  build._check_counts(source, Detection(max_objects=2, too_many="drop"))
+  (record,) = caplog.records
+  said = "3.png with 4: the smallest, 2 in all, are not learnt"
+  assert record.message.endswith(said)
 
 
 @pytest.mark.slow

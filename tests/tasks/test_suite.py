@@ -74,6 +74,25 @@ def test_cells_end_in_one_table(done):
   assert np.mean(found["values"]["raw pixels"]["four (top1)"]) > 0.4
 
 
+@pytest.mark.slow
+def test_detection_is_a_column(tmp_path):
+  """A classifier of raw pixels has no cell there."""
+  config = tiny()
+  boxes = config_lib.load(f"{runs.TRANSFER}:detect", ["transfer.seeds=(0,1)"])
+  with config.unlocked():
+    config.transfers.boxes = boxes.to_dict()
+    config.rows, config.columns = ("scratch", "pixels"), ("boxes",)
+  with contextlib.redirect_stdout(io.StringIO()):
+    found = suite.run(config, tmp_path)
+  assert list(found["values"]) == ["from scratch"]
+  where = tmp_path / "transfers" / "boxes" / "scratch"
+  cell = json.loads((where / "results.json").read_text())
+  values = found["values"]["from scratch"]["boxes (ap)"]
+  assert cell["figures"]["ap"] == values and len(values) == 2
+  assert (where / "heads" / "model.safetensors").exists()
+  assert "boxes (ap)" in (tmp_path / "comparison.md").read_text()
+
+
 def test_finished_cells_are_not_run_again(done, tmp_path, monkeypatch):
   where, found, _ = done
   copied = tmp_path / "suite"

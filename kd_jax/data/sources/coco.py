@@ -149,6 +149,10 @@ class Source(interfaces.DataSource):
     """Height and width of every image, as the file says."""
     return self._sizes
 
+  def object_counts(self) -> Int64[np.ndarray, " n"]:
+    """Objects of every image that are not 'ignored'."""
+    return self._table.learnt[self._rows]
+
   def ids(self) -> Iterator[str]:
     """Paths of all images in order, relative to their folder."""
     return (self._table.files[row] for row in self._rows)

@@ -191,6 +191,10 @@ class Source(interfaces.DataSource):
     """Height and width of every image, as its annotation says."""
     return self._sizes
 
+  def object_counts(self) -> Int64[np.ndarray, " n"]:
+    """Objects of every image that are not 'ignored'."""
+    return self._table.learnt[self._rows]
+
   def ids(self) -> Iterator[str]:
     """Names of all images, in order."""
     return (str(known) for known in self.image_ids)

@@ -86,6 +86,45 @@ def test_coding_by_hand():
   )
 
 
+def shown(box):
+  """(centre, sides) in float64."""
+  low, high = np.float64(box[:2]), np.float64(box[2:])
+  return (low + high) / 2, high - low
+
+
+def encoded(source, target):
+  """Equation 2 of Faster R-CNN; sides of less than a millionth count as it."""
+  (centre, sides), (goal, wanted) = shown(source), shown(target)
+  sides, wanted = np.maximum(sides, 1e-6), np.maximum(wanted, 1e-6)
+  return [*((goal - centre) / sides), *np.log(wanted / sides)]
+
+
+def decoded(deltas, source):
+  """Its inverse; sides grow to 1000 / 16 of theirs at most."""
+  centre, sides = shown(source)
+  deltas = np.float64(deltas)
+  centre = centre + deltas[:2] * sides
+  half = np.minimum(np.exp(deltas[2:]), 1000 / 16) * sides / 2
+  return [*(centre - half), *(centre + half)]
+
+
+def test_coding_is_that_of_a_loop():
+  """Random boxes, empty and reversed ones, and some at or over the border."""
+  border = np.float32([[0, 0, 5, 64], [-9, 50, 3, 70], [60, 0, 64, 4]])
+  every = np.concatenate([some(20), DEGENERATE, border])
+  source, target = every, every[::-1].copy()
+  weights = np.array(WEIGHTS)
+  got = jax.jit(lambda a, b: boxes.encode(a, b, WEIGHTS))(source, target)
+  want = [encoded(*pair) for pair in zip(source, target, strict=True)]
+  np.testing.assert_allclose(got, want * weights, rtol=2e-4, atol=2e-4)
+  deltas = G.normal(0, 2, (len(every), 4)).astype(np.float32)
+  got = jax.jit(lambda d, b: boxes.decode(d * weights, b, WEIGHTS))(
+    deltas, source
+  )
+  want = [decoded(*pair) for pair in zip(deltas, source, strict=True)]
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
 def test_coding_is_inverted_for_any_leading_axes():
   source, target = (some(24).reshape(2, 3, 4, 4) for _ in "ab")
   deltas = boxes.encode(source, target, (1.0, 2.0, 3.0, 4.0))

@@ -60,6 +60,27 @@ def test_match(thresholds, low_quality):
       assert not got.label.any() and not got.row.any()
 
 
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_match_of_boxes(number):
+  """Twice the same truth, one without area, one half outside of the image."""
+  corner = G.integers(0, 12, (60, 2))
+  offered = np.concatenate([corner, corner + G.integers(0, 6, (60, 2))], -1)
+  special = [[2, 2, 6, 6], [2, 2, 6, 6], [4, 4, 4, 9], [9, 9, 3, 3]]
+  truth = np.float32([*special, [-3, 8, 5, 16]])[:number].reshape(-1, 4)
+  offered = np.concatenate([np.float32(offered), truth, truth - 1])
+  overlap = jax.jit(boxes.iou)(truth, offered)
+  for low_quality in (False, True):
+    got = matching.match(
+      overlap, np.ones(number, bool), 0.3, 0.7, low_quality=low_quality
+    )
+    given = np.asarray(overlap), np.ones(number, bool), *np.float32([0.3, 0.7])
+    rows, labels = matched(*given, low_quality)
+    np.testing.assert_array_equal(got.row, rows)
+    np.testing.assert_array_equal(got.label, labels)
+    # Of two that are alike the first; what has no area stands for nothing.
+    assert set(rows) <= {0, 4} and (number == 0) == (max(labels) < 1)
+
+
 def test_a_small_overlap_counts_if_it_is_the_best_of_its_truth():
   overlap = jnp.array([[0.1, 0.2, 0.2, 0.0], [0.6, 0.0, 0.8, 0.0]])
   valid = jnp.ones(2, bool)
@@ -103,6 +124,31 @@ def test_background_fills_up_and_slots_stay_empty():
   assert not got.valid.any() and not got.row.any()
   got = picked(None, LABEL, 5, 0.0)
   assert got.row.tolist() == [0, 4, 7, 9, 10] and not got.positive.any()
+
+
+def sampled(label, count, fraction):
+  """Rows, and how many of them are objects."""
+  objects = np.flatnonzero(label == 1)[: int(count * fraction)]
+  others = np.flatnonzero(label == 0)[: count - len(objects)]
+  return [*objects, *others], len(objects)
+
+
+@pytest.mark.parametrize("allowed", [(-1, 0, 1), (-1, 0), (0, 1), (1,), (-1,)])
+@pytest.mark.parametrize("count,fraction", [(16, 0.25), (80, 0.5), (7, 1.0)])
+def test_samples_are_those_of_a_loop(allowed, count, fraction):
+  """Enough of both kinds, too few, or none: as without any truth."""
+  label = G.choice(allowed, 50).astype(np.int32)
+  rows, objects = sampled(label, count, fraction)
+  got = picked(None, label, count, fraction)
+  assert got.row.tolist() == rows + [0] * (count - len(rows))
+  assert got.positive.sum() == objects and got.positive[:objects].all()
+  assert got.valid.sum() == len(rows) and got.valid[: len(rows)].all()
+  want = np.full(50, -1)
+  want[rows] = label[rows]
+  np.testing.assert_array_equal(chosen(None, label, count, fraction), want)
+  drawn = picked(jax.random.key(3), label, count, fraction)
+  np.testing.assert_array_equal(drawn.positive, got.positive)
+  np.testing.assert_array_equal(drawn.valid, got.valid)
 
 
 @pytest.mark.parametrize("count,objects", [(6, 3), (14, 4)])

@@ -114,6 +114,10 @@ def test_gradients():
   x = jnp.asarray(G.normal(size=(5, 6, 2)), jnp.float32)
   call = lambda x: pool(x, boxes, 0.25, 3)  # noqa: E731
   check_grads(call, (x,), 1, ["rev"], atol=1e-2, rtol=1e-2)
+  level, scales = np.arange(len(boxes)) % 2, (0.25, 0.125)
+  maps = x, jnp.asarray(G.normal(size=(3, 3, 2)), jnp.float32)
+  both = lambda *x: roi_align.pool_levels(x, scales, boxes, level, 3)  # noqa: E731
+  check_grads(jax.jit(both), maps, 1, ["rev"], atol=1e-2, rtol=1e-2)
   grad = jax.grad(lambda b: pool(x, b, 0.25, 3).sum())(boxes)
   assert not grad.any()
 
