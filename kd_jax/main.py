@@ -97,10 +97,11 @@ def default_workdir(spec: str) -> str:
 
 
 def prepare() -> None:
-  """Compilation cache, and the other processes if there are any.
+  """Compilation cache, the other processes if there are any, and devices.
 
   Raises:
-    ValueError: the processes are described by halves, or cannot be reached.
+    ValueError: the processes are described by halves, or cannot be reached,
+      or JAX_PLATFORMS names no device that is here.
   """
   import jax
 
@@ -113,6 +114,7 @@ def prepare() -> None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
+  processes.devices()
 
 
 def keep_memory() -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import jax
-
+from kd_jax import processes
 from kd_jax.train.mesh import Device
 
 SPARE = 0.6  # share of the memory that a run may be estimated to need
@@ -44,8 +43,12 @@ class Machine:
 
 
 def look() -> Machine:
-  """Asks JAX and the system."""
-  devices = jax.devices()
+  """Asks JAX and the system.
+
+  Raises:
+    ValueError: JAX_PLATFORMS names no device that is here.
+  """
+  devices = processes.devices()
   cpu = devices[0].platform == "cpu"
   return Machine(
     kind=devices[0].device_kind,

@@ -25,6 +25,7 @@ _CPU_BATCH = 16
 _CPU_SIZE = 112  # px; a quarter of the work of 224
 _CPU_SECONDS = 45.0  # that a first try should compute for
 _FEWEST = 30  # steps
+_HOPELESS = 2  # times the memory of a machine, by an estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,9 +231,13 @@ def _accumulated(choice: Choice, experiment: Experiment) -> tuple[Choice, str]:
   """Microbatches that fit into the memory, and the line that says so.
 
   What the backward pass keeps is proportional to the microbatch.
+
+  Raises:
+    ValueError: it needs far more than there is.
   """
   needs = memory.estimate(experiment)
-  limit = choice.machine.memory * machine_lib.SPARE / 1e9
+  memory_gb = choice.machine.memory / 1e9
+  limit = memory_gb * machine_lib.SPARE
   maps = needs.pop("activations")
   fixed, rows = sum(needs.values()), choice.batch_size // choice.machine.devices
   accum = 1
@@ -244,7 +249,13 @@ def _accumulated(choice: Choice, experiment: Experiment) -> tuple[Choice, str]:
     line += f" in {accum} microbatches"
   line += f"; by estimate it needs {needed:.2g} GB"
   if limit:
-    line += f" of {choice.machine.memory / 1e9:.3g}"
+    line += f" of {memory_gb:.3g}"
+  if limit and needed > _HOPELESS * memory_gb:
+    raise ValueError(
+      f"image_size is {choice.image_size} and batch_size {choice.batch_size}: "
+      f"by estimate this needs {needed:,.0f} GB, and there are "
+      f"{memory_gb:.3g}; lower them"
+    )
   if limit and needed > limit:
     line += ", which may be too much: lower image_size or batch_size"
   return dataclasses.replace(choice, accum_steps=accum), line
