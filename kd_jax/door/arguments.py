@@ -77,7 +77,7 @@ def outside(out: Path, images: str) -> None:
     ValueError: pictures of results would be taken for images.
   """
   read = Path(images).expanduser().resolve()
-  if out.resolve().is_relative_to(read):
+  if images and out.resolve().is_relative_to(read):
     raise ValueError(
       f"out is {out}, which lies in {images}: the pictures of the run would be "
       "taken for images. Choose a folder beside it"

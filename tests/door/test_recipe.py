@@ -52,6 +52,9 @@ def test_budgets_are_those_of_kdep():
   assert chosen(batch_size=512).budget == 90 * 10_000 // 512
   assert chosen(batch_size=512).lr == 0.3
   assert chosen(student="mobilenetv2_100", batch_size=256).lr == 0.05
+  # Of the family of ResNet-18 and of another one, which the authors left out.
+  assert chosen(student="seresnet50", batch_size=512).lr == 0.3
+  assert chosen(student="regnety_016", batch_size=512).lr == 0.1
 
 
 def test_the_machine_decides_on_types_and_batches():
