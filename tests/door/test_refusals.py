@@ -1,14 +1,17 @@
 """What a newcomer gets wrong ends in one line, before anything is written."""
 
+import builtins
 import os
 import shutil
+import signal
+import sys
 
 import numpy as np
 import pytest
 from door_case import STUDENT, command, photographs, refused
 
 import kd_jax
-from kd_jax import cli, processes
+from kd_jax import __main__, cli, main, processes
 from kd_jax.door import distill, doctor, photos, recipe, teachers, written
 
 
@@ -210,6 +213,47 @@ def test_ctrl_c_in_other_commands(place_of_it, line, place, monkeypatch):
   monkeypatch.chdir(place)
   status, said = command(*line.split())
   assert status == 130 and "Traceback" not in said
+
+
+def test_ctrl_c_ends_at_once_while_packages_are_imported(monkeypatch):
+  seen = []
+
+  def run(argv=None):
+    seen.append(signal.getsignal(signal.SIGINT))
+    main.prepare()
+    seen.append(signal.getsignal(signal.SIGINT))
+    return 7
+
+  monkeypatch.setattr(cli, "main", run)
+  usual = signal.getsignal(signal.SIGINT)
+  try:
+    for handler, expected in (
+      (signal.default_int_handler, (signal.SIG_DFL, usual, signal.SIG_DFL)),
+      (signal.SIG_IGN, (signal.SIG_IGN,) * 3),
+    ):
+      signal.signal(signal.SIGINT, handler)
+      assert __main__.main() == 7
+      assert (*seen, signal.getsignal(signal.SIGINT)) == expected
+      seen.clear()
+  finally:
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_ctrl_c_while_jax_is_imported(monkeypatch):
+  """Python forgets a module whose import failed, and cannot repeat JAX's."""
+
+  def stopped(*args, **kwargs):
+    monkeypatch.delitem(sys.modules, "jax")
+    raise KeyboardInterrupt
+
+  def fetched(name, *rest, **more):
+    assert name != "jax" or "jax" in sys.modules, "JAX is imported again"
+    return usual(name, *rest, **more)
+
+  usual = builtins.__import__
+  monkeypatch.setattr("kd_jax.door.listing.show", stopped)
+  monkeypatch.setattr(builtins, "__import__", fetched)
+  assert command("models")[0] == 130
 
 
 @pytest.mark.parametrize(
