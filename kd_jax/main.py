@@ -117,7 +117,7 @@ def prepare() -> None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
-  processes.devices()
+  processes.check_devices()
   if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see kd_jax.__main__
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -108,14 +108,14 @@ def join() -> None:
     ) from error
 
 
-def devices() -> list[jax.Device]:
-  """Those of all processes; the first call starts JAX's backend.
+def check_devices() -> None:
+  """Starts JAX's backend.
 
   Raises:
     ValueError: JAX_PLATFORMS names none that this machine has.
   """
   try:
-    return jax.devices()
+    jax.devices()
   # JAX fails an assertion where it leaves out the only one that is named.
   except (RuntimeError, AssertionError) as error:
     asked = os.environ.get("JAX_PLATFORMS", "")

@@ -114,7 +114,7 @@ def load(
   Raises:
     ValueError: there is no such network, or no device to run it on.
   """
-  processes.devices()
+  processes.check_devices()
   run = Path(place).expanduser()
   summary_file, known = run / "summary.json", is_run(place)
   if known and not (run / "student").is_dir():

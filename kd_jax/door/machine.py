@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import jax
+
 from kd_jax import processes
 from kd_jax.train.mesh import Device
 
@@ -48,7 +50,8 @@ def look() -> Machine:
   Raises:
     ValueError: JAX_PLATFORMS names no device that is here.
   """
-  devices = processes.devices()
+  processes.check_devices()
+  devices = jax.devices()
   cpu = devices[0].platform == "cpu"
   return Machine(
     kind=devices[0].device_kind,

@@ -23,8 +23,8 @@ SETTINGS = "settings"
 
 _CPU_BATCH = 16
 _CPU_SIZE = 112  # px; a quarter of the work of 224
-_CPU_SECONDS = 45.0  # that a first try should compute for
-_FEWEST = 30  # steps
+_CPU_SECONDS = 45.0  # that a first try should compute for, with the fit
+_FEWEST = 20  # steps
 _HOPELESS = 2  # times the memory of a machine, by an estimate
 
 
@@ -270,8 +270,9 @@ def _steps(
   if not wanted:
     steps, why = budget, "a full run for so many images"
   if not wanted and choice.machine.cpu:
-    seconds = _gflops(choice, experiment) / choice.machine.gflops
-    affordable = max(int(_CPU_SECONDS / seconds), _FEWEST)
+    once, each = _gflops(choice, experiment)
+    left = _CPU_SECONDS * choice.machine.gflops - once
+    affordable = max(int(left / each), _FEWEST)
     if affordable < budget:
       steps = affordable
       why = f"a first try on a CPU; a full run takes steps={budget}"
@@ -280,10 +281,11 @@ def _steps(
   return dataclasses.replace(choice, steps=steps), line
 
 
-def _gflops(choice: Choice, experiment: Experiment) -> float:
-  """Of a step: once forward for the teacher, and back for the student."""
-  teacher = experiment.teaching.network
-  work = 3 * summary.gflops(experiment.student, choice.image_size)
+def _gflops(choice: Choice, experiment: Experiment) -> tuple[float, float]:
+  """(before the first step, of a step), forward and, for the student, back."""
+  network = experiment.teaching.network
   # One that runs in PyTorch is not known: as a ResNet-50 at 112 px.
-  work += summary.gflops(teacher, choice.image_size) if teacher else 2.0
-  return work * choice.batch_size
+  teacher = summary.gflops(network, choice.image_size) if network else 2.0
+  student = summary.gflops(experiment.student, choice.image_size)
+  fitted = choice.fit_views if choice.settings.spectrum else 0
+  return fitted * teacher, (teacher + 3 * student) * choice.batch_size
