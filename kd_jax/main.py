@@ -22,6 +22,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -97,10 +98,13 @@ def default_workdir(spec: str) -> str:
 
 
 def prepare() -> None:
-  """Compilation cache, and the other processes if there are any.
+  """Compilation cache, the other processes if there are any, and devices.
+
+  From now on Ctrl-C raises KeyboardInterrupt.
 
   Raises:
-    ValueError: the processes are described by halves, or cannot be reached.
+    ValueError: the processes are described by halves, or cannot be reached,
+      or JAX_PLATFORMS names no device that is here.
   """
   import jax
 
@@ -113,6 +117,9 @@ def prepare() -> None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   processes.join()
+  processes.check_devices()
+  if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see kd_jax.__main__
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_memory() -> bool:
@@ -234,9 +241,9 @@ def _say(message: str) -> None:
 
 
 def _leave(message: str, status: int) -> int:
-  import jax
-
-  if jax.distributed.is_initialized():
+  # Ctrl-C may have ended the import of JAX, which cannot be repeated then.
+  jax = sys.modules.get("jax")
+  if jax is not None and jax.distributed.is_initialized():
     # An orderly exit would wait for the others, who wait for this one.
     last_words.leave(message, status)
   _say(message)

@@ -108,6 +108,25 @@ def join() -> None:
     ) from error
 
 
+def check_devices() -> None:
+  """Starts JAX's backend.
+
+  Raises:
+    ValueError: JAX_PLATFORMS names none that this machine has.
+  """
+  try:
+    jax.devices()
+  # JAX fails an assertion where it leaves out the only one that is named.
+  except (RuntimeError, AssertionError) as error:
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    first = (str(error) or "there is none").splitlines()[0]
+    raise ValueError(
+      f"JAX cannot use the devices of this machine ({first}). JAX_PLATFORMS is "
+      f"{asked!r}; JAX_PLATFORMS=cpu takes the CPU, and 'kd-jax doctor' says "
+      "what there is"
+    ) from error
+
+
 def _ours(env: Mapping[str, str]) -> Place | None:
   coordinator, *numbers = (env.get(name, "") for name in OURS)
   count, index = (int(n) if n.isdigit() else -1 for n in numbers)

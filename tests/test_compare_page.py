@@ -3,6 +3,7 @@
 import re
 
 import runs
+from kd_jax import models
 
 PAGE = (runs.ROOT / "docs" / "compare.md").read_text()
 COMPARED, SOURCES = PAGE.split("## Sources")
@@ -29,3 +30,7 @@ def test_every_cell_names_sources_of_its_own_tool_and_each_has_a_date():
   for name, date in dates.items():
     dated = re.search(r"[A-Z][a-z]+ \d+, 2026$", date)
     assert dated or (name[0] == "K" and date == "this checkout"), name
+
+
+def test_models_are_counted_today():
+  assert PAGE.count(f"{len(models.list_models())} models") == 2

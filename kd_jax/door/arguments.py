@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SEEDS = 2**32  # JAX's keys repeat after them
 
 
 def text(name: str, value: str | os.PathLike[str]) -> str:
@@ -25,17 +30,58 @@ def text(name: str, value: str | os.PathLike[str]) -> str:
   )
 
 
+def plain(value: Any) -> Any:
+  """NumPy's whole numbers as Python's, and everything else as it is."""
+  return int(value) if isinstance(value, np.integer) else value
+
+
 def count(name: str, value: int) -> int:
   """A number of things.
 
   Raises:
     ValueError: it is no positive whole number.
   """
+  value = plain(value)
   if isinstance(value, bool) or not isinstance(value, int) or value < 1:
     raise ValueError(
       f"{name} is {value!r}; it must be a whole number of at least 1"
     )
   return value
+
+
+def seed(value: int) -> int:
+  """Of everything random.
+
+  Raises:
+    ValueError: it is no whole number from 0 to 2^32 - 1.
+  """
+  value = plain(value)
+  if isinstance(value, bool) or not isinstance(value, int):
+    kind = type(value).__name__
+    raise ValueError(f"seed is {value!r} ({kind}); it must be of the type int")
+  if not 0 <= value < _SEEDS:
+    raise ValueError(
+      f"seed is {value}; it must be at least 0 and less than {_SEEDS}"
+    )
+  return value
+
+
+def outside(out: Path, images: str) -> None:
+  """Whether a folder for results is no part of the images.
+
+  Args:
+    out: where to write.
+    images: the folder that is read.
+
+  Raises:
+    ValueError: pictures of results would be taken for images.
+  """
+  read = Path(images).expanduser().resolve()
+  if images and out.resolve().is_relative_to(read):
+    raise ValueError(
+      f"out is {out}, which lies in {images}: the pictures of the run would be "
+      "taken for images. Choose a folder beside it"
+    )
 
 
 def folder(name: str, out: str) -> Path:

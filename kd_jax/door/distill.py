@@ -61,10 +61,11 @@ def distill(  # noqa: PLR0913
     "student": student,
     "method": method,
     "teacher_weights": arguments.text("teacher_weights", teacher_weights),
-    "seed": seed,
+    "seed": arguments.seed(seed),
     **{k: arguments.count(k, v) for k, v in counts.items() if v is not None},
   }
   target = arguments.folder("out", arguments.text("out", out))
+  arguments.outside(target, wishes["images"])
   plan = recipe.plan(resolve.construct(recipe.Wishes, wishes, "distill"))
   config = plan.choice.config()
   if jax.process_index() == 0:
@@ -99,6 +100,14 @@ def export_run(
     raise ValueError(
       f"there is no run {place!r}; name the folder that 'distill' wrote to"
     )
+  known = [export.ONNX, *resolve.names("convert.layouts", "LAYOUT")]
+  if format and format not in known:
+    raise ValueError(
+      f"format is {format!r}; there are {', '.join(known)}, and without one "
+      "timm, Flax and StableHLO"
+    )
+  if out and "://" not in out:
+    arguments.folder("out", out)
   fields = {"task": "export", "workdir": place, "output": out}
   rest = {"format": format, "form": "", "canvas": (), "fused": fused}
   export.run(ConfigDict({**fields, **rest}), "")

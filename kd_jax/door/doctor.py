@@ -56,7 +56,8 @@ def _try(what: str, look: Callable[[], tuple[str, bool]]) -> Finding:
     text, good = look()
   except Exception as error:  # Whatever is wrong with this machine.
     first = (str(error).splitlines() or [""])[0]
-    text, good = f"{type(error).__name__}: {first}", False
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    text, good = kind + first, False
   return Finding(what, text, good)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float
 from pyarrow import parquet
 
-from kd_jax import convert, disk, models
+from kd_jax import convert, disk, models, processes
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
 from kd_jax.data.sources.folder import Source
@@ -65,11 +65,14 @@ def embed(
     ValueError: no images, one of them is damaged, no such model, or the file
       cannot be written.
   """
-  arguments.count("batch_size", batch_size)
+  batch_size = arguments.count("batch_size", batch_size)
   place = arguments.text("out", out)
   target = arguments.file("out", place, _FORMATS) if place else None
   place = photos.opened(arguments.text("images", images)).dir
   source = Source(place, labels=False)
+  names = list(source.ids())
+  if target is not None and target.suffix == ".parquet":
+    _check_text(names)
   name = arguments.text("model", model)
   network, variables, view = load(name, arguments.text("weights", weights))
 
@@ -80,11 +83,23 @@ def embed(
   batches = pipeline.eval_batches(source, view, batch_size=batch_size)
   with batches:
     found = features.extract(run, batches, "pooled").feature
-  result = Embedded(list(source.ids()), found)
+  result = Embedded(names, found)
   if target is not None:
     _write(target, result)
     summary.say(f"{len(found)} images x {found.shape[1]} features -> {target}")
   return result
+
+
+def _check_text(names: list[str]) -> None:
+  """Raises ValueError for a file whose name is no text."""
+  for name in names:
+    try:
+      name.encode()
+    except UnicodeEncodeError as error:
+      raise ValueError(
+        f"the name of the file {name!r} is not UTF-8, which Parquet asks for; "
+        "rename it, or write a .npz file"
+      ) from error
 
 
 def load(
@@ -97,8 +112,9 @@ def load(
     weights: likewise.
 
   Raises:
-    ValueError: there is no such network.
+    ValueError: there is no such network, or no device to run it on.
   """
+  processes.check_devices()
   run = Path(place).expanduser()
   summary_file, known = run / "summary.json", is_run(place)
   if known and not (run / "student").is_dir():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 from ml_collections import ConfigDict
 
 from kd_jax import models
@@ -32,9 +34,9 @@ def show(pattern: str = "") -> None:
     return
   wild = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
   known = models.list_models()
-  if not any(pattern in name for name in known) and wild != pattern:
+  if not fnmatch.filter(known, wild):
     raise ValueError(
       f"no network has {pattern!r} in its name; {near(pattern, known)}"
     )
-  fields = {"task": "models", "match": wild, "output": ""}
+  fields = {"task": "models", "match": wild, "tags": "", "output": ""}
   table.run(ConfigDict(fields), "")

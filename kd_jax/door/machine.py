@@ -7,6 +7,7 @@ import os
 
 import jax
 
+from kd_jax import processes
 from kd_jax.train.mesh import Device
 
 SPARE = 0.6  # share of the memory that a run may be estimated to need
@@ -44,7 +45,12 @@ class Machine:
 
 
 def look() -> Machine:
-  """Asks JAX and the system."""
+  """Asks JAX and the system.
+
+  Raises:
+    ValueError: JAX_PLATFORMS names no device that is here.
+  """
+  processes.check_devices()
   devices = jax.devices()
   cpu = devices[0].platform == "cpu"
   return Machine(

@@ -23,8 +23,9 @@ SETTINGS = "settings"
 
 _CPU_BATCH = 16
 _CPU_SIZE = 112  # px; a quarter of the work of 224
-_CPU_SECONDS = 45.0  # that a first try should compute for
-_FEWEST = 30  # steps
+_CPU_SECONDS = 45.0  # that a first try should compute for, with the fit
+_FEWEST = 20  # steps
+_HOPELESS = 2  # times the memory of a machine, by an estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,9 +231,13 @@ def _accumulated(choice: Choice, experiment: Experiment) -> tuple[Choice, str]:
   """Microbatches that fit into the memory, and the line that says so.
 
   What the backward pass keeps is proportional to the microbatch.
+
+  Raises:
+    ValueError: it needs far more than there is.
   """
   needs = memory.estimate(experiment)
-  limit = choice.machine.memory * machine_lib.SPARE / 1e9
+  memory_gb = choice.machine.memory / 1e9
+  limit = memory_gb * machine_lib.SPARE
   maps = needs.pop("activations")
   fixed, rows = sum(needs.values()), choice.batch_size // choice.machine.devices
   accum = 1
@@ -244,7 +249,13 @@ def _accumulated(choice: Choice, experiment: Experiment) -> tuple[Choice, str]:
     line += f" in {accum} microbatches"
   line += f"; by estimate it needs {needed:.2g} GB"
   if limit:
-    line += f" of {choice.machine.memory / 1e9:.3g}"
+    line += f" of {memory_gb:.3g}"
+  if limit and needed > _HOPELESS * memory_gb:
+    raise ValueError(
+      f"image_size is {choice.image_size} and batch_size {choice.batch_size}: "
+      f"by estimate this needs {needed:,.0f} GB, and there are "
+      f"{memory_gb:.3g}; lower them"
+    )
   if limit and needed > limit:
     line += ", which may be too much: lower image_size or batch_size"
   return dataclasses.replace(choice, accum_steps=accum), line
@@ -259,8 +270,9 @@ def _steps(
   if not wanted:
     steps, why = budget, "a full run for so many images"
   if not wanted and choice.machine.cpu:
-    seconds = _gflops(choice, experiment) / choice.machine.gflops
-    affordable = max(int(_CPU_SECONDS / seconds), _FEWEST)
+    once, each = _gflops(choice, experiment)
+    left = _CPU_SECONDS * choice.machine.gflops - once
+    affordable = max(int(left / each), _FEWEST)
     if affordable < budget:
       steps = affordable
       why = f"a first try on a CPU; a full run takes steps={budget}"
@@ -269,10 +281,11 @@ def _steps(
   return dataclasses.replace(choice, steps=steps), line
 
 
-def _gflops(choice: Choice, experiment: Experiment) -> float:
-  """Of a step: once forward for the teacher, and back for the student."""
-  teacher = experiment.teaching.network
-  work = 3 * summary.gflops(experiment.student, choice.image_size)
+def _gflops(choice: Choice, experiment: Experiment) -> tuple[float, float]:
+  """(before the first step, of a step), forward and, for the student, back."""
+  network = experiment.teaching.network
   # One that runs in PyTorch is not known: as a ResNet-50 at 112 px.
-  work += summary.gflops(teacher, choice.image_size) if teacher else 2.0
-  return work * choice.batch_size
+  teacher = summary.gflops(network, choice.image_size) if network else 2.0
+  student = summary.gflops(experiment.student, choice.image_size)
+  fitted = choice.fit_views if choice.settings.spectrum else 0
+  return fitted * teacher, (teacher + 3 * student) * choice.batch_size

@@ -156,6 +156,12 @@ def _of_folder(teacher: str, weights: str, words: Words) -> Chosen:
       f"there is no {teacher}; a {words.network} is a name, or a folder with "
       f"{checkpoint.WEIGHTS} and {checkpoint.CONFIG}"
     )
+  if place.is_file() and place.suffix not in _FILES:
+    raise ValueError(
+      f"{teacher} is no checkpoint; a {words.network} is a name, a folder with "
+      f"{checkpoint.WEIGHTS} and {checkpoint.CONFIG}, or a file that ends with "
+      f"{', '.join(_FILES)}"
+    )
   folder = place if place.is_dir() else place.parent
   if (folder / "student").is_dir():  # of a run
     folder = place = folder / "student"

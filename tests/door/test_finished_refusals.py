@@ -73,6 +73,7 @@ EVALUATE = [
     "pair --model checkpoint --protocol svm",
     "protocol is 'svm'; there are knn",
   ),
+  ("pair --model checkpoint --seed=4294967296", "seed is 4294967296; it must"),
   ("pair --model checkpoint --batch-size 0", "batch_size is 0"),
   ("pair --model checkpoint --seed=-2", "seed is -2; it must be at least 0"),
   ("pair --model checkpoint --out file.txt", "file.txt is a file; choose a"),
@@ -135,6 +136,12 @@ def test_compare(line, message, place, monkeypatch):
 def test_the_call_to_compare(place):
   with pytest.raises(ValueError, match="it must be a list of folders"):
     kd_jax.compare(place / "a")
+  for runs, message in (
+    (None, "runs is None; it must be a"),
+    ([], "no run is"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      kd_jax.compare(runs)
   with pytest.raises(ValueError, match=r"a run is 3 \(int\)"):
     kd_jax.compare([place / "a", 3])
 
@@ -150,6 +157,7 @@ PUSH = [
   ("a me/my/birds", "the repository is 'me/my/birds'"),
   ("a https://huggingface.co/me/birds", "the repository is 'https://hugg"),
   ("a me/-birds", "the repository is 'me/-birds'"),
+  ("a me/birds --dry-run --revision=v/..", "revision is 'v/..'; it must be a"),
   ("a me/birds --privat", "unrecognized arguments: --privat"),
 ]
 

@@ -52,6 +52,9 @@ def test_budgets_are_those_of_kdep():
   assert chosen(batch_size=512).budget == 90 * 10_000 // 512
   assert chosen(batch_size=512).lr == 0.3
   assert chosen(student="mobilenetv2_100", batch_size=256).lr == 0.05
+  # Of the family of ResNet-18 and of another one, which the authors left out.
+  assert chosen(student="seresnet50", batch_size=512).lr == 0.3
+  assert chosen(student="regnety_016", batch_size=512).lr == 0.1
 
 
 def test_the_machine_decides_on_types_and_batches():
@@ -170,6 +173,21 @@ def test_microbatches_fit_the_memory(memory, accum, said, monkeypatch):
   config = choice.config()
   assert config.accum_steps == accum
   assert config.eval.batch_size == 16 // accum
+
+
+def test_a_first_try_has_time_for_the_fit(monkeypatch):
+  for before, steps in ((0.0, 90), (1600.0, 50), (4000.0, 20)):  # GFLOPs
+    monkeypatch.setattr(recipe, "_gflops", lambda *_, x=before: (x, 40.0))
+    choice, line = recipe._steps(chosen(), None, 0)
+    assert choice.steps == steps and "a first try on a CPU" in line
+  assert recipe._steps(chosen(), None, 7)[0].steps == 7
+  assert recipe._steps(chosen(machine=GPUS), None, 0)[0].steps == 56_250
+
+
+def test_a_machine_that_is_hopeless_is_refused(monkeypatch):
+  monkeypatch.setattr(recipe.memory, "estimate", lambda _: {"activations": 999})
+  with pytest.raises(ValueError, match="needs 62 GB, and there are 8; lower"):
+    recipe._accumulated(chosen(), None)
 
 
 def test_a_machine_that_is_too_small_is_told(monkeypatch):

@@ -1,13 +1,17 @@
 """What a newcomer gets wrong ends in one line, before anything is written."""
 
+import builtins
 import os
 import shutil
+import signal
+import sys
 
+import numpy as np
 import pytest
 from door_case import STUDENT, command, photographs, refused
 
 import kd_jax
-from kd_jax import cli
+from kd_jax import __main__, cli, main, processes
 from kd_jax.door import distill, doctor, photos, recipe, teachers, written
 
 
@@ -56,6 +60,8 @@ DISTILL = [
   ({"teacher": "nameless"}, "no config.json that names an architecture"),
   ({"teacher": "torn"}, "model.safetensors cannot be read"),
   ({"teacher": "confused"}, "config.json cannot be read"),
+  ({"teacher": "file.txt"}, "no student|there is no teacher 'file.txt'"),
+  ({"teacher": "./file.txt"}, "file.txt is no checkpoint; a teacher is a name"),
   ({"teacher": "empty"}, "no config.json that names an architecture"),
   ({"teacher": ""}, "no teacher is named; it is one of"),
   (
@@ -77,6 +83,11 @@ DISTILL = [
   ({"batch-size": "13"}, "batch_size is 13, and there are 12 images"),
   ({"image-size": "-5"}, "image_size is -5; it must be a whole number"),
   ({"seed": "-1"}, "seed is -1; it must be at least 0"),
+  ({"seed": "9" * 20}, "seed is 9+; it must be .* less than 4294967296"),
+  ({"image-size": "100000"}, r"needs \d+ GB, and there are [\d.]+; lower them"),
+  ({"images": "photos/*.jpg"}, r"photos/\*.jpg does not exist"),
+  ({"out": "photos/new"}, "which lies in photos: the pictures of the run"),
+  ({"out": "photos"}, "out is photos, which lies in photos"),
   ({"out": "file.txt"}, "out is file.txt, and file.txt is a file"),
   ({"out": "file.txt/deep"}, "file.txt is a file; choose a folder"),
   ({"out": "/proc/mine"}, "/proc"),
@@ -101,8 +112,15 @@ OTHERS = [
     "batch_size is 0",
   ),
   (("export", "nowhere"), "there is no run 'nowhere'"),
+  (("export", "few", "--format=tflite"), "format is 'tflite'; there are onnx"),
+  (("export", "few", "--out=file.txt"), "out is file.txt, and file.txt is a"),
   (("export", "empty"), "empty is not the folder of a run"),
   (("models", "zzz"), "no network has 'zzz' in its name"),
+  (("models", "["), r"no network has '\[' in its name"),
+  (
+    ("embed", "few", "--model", "./file.txt", "--out", "f.npz"),
+    "file.txt is no checkpoint; a model is a name",
+  ),
 ]
 
 
@@ -130,6 +148,10 @@ def test_other_commands(argv, message, place, monkeypatch):
     ({"steps": 2.5}, "steps is 2.5; it must be a whole number"),
     ({"steps": True}, "steps is True"),
     ({"seed": "one"}, r"seed is 'one' \(str\); it must be of the type int"),
+    ({"seed": 1.0}, r"seed is 1.0 \(float\); it must be of the type int"),
+    ({"steps": np.int64(0)}, "steps is 0; it must be a whole number"),
+    ({"images": ["photos"]}, r"images is \['photos'\] \(list\)"),
+    ({"method": None}, "method is None"),
   ],
 )
 def test_the_call(fields, message, place):
@@ -169,6 +191,127 @@ def test_ctrl_c_at_every_stage(stage, place, monkeypatch):
   status, said = command("distill", *[f"--{k}={v}" for k, v in flags.items()])
   assert status == 130 and "Traceback" not in said
   assert said.endswith("interrupted; the same command starts again\n")
+
+
+@pytest.mark.parametrize(
+  ("place_of_it", "line"),
+  [
+    ("kd_jax.door.embed.load", "embed few --model teacher --out f.npz"),
+    ("kd_jax.door.finished.labelled.split", "evaluate few --model teacher"),
+    ("kd_jax.door.finished.compare.compare", "compare a b"),
+    ("kd_jax.door.finished.push.push", "push a me/b"),
+    ("kd_jax.door.distill.export_run", "export a"),
+    ("kd_jax.door.listing.show", "models"),
+    ("kd_jax.door.doctor.examine", "doctor"),
+  ],
+)
+def test_ctrl_c_in_other_commands(place_of_it, line, place, monkeypatch):
+  def stopped(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(place_of_it, stopped)
+  monkeypatch.chdir(place)
+  status, said = command(*line.split())
+  assert status == 130 and "Traceback" not in said
+
+
+def test_ctrl_c_ends_at_once_while_packages_are_imported(monkeypatch):
+  seen = []
+
+  def run(argv=None):
+    seen.append(signal.getsignal(signal.SIGINT))
+    main.prepare()
+    seen.append(signal.getsignal(signal.SIGINT))
+    return 7
+
+  monkeypatch.setattr(cli, "main", run)
+  usual = signal.getsignal(signal.SIGINT)
+  try:
+    for handler, expected in (
+      (signal.default_int_handler, (signal.SIG_DFL, usual, signal.SIG_DFL)),
+      (signal.SIG_IGN, (signal.SIG_IGN,) * 3),
+    ):
+      signal.signal(signal.SIGINT, handler)
+      assert __main__.main() == 7
+      assert (*seen, signal.getsignal(signal.SIGINT)) == expected
+      seen.clear()
+  finally:
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_ctrl_c_while_jax_is_imported(monkeypatch):
+  """Python forgets a module whose import failed, and cannot repeat JAX's."""
+
+  def stopped(*args, **kwargs):
+    monkeypatch.delitem(sys.modules, "jax")
+    raise KeyboardInterrupt
+
+  def fetched(name, *rest, **more):
+    assert name != "jax" or "jax" in sys.modules, "JAX is imported again"
+    return usual(name, *rest, **more)
+
+  usual = builtins.__import__
+  monkeypatch.setattr("kd_jax.door.listing.show", stopped)
+  monkeypatch.setattr(builtins, "__import__", fetched)
+  assert command("models")[0] == 130
+
+
+@pytest.mark.parametrize(
+  "error", [RuntimeError("no libtpu\n!"), AssertionError]
+)
+@pytest.mark.parametrize(
+  "line",
+  [
+    "distill --images few --teacher teacher",
+    "embed few --model teacher --out f.npz",
+    "evaluate few --model teacher",
+    "export teacher",
+  ],
+)
+def test_devices_that_are_absent(line, error, place, monkeypatch):
+  """As JAX_PLATFORMS=tpu where there is none, or =cuda."""
+
+  def absent():
+    raise error
+
+  monkeypatch.setattr(processes.jax, "devices", absent)
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  monkeypatch.chdir(place)
+  refused(line.split(), "JAX cannot use the devices .* JAX_PLATFORMS is 'cuda'")
+
+
+def test_the_calls_name_absent_devices_too(place, monkeypatch):
+  def absent():
+    raise AssertionError
+
+  monkeypatch.setattr(processes.jax, "devices", absent)
+  teacher = place / "teacher"
+  for call in (
+    lambda: kd_jax.embed(place / "photos", teacher),
+    lambda: kd_jax.distill(place / "photos", teacher, out=place / "new"),
+  ):
+    with pytest.raises(ValueError, match="there is none"):
+      call()
+
+
+def test_a_name_that_is_no_text(place, teacher, tmp_path):
+  photographs(tmp_path / "odd", count=1)
+  name = os.fsdecode(b"\xff.jpg")
+  shutil.copy(tmp_path / "odd" / "00.jpg", tmp_path / "odd" / name)
+  with pytest.raises(ValueError, match=r"\.jpg' is not UTF-8"):
+    kd_jax.embed(tmp_path / "odd", teacher, tmp_path / "f.parquet")
+  names, _ = kd_jax.embed(tmp_path / "odd", teacher, tmp_path / "f.npz")
+  assert names == ["00.jpg", name]
+
+
+def test_a_pattern_prints_a_table(capsys):
+  assert cli.main(["models", "resnet18*"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[0] for line in lines] == [
+    "model",
+    "resnet18",
+    "resnet18d",
+  ]
 
 
 def test_aliases_are_names_that_exist():

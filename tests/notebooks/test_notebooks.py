@@ -2,7 +2,11 @@
 
 import json
 import os
+import pathlib
 import re
+import sys
+import types
+import zipfile
 from unittest import mock
 
 import pytest
@@ -66,6 +70,38 @@ def test_a_cell_does_not_flood_the_page(name):
   for cell in kept(name).cells:
     text = "".join(o.get("text", "") for o in cell.get("outputs", []))
     assert text.count("\n") <= MOST_LINES
+
+
+def test_on_colab_the_browser_saves_the_student(tmp_path, monkeypatch):
+  (cell,) = (
+    c.source
+    for c in build.read("quickstart").cells
+    if "google.colab" in c.source
+  )
+  (tmp_path / "run" / "export" / "timm").mkdir(parents=True)
+  (tmp_path / "run" / "export" / "timm" / "config.json").write_text("{}")
+  files = mock.Mock()
+  colab = types.SimpleNamespace(files=files)
+  monkeypatch.setitem(sys.modules, "google", types.SimpleNamespace(colab=colab))
+  monkeypatch.setitem(sys.modules, "google.colab", colab)
+  monkeypatch.chdir(tmp_path)
+  exec(cell, {"RUN": tmp_path / "run", "sys": sys, "Path": pathlib.Path})
+  ((saved,), _) = files.download.call_args
+  with zipfile.ZipFile(saved) as archive:
+    assert "config.json" in archive.namelist()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_runtime_is_detected(platform, monkeypatch, capsys):
+  (cell,) = (
+    c.source for c in build.read("quickstart").cells if "ON_CPU =" in c.source
+  )
+  device = types.SimpleNamespace(platform=platform, device_kind="kind of it")
+  monkeypatch.setattr("jax.devices", lambda: [device] * 2)
+  names = {}
+  exec(cell, names)
+  assert names["ON_CPU"] == (platform == "cpu")
+  assert capsys.readouterr().out == f"2 x {platform} (kind of it)\n"
 
 
 def results(name, folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kd_jax import disk
@@ -31,7 +31,7 @@ def compare(
       business in one of them, or a page that cannot be written.
   """
   target = arguments.file("out", arguments.text("out", out), (".html",))
-  if isinstance(runs, str | os.PathLike):
+  if isinstance(runs, str | os.PathLike) or not isinstance(runs, Iterable):
     raise ValueError(f"runs is {runs!r}; it must be a list of folders")
   said = [arguments.text("a run", each) for each in runs]
   folders = _folders(said)
@@ -52,9 +52,8 @@ def compare(
 def _folders(runs: Sequence[str]) -> list[Path]:
   """Raises ValueError unless they are two folders that differ, or more."""
   if len(runs) < 2:
-    raise ValueError(
-      f"{len(runs)} run is named, and a comparison needs two at least"
-    )
+    many = "1 run is" if runs else "no run is"
+    raise ValueError(f"{many} named, and a comparison needs two at least")
   away = [each for each in runs if "://" in each]
   if away:
     raise ValueError(

@@ -37,9 +37,8 @@ class Wishes:
 
   def __post_init__(self) -> None:
     arguments.count("batch_size", self.batch_size)
-    for name, value in (("per_class", self.per_class), ("seed", self.seed)):
-      if value < 0:
-        raise ValueError(f"{name} is {value}; it must be at least 0")
+    if self.per_class < 0:
+      raise ValueError(f"per_class is {self.per_class}; it must be at least 0")
     unknown = [each for each in self.protocols if each not in PROTOCOLS]
     if unknown or not self.protocols:
       raise ValueError(
@@ -90,11 +89,11 @@ def evaluate(  # noqa: PLR0913
     "model": arguments.text("model", model),
     "protocols": protocols,
     "val": arguments.text("val", val),
-    "per_class": per_class,
+    "per_class": arguments.plain(per_class),
     "teacher": teacher,
     "weights": arguments.text("weights", weights),
-    "batch_size": batch_size,
-    "seed": seed,
+    "batch_size": arguments.plain(batch_size),
+    "seed": arguments.seed(seed),
   }
   wishes = resolve.construct(Wishes, fields, "evaluate")
   target = _target(arguments.text("out", out), wishes.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -75,6 +76,7 @@ def push(
       raise ValueError(f"{name} is {value!r}; it must be True or False")
   revision = arguments.text("revision", revision)
   _check_repo(arguments.text("repo", repo))
+  _check_branch(revision)
   folder = _exported(place)
   _write_card(place, folder, repo, arguments.text("licence", licence))
   job = _Job(repo, private, revision, folder)
@@ -105,6 +107,15 @@ def _check_repo(repo: str) -> None:
     raise ValueError(
       f"the repository is {repo!r}; it must be OWNER/NAME, of letters, digits, "
       "'-', '_' and '.', as in 'me/resnet18-birds'"
+    )
+
+
+def _check_branch(revision: str) -> None:
+  good = re.fullmatch(r"\w[\w./-]*", revision) and ".." not in revision
+  if revision and not good:
+    raise ValueError(
+      f"revision is {revision!r}; it must be a branch, of letters, digits, "
+      "'-', '_', '.' and '/'"
     )
 
 

@@ -1,13 +1,18 @@
 """KDEP: the pooled feature, aligned by SVD and power-temperature scaling.
 
-He et al., CVPR 2022. `fields.kdep` has the recipe; rates are the authors' for
-ResNet-18 (.3) and MobileNetV2 (.1), of which other students get the lower one.
+He et al., CVPR 2022. `fields.kdep` has the recipe.
 """
 
+from kd_jax import models
 from kd_jax.door.pair import Pair, Settings
+
+_RATES = {"resnet": 0.3, "mobilenet": 0.1}
+"""The authors' rates for ResNet-18 and MobileNetV2, by family of kd_jax."""
+
+_OTHERS = min(_RATES.values())  # which they did not try
 
 
 def settings(pair: Pair) -> Settings:
   """90 passes, as the authors train on the tenth of ImageNet."""
-  rate = 0.3 if pair.name.startswith("resnet") else 0.1
+  rate = _RATES.get(models.family_of(pair.name), _OTHERS)
   return Settings({}, passes=90, rate=rate, spectrum=True)
