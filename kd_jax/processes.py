@@ -114,6 +114,7 @@ def check_devices() -> None:
   Raises:
     ValueError: JAX_PLATFORMS names none that this machine has.
   """
+  spare_thread()
   try:
     jax.devices()
   # JAX fails an assertion where it leaves out the only one that is named.
@@ -125,6 +126,18 @@ def check_devices() -> None:
       f"{asked!r}; JAX_PLATFORMS=cpu takes the CPU, and 'kd-jax doctor' says "
       "what there is"
     ) from error
+
+
+def spare_thread() -> None:
+  """Gives JAX a second thread on a machine with one core; before it starts.
+
+  A callback, such as a teacher in PyTorch, keeps the thread that calls it, and
+  waits for another one to copy its images.
+  """
+  everywhere = not hasattr(os, "sched_getaffinity")
+  cores = os.cpu_count() if everywhere else len(os.sched_getaffinity(0))
+  if cores == 1:
+    os.environ.setdefault("NPROC", "2")  # read by XLA
 
 
 def _ours(env: Mapping[str, str]) -> Place | None:

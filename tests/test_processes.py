@@ -375,3 +375,13 @@ def test_launchers_of_others(kind):
   ]
   out = [member.communicate(timeout=120)[0].split() for member in found]
   assert out == [["0", "2", "4"], ["1", "2", "4"]]
+
+
+@pytest.mark.parametrize(("cores", "wanted"), [(1, "2"), (2, None)])
+def test_a_core_alone_has_a_spare_thread(monkeypatch, cores, wanted):
+  """`tests/live/test_live_several.py` on one core ends only with it."""
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
+  monkeypatch.setenv("NPROC", "set back at the end")
+  monkeypatch.delenv("NPROC")
+  processes.spare_thread()
+  assert os.environ.get("NPROC") == wanted
