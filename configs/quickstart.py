@@ -1,7 +1,7 @@
 r"""Pre-training without labels on a laptop CPU, from one command.
 
 Command: python -m kd_jax.main --config configs/quickstart.py
-Expected: the table of the README, in about 2 minutes on 2 CPU cores.
+Expected: the table of the README, in 2 to 5 minutes on 2 CPU cores.
 Data: scikit-learn's digits and photographs, shipped with the package; scenes
 are made of them on the fly (kd_jax/data/sources/scenes.py).
 
