@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import convzoo
 import jax
@@ -15,6 +16,9 @@ from kd_jax import models, resolve
 
 # Ends of the names of classes that a network has many of, each called once.
 REPEATED = ("Block", "Layer", "Local", "MBConv")
+# Fields that no shape depends on; nor on the initialization, a function.
+IDLE = {"parent", "name", "number"}
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -68,8 +72,10 @@ def parameters(model, known):
 
 def _key(module, args, kwargs):
   """What the variables of a module depend on."""
-  fields = {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
-  values = tuple((f, repr(getattr(module, f))) for f in sorted(fields))
+  fields = {f.name for f in dataclasses.fields(module)} - IDLE
+  values = tuple(
+    (f, ADDRESS.sub("", repr(getattr(module, f)))) for f in sorted(fields)
+  )
   inputs, treedef = jax.tree.flatten((args, kwargs))
   return type(module), values, tuple(map(_kind, inputs)), treedef
 

@@ -279,8 +279,9 @@ def by_hand(workdir, teacher, count, *fields, port):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+  ("victim", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)]
+)
 def test_a_lost_process_ends_the_others(tmp_path, victim, number):
   """SIGSTOP is a host that is gone without a word, as when its power fails."""
   teacher = runs.save_teacher(tmp_path / "teacher")

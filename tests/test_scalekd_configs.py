@@ -25,13 +25,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAIRS = (
   "r50:smoke",
   "r50:smoke_swin_s",
-  "r50:smoke_beit",
   "mnv1:smoke",
   "convnext_t:smoke",
   "swin_t:smoke",
   "mixer_s:smoke",
-  "mixer_b:smoke_beit",
-  "vit_s:smoke",
   "vit_b:smoke_beit",
   "eva02_s:smoke",
   "kdep_r50:smoke",

@@ -22,14 +22,8 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("transfer_*.py"))
 QUICK = ("dtd:smoke_paper",)
 SLOW = (
   "pairs:smoke",
-  "caltech256:smoke",
-  "cifar100:smoke_vit",
   "cub200:smoke_paper_mnv2",
-  "flowers:smoke",
-  "folder:smoke_split",
-  "digits:smoke",
   "digits:smoke_probe",
-  "voc2012:smoke_paper",
   "cityscapes:smoke_mnv2",
   "ade20k:smoke_vit",
 )

@@ -37,6 +37,16 @@ class Lost(Exception):  # noqa: N818 (an answer, no error)
   """Another command owns the place: `args[0]` is its note."""
 
 
+def confirm() -> None:
+  """Asks, after a silence, whether what this process owns is still its own.
+
+  For whoever is about to write: in a process that was stopped any thread may be
+  the first one to go on. If another command owns a place, this process ends.
+  """
+  for lease in list(_OWNED):
+    lease.confirm()
+
+
 @contextlib.contextmanager
 def held(url: str, note: Mapping[str, Any]) -> Iterator[None]:
   """Owns a place until the block ends.
@@ -54,19 +64,22 @@ def held(url: str, note: Mapping[str, Any]) -> Iterator[None]:
   """
   lease = _Lease(url, {**note, "token": secrets.token_hex(8)})
   lease.take()
+  _OWNED.append(lease)
   stop = threading.Event()
   thread = threading.Thread(target=lease.keep, args=(stop,), daemon=True)
   thread.start()
+  stale = False
   try:
     yield
   except BaseException as error:
-    stop.set()
     # Of several processes others may still write; the note goes stale.
-    if not (lease.shared and isinstance(error, (ValueError, RuntimeError))):
-      _quietly(lease, thread)
+    stale = lease.shared and isinstance(error, (ValueError, RuntimeError))
     raise
-  stop.set()
-  _quietly(lease, thread)
+  finally:
+    stop.set()
+    _OWNED.remove(lease)
+    if not stale:
+      _quietly(lease, thread)
 
 
 def _quietly(lease: _Lease, thread: threading.Thread) -> None:
@@ -83,6 +96,8 @@ class _Lease:
     self._seconds = _seconds()
     self._note = {**note, "seconds": self._seconds}
     self._generation = b""
+    self._renewed = time.monotonic()
+    self._lock = threading.Lock()
     self.shared = note.get("processes", 1) > 1
 
   def take(self) -> None:
@@ -121,6 +136,7 @@ class _Lease:
   def _written(self, known: bytes, *, first_look: bool = False) -> bool:
     """Changes the note unless it is no longer the one that is known."""
     self._changes += 1
+    start = time.monotonic()
     text = json.dumps({**self._note, "changes": self._changes}).encode()
     where = store.folder(self._url, first_look=first_look)
     done = store.result(where.write(FILE, text, if_equal=known), self._url)
@@ -130,23 +146,37 @@ class _Lease:
       if bytes(now.value) != text:
         return False
       done = now.stamp
-    self._generation = bytes(done.generation)
+    self._generation, self._renewed = bytes(done.generation), start
     return True
 
   def keep(self, stop: threading.Event) -> None:
     """Changes the note until the event."""
     while not stop.wait(self._seconds / _PART):
-      try:
-        if not self._written(self._generation):
-          _end(self._url, _note(store.read(self._url, FILE)))
-      except store.BucketError as error:
-        logging.warning("the note of ownership is not renewed: %s", error)
+      with self._lock:
+        self._renew()
+
+  def confirm(self) -> None:
+    """Changes the note if that has not been done for long."""
+    with self._lock:
+      if time.monotonic() - self._renewed > self._seconds / 2:
+        self._renew()
+
+  def _renew(self) -> None:
+    try:
+      if not self._written(self._generation):
+        _end(self._url, _note(store.read(self._url, FILE)))
+    except store.BucketError as error:
+      logging.warning("the note of ownership is not renewed: %s", error)
 
   def drop(self) -> None:
     """Takes the note away, if it is still this one."""
     where = store.folder(self._url, first_look=True)
     job = where.write(FILE, None, if_equal=self._generation)
     store.result(job, self._url)
+
+
+_OWNED: list[_Lease] = []
+"""Of this process."""
 
 
 def _seconds() -> float:

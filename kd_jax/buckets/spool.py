@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import logging
 
 from kd_jax import disk
-from kd_jax.buckets import store
+from kd_jax.buckets import lease, store
 
 SECONDS = 30  # between two copies in the background
 _AT_ONCE = 16  # files that come down, and are in memory, together
@@ -52,6 +52,7 @@ class _Mount:
       for name, state in self._changed():
         with contextlib.suppress(FileNotFoundError):  # replaced just now
           data = (self.root / name).read_bytes()
+          lease.confirm()
           there = store.write(self.url, name, data, first_look=first_look)
           self._known[name] = _Version(state, there)
 

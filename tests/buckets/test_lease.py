@@ -101,3 +101,24 @@ def test_a_lease_is_a_number_of_seconds(text, monkeypatch):
     lease.held("memory://bucket/x", NOTE),
   ):
     pass
+
+
+def test_who_was_silent_asks_before_it_writes(monkeypatch):
+  """A process that was stopped: its first thread to go on is no matter."""
+  url, told = "memory://bucket/silent", []
+  monkeypatch.setenv(lease.SECONDS, "600")
+  monkeypatch.setattr(lease, "_end", lambda *args: told.append(args))
+  with spool.mounted(url) as here, lease.held(url, NOTE):
+    (here / "a").write_text("ours")
+    spool.push(here)
+    note = json.loads(store.read(url, lease.FILE))
+    assert store.read(url, "a") == b"ours" and note["changes"] == 1
+    store.write(url, lease.FILE, b'{"pid": 2, "host": "there"}')
+    (here / "a").write_text("later")
+    spool.push(here)
+    assert not told  # nobody takes over from who spoke just now
+    lease._OWNED[0]._renewed -= 301
+    (here / "a").write_text("too late")
+    spool.push(here)
+    assert told == [(url, {"pid": 2, "host": "there"})]
+  assert not lease._OWNED

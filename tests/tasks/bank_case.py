@@ -9,8 +9,8 @@ from kd_jax.data.bank import Bank
 from kd_jax.report import metrics
 
 STEPS = 20
-# At a higher rate a last bit, which may depend on the batch, moves a value across
-# a ReLU, and the runs part from there.
+# At a higher rate a last bit, which may depend on the batch, moves a value
+# across a ReLU, and the runs part from there.
 RATE = "optim.lr=0.0001"
 PLAIN = ("batch_size=20", f"steps={STEPS}", "checkpoint.every=20", RATE)
 FEATURE = (*PLAIN, "fit.augment=True", "seed=1")

@@ -26,7 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from kd_jax import trees
-from kd_jax.buckets import spool, store
+from kd_jax.buckets import lease, spool, store
 from kd_jax.train import checkpoints as disk_checkpoints
 from kd_jax.train.bucket import arrays
 from kd_jax.train.checkpoints import Checkpoints, checksum
@@ -107,6 +107,7 @@ class BucketCheckpoints(Checkpoints):
   ) -> None:
     # What the metrics say up to here has to be there when the step counts.
     spool.push(self._spooled)
+    lease.confirm()
     jobs = []
     for name, own in parts.items():
       if own:
@@ -118,6 +119,7 @@ class BucketCheckpoints(Checkpoints):
     word = _word(step, jax.process_index(), jax.process_count())
     store.write(self._url, word, text)
     if jax.process_index() == 0:
+      lease.confirm()
       self._prune(step)
 
   def _prune(self, newest: int | None = None) -> None:
