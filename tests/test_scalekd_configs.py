@@ -24,11 +24,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Others have the same small networks as one of these.
 PAIRS = (
   "r50:smoke",
-  "r50:smoke_swin_s",
   "mnv1:smoke",
   "convnext_t:smoke",
-  "swin_t:smoke",
-  "mixer_s:smoke",
   "vit_b:smoke_beit",
   "eva02_s:smoke",
   "kdep_r50:smoke",

@@ -21,11 +21,9 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("transfer_*.py"))
 # Real runs; others go the same ways.
 QUICK = ("dtd:smoke_paper",)
 SLOW = (
-  "pairs:smoke",
   "cub200:smoke_paper_mnv2",
   "digits:smoke_probe",
   "cityscapes:smoke_mnv2",
-  "ade20k:smoke_vit",
 )
 
 

@@ -97,7 +97,7 @@ def assert_same_bits(found, want):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 3])
+@pytest.mark.parametrize("victim", [0])  # which all others ask
 def test_four_processes_lose_one_and_go_on_as_two_and_as_one(
   folder, common, alone, victim
 ):
@@ -126,12 +126,8 @@ def test_four_processes_lose_one_and_go_on_as_two_and_as_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ("processes", "fields"),
-  [(2, ("mesh.model=2",)), (4, (*SPREAD,))],
-  ids=["two share layers", "four shard everything"],
-)
-def test_processes_without_a_break(folder, common, alone, processes, fields):
+def test_processes_without_a_break(folder, common, alone):
+  processes, fields = 2, ("mesh.model=2",)
   where = folder / f"whole{processes}"
   said = finish(start(processes, 2, where, *common, *fields), 0)
   assert f"devices                   {2 * processes} x cpu" in said
