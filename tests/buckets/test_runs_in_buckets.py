@@ -181,9 +181,14 @@ def test_what_cannot_be_used_is_said_in_one_line(gate, disk):
 
 # Request, part of its path, which one of them, whether it is still done.
 KILLS = (
+  ("PUT", "/run/config.json", 1, True),
   ("PUT", "/run/artifact.npz", 1, False),
+  ("PUT", "/checkpoints/3/arrays/params", 5, True),
   ("PUT", "/checkpoints/3/process", 1, False),
+  ("PUT", "/run/metrics.jsonl", 2, False),
+  ("PUT", "/checkpoints/9/process", 1, True),
   ("DELETE", "/checkpoints/3/arrays/", 7, True),
+  ("DELETE", "/checkpoints/6/process", 1, True),
   ("PUT", "/student/config.json", 1, True),
   ("PUT", "/run/report.html", 1, False),
 )
@@ -204,7 +209,8 @@ def test_kills_at_any_request_change_no_bit(gate, average, tmp_path):
     text.partition("continuing after step ")[2].partition("\n")[0]
     for text in said
   ]
-  assert after == ["", "", "", "9", "12"]
+  # Files also go up in the background, so some come at other steps.
+  assert after[:5] == [""] * 5 and after[7:] == ["9", "12", "12"], after
   runs.complete(url, *fields, variant="ema", **s3_case.LEASE)
   assert_same_run(url, folder, tmp_path)
   steps = {key.split("/")[0] for key in store.keys(f"{url}/checkpoints")}
