@@ -15,7 +15,10 @@ from flax import linen as nn
 from kd_jax import models, resolve
 
 # Ends of the names of classes that a network has many of, each called once.
-REPEATED = ("Block", "Layer", "Local", "MBConv")
+REPEATED = (
+  *("Block", "Layer", "Local", "MBConv", "MbConv", "ConvNext"),
+  *("Partition", "Transformer", "Bottleneck"),
+)
 # Fields that no shape depends on; nor on the initialization, a function.
 IDLE = {"parent", "name", "number"}
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -12,7 +12,7 @@ from configs import common_dinov3
 from kd_jax import config as config_lib
 from kd_jax import convert, main, models
 
-STUDENTS = ("", "_repvit", "_fastvit")
+PAIRS = (("kdep", ""), ("kdep", "_fastvit"), ("scalekd", "_repvit"))
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", STUDENTS)
-@pytest.mark.parametrize("method", ["kdep", "scalekd"])
+@pytest.mark.parametrize(("method", "variant"), PAIRS)
 def test_a_folder_trains_an_exported_student(method, variant, photos, tmp_path):
   spec = f"{runs.ROOT}/configs/{method}_dinov3.py:smoke{variant}"
   data = ("--config.data.name=folder", f"--config.data.dir={photos}")

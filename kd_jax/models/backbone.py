@@ -249,13 +249,10 @@ def _stages(begin: str, end: str) -> tuple[str, ...]:
   return STAGES[first : last + 1]
 
 
-@functools.lru_cache(maxsize=64)
 def variable_shapes(
   model: nn.Module, image_size: int = 0, *, end: str = "head"
 ) -> Mapping[str, Any]:
   """Shapes of a network's variables up to a stage; nothing is computed.
-
-  Kept, since tracing a network takes seconds and every start asks often.
 
   Args:
     model: a network.
@@ -263,6 +260,14 @@ def variable_shapes(
     end: last stage.
   """
   size = (image_size, image_size) if image_size else model.example_size
+  return _variable_shapes(model, tuple(size), end)
+
+
+# Tracing a network takes seconds, and every start asks often.
+@functools.lru_cache(maxsize=64)
+def _variable_shapes(
+  model: nn.Module, size: tuple[int, int], end: str
+) -> Mapping[str, Any]:
   image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
   init = functools.partial(model.init, train=False, end=end)
   return jax.eval_shape(init, jax.random.key(0), image)

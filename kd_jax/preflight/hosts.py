@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from kd_jax.data.formats import shipped
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
 from kd_jax.types import Record
@@ -73,9 +74,7 @@ def _draw(crop: int) -> np.random.Generator:
 @functools.cache
 def _photograph() -> Record:
   """A real photograph that scikit-learn ships, as a JPEG."""
-  from sklearn.datasets import load_sample_image  # slow to import
-
-  image = Image.fromarray(load_sample_image("china.jpg")).resize(_SIZE)
+  image = Image.fromarray(shipped.photograph("china")).resize(_SIZE)
   file = io.BytesIO()
   image.save(file, format="JPEG", quality=90)
   return {"image": file.getvalue(), "label": -1, "id": 0}

@@ -88,12 +88,22 @@ def average(tmp_path_factory):
   return folder / "run", fields
 
 
-def refused(*args, **how):
-  """What a run says that ends in one line."""
-  status, said = runs.finish(runs.start(*args, **how))
-  assert status == 1 and said.startswith("error: "), said
-  assert said.count("\n") == 1, said
-  return said
+@pytest.fixture
+def refused(monkeypatch, capsys):
+  """Runs what ends in one line, in an environment; says that line."""
+
+  def run(*args, **env):
+    with monkeypatch.context() as patched:
+      for name, value in env.items():
+        patched.setenv(name, value)
+      store.context.cache_clear()
+      assert main.main(runs.arguments(*args)) == 1
+    store.context.cache_clear()
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    return said
+
+  return run
 
 
 def test_a_run_ends_as_on_a_disk_and_goes_on_where_it_was(disk, tmp_path):
@@ -157,7 +167,7 @@ def test_export_from_a_checkpoint_in_a_bucket(disk):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_used_is_said_in_one_line(gate, disk):
+def test_what_cannot_be_used_is_said_in_one_line(gate, disk, refused):
   _, fields = disk
   said = refused("s3://absent/run", *fields)
   assert "there is no bucket s3://absent; create it, or correct" in said
@@ -319,7 +329,7 @@ def test_processes_write_their_parts_and_go_on(s3, disk, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bank_in_a_bucket(gate, tmp_path):
+def test_a_bank_in_a_bucket(gate, tmp_path, refused):
   """Killed between a shard's arrays and its manifest; then learnt from."""
   fields = [f"teacher.weights={runs.save_teacher(tmp_path / 'teacher')}"]
   fields += ["batch_size=20", "fit.augment=True"]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import errors
 
 from kd_jax.models.blocks import layers
 
@@ -123,3 +124,10 @@ def test_initialisers_have_the_documented_scale():
   linear = layers.torch_linear_init(64)(key, (64, 500), jnp.float32)
   np.testing.assert_allclose(abs(linear).max(), 1 / 8, rtol=1e-3)
   assert abs(float(linear.std()) * 8 * np.sqrt(3) - 1) < 0.02
+
+
+def test_a_parameter_of_another_shape():
+  conv = layers.Conv(4, size=3)
+  variables = conv.init(jax.random.key(0), jnp.ones((1, 5, 5, 2)))
+  with pytest.raises(errors.ScopeParamShapeError, match=r"\(3, 3, 3, 4\)"):
+    conv.apply(variables, jnp.ones((1, 5, 5, 3)))

@@ -147,7 +147,12 @@ def run(name, folder, **shorter):
 
 @pytest.mark.slow
 def test_quickstart_runs(tmp_path):
-  shorter = {"steps=200": "steps=50", '"steps": 160': '"steps": 16'}
+  shorter = {
+    "range(1200), 2000,": "range(1200), 300,",
+    "1797), 700,": "1797), 160,",
+    "steps=200": "steps=30",
+    '"steps": 160, "batch_size": 256': '"steps": 8, "batch_size": 64',
+  }
   found = run("quickstart", tmp_path, **shorter)
   assert found.keys() == rows(kept("quickstart")).keys()
   assert (tmp_path / "student.zip").stat().st_size > 100_000
@@ -164,9 +169,9 @@ def test_own_method_runs(tmp_path):
 
 @pytest.mark.slow
 def test_bank_runs(tmp_path):
-  shorter = {"= 200, 2000, 64": "= 60, 1000, 64"}
+  shorter = {"= 200, 2000, 64": "= 40, 500, 64"}
   found = run("bank", tmp_path, **shorter)
-  assert found["crops stored"] == 4_000
+  assert found["crops stored"] == 3_000
   assert found["bytes per crop"] < found["float32 features"] / 3
   for name in ("from_the_bank", "narrow_one_from_the_bank"):
     losses = [x["loss/feature"] for x in figures(tmp_path / "runs" / name)]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from kd_jax import interfaces
+from kd_jax.data.formats import shipped
 from kd_jax.data.sources import splits
 from kd_jax.types import Record
 
@@ -99,9 +100,7 @@ class Source(interfaces.DataSource):
 @functools.lru_cache(maxsize=1)
 def _load() -> tuple[UInt8[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
   """Images and labels; records take turns over classes, test ones first."""
-  from sklearn.datasets import load_digits  # slow to import
-
-  images, labels = map(np.asarray, load_digits(return_X_y=True))
+  images, labels = shipped.digits()
   rank = np.empty(len(labels), np.int64)
   shuffle = np.random.RandomState(0)  # its stream is frozen, Generator's not
   for digit in range(10):

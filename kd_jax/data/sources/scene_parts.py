@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from kd_jax.data.augment import crops
+from kd_jax.data.formats import shipped
 from kd_jax.data.sources import digits
 
 
@@ -55,9 +56,7 @@ def glyphs(split: str, digit: int) -> UInt8[np.ndarray, "n 8 8"]:
 @functools.lru_cache(maxsize=1)
 def photographs() -> Sequence[UInt8[np.ndarray, "427 640 3"]]:
   """scikit-learn's sample images, a pavilion and a flower."""
-  from sklearn.datasets import load_sample_images  # slow to import
-
-  return tuple(load_sample_images().images)
+  return tuple(map(shipped.photograph, shipped.PHOTOGRAPHS))
 
 
 def background(

@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
+from flax import errors
 from flax import linen as nn
 from flax.linen import dtypes
 from flax.typing import Initializer
@@ -63,6 +64,26 @@ def torch_linear_init(fan_in: int) -> Initializer:
   return init
 
 
+def parameter(
+  module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]
+) -> Array:
+  """A layer's own float32 parameter, as `module.param` gives it.
+
+  That traces `init` even where the parameter exists, to compare shapes: a fifth
+  of the time that a network takes to trace.
+
+  Raises:
+    flax.errors.ScopeParamShapeError: it exists and has another shape.
+  """
+  if not module.has_variable("params", name):
+    return module.param(name, init, shape, jnp.float32)
+  value = module.get_variable("params", name)
+  if value.shape != shape:
+    path = "/".join(module.path)
+    raise errors.ScopeParamShapeError(name, path, value.shape, shape)
+  return value
+
+
 class Conv(nn.Module):
   """Square convolution; pads so that stride 1 keeps the size.
 
@@ -95,7 +116,7 @@ class Conv(nn.Module):
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n y x o"]:
     """Applies the convolution."""
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, "kernel", self.kernel_init, shape)
     x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     padding = self.dilation * (self.size - 1) // 2
     if self.same:
@@ -104,7 +125,7 @@ class Conv(nn.Module):
     y = convolutions.conv(x, kernel, window)
     if not self.use_bias:
       return y
-    bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+    bias = parameter(self, "bias", self.bias_init, (self.features,))
     return y + bias.astype(y.dtype)
 
 
@@ -222,8 +243,8 @@ class BatchNorm(nn.Module):
       ValueError: `train` with a single value per channel.
     """
     width = (x.shape[-1],)
-    scale = self.param("scale", self.scale_init, width, jnp.float32)
-    bias = self.param("bias", self.bias_init, width, jnp.float32)
+    scale = parameter(self, "scale", self.scale_init, width)
+    bias = parameter(self, "bias", self.bias_init, width)
     old_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
     old_var = self.variable("batch_stats", "var", jnp.ones, width)
     out_dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
