@@ -41,8 +41,10 @@ def assert_same(ours, theirs):
 
 
 def test_stored_teachers_teach_what_running_ones_do(tmp_path):
-  """Bit for bit as users compile; the tests hardly optimize their programs, and
-  then a loss beside a network adds up otherwise."""
+  """Bit for bit as users compile, where the processor computes every row of a
+  batch alike; else as far apart as the last bits of some rows take them. The
+  tests hardly optimize their programs, and then a loss beside a network adds up
+  otherwise."""
   env = {**os.environ, "PYTHONPATH": f"{runs.ROOT}:{runs.ROOT / 'tests'}"}
   del env["XLA_FLAGS"]
   done = subprocess.run(
@@ -56,7 +58,10 @@ def test_stored_teachers_teach_what_running_ones_do(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
-  assert found["apart"] == {"banks": [], "mixed": []} and found["arrays"] > 90
+  assert found["arrays"] > 90 and found["moved"] > 0.1
+  bound = 0 if found["steady"] else 1e-4
+  assert found["apart"].keys() == {"banks", "mixed"}
+  assert max(found["apart"].values()) <= bound, found
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(weights, tmp_path):
