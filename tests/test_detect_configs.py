@@ -23,7 +23,8 @@ SMOKES = (
   *("detect_coco_vit_b:smoke", "detect_own:smoke", "detect_own:smoke_mnv2"),
   *("detect_scenes:smoke_masks", "detect_scenes:smoke_fpn"),
 )
-RUN = ("detect_coco_r18_c4:smoke", "detect_coco_mnv2_fpn:smoke_masks")
+# Transfers of tests/running detect with C4.
+RUN = ("detect_coco_mnv2_fpn:smoke_masks",)
 
 
 def load(spec):

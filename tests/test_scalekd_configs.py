@@ -25,7 +25,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAIRS = (
   "r50:smoke",
   "mnv1:smoke",
-  "convnext_t:smoke",
   "vit_b:smoke_beit",
   "eva02_s:smoke",
   "kdep_r50:smoke",

@@ -183,8 +183,8 @@ def scored(model, variables):
 
 
 student = STUDENTS["kdep"].student
-start = student.init(
-  jax.random.key(0), np.zeros((1, 24, 24, 3), np.float32), train=False
+start = jax.jit(student.init)(
+  jax.random.key(0), np.zeros((1, 24, 24, 3), np.float32)
 )
 RESULTS = {"chance": 0.1, "untrained": scored(student, start)}
 for name, run in STUDENTS.items():

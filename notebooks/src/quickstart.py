@@ -215,8 +215,8 @@ from sklearn.preprocessing import StandardScaler
 from kd_jax.convert import save_timm
 
 model, trained = kd_jax.load_pretrained(STUDENT, RUN / "student")
-start = model.init(
-  jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32), train=False
+start = jax.jit(model.init)(
+  jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)
 )
 save_timm(model, start, "runs/untrained", name=STUDENT)
 

@@ -161,7 +161,8 @@ def test_quickstart_runs(tmp_path):
 
 @pytest.mark.slow
 def test_own_method_runs(tmp_path):
-  found = run("own_method", tmp_path, **{"STEPS = 400": "STEPS = 60"})
+  shorter = {"STEPS = 400": "STEPS = 20", "length = 4000": "length = 600"}
+  found = run("own_method", tmp_path, **shorter)
   assert found.keys() == rows(kept("own_method")).keys()
   text = (tmp_path / "methods" / "neighbours.py").read_text()
   assert "class Method" in text and "temperature" in text
