@@ -18,6 +18,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 FLAGS = ["--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib") < "0.11":  # unknown to later ones
   FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+  FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # Tracing makes much that lives on; looking through it all costs each program.
 gc.set_threshold(50_000, 20, 20)

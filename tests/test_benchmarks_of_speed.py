@@ -11,19 +11,6 @@ from benchmarks import bank_loop, growth, sweep
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.slow
-def test_growth_compares_runs_of_several_sizes(monkeypatch, capsys):
-  monkeypatch.setitem(growth.PARTS, "files", (70, 140))
-  monkeypatch.chdir(ROOT)
-  growth.main(["--parts", "files", "--steps", "10", "--rounds", "1"])
-  head, *rows = capsys.readouterr().out.splitlines()
-  assert head.split()[0] == "files"
-  sizes, *columns = zip(*(row.split() for row in rows), strict=True)
-  assert sizes == ("70", "140")
-  assert columns[2][0] == columns[4][0] == "1.000"
-  assert all(float(x) > 0 for x in columns[1])
-
-
 def test_figures_of_growth_leave_out_the_first_fifth():
   points = [
     growth.Point(step, cpu, memory)

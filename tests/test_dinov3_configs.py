@@ -12,7 +12,7 @@ from configs import common_dinov3
 from kd_jax import config as config_lib
 from kd_jax import convert, main, models
 
-PAIRS = (("kdep", ""), ("kdep", "_fastvit"), ("scalekd", "_repvit"))
+PAIRS = (("kdep", "_fastvit"), ("scalekd", "_repvit"))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Others have the same small networks as one of these.
 PAIRS = (
   "r50:smoke",
-  "mnv1:smoke",
   "vit_b:smoke_beit",
   "eva02_s:smoke",
   "kdep_r50:smoke",

@@ -1,7 +1,6 @@
 """launch/slurm.sbatch, with stand-ins for sbatch, srun and scontrol."""
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -144,11 +143,11 @@ def test_a_job_that_may_not_queue_again(cluster):
 
 
 @pytest.mark.slow
-def test_time_is_over_and_then_a_node_is_lost(tmp_path):
-  """Two real processes, stopped, killed and finished by three starts."""
+def test_time_is_over_and_the_job_comes_back(tmp_path):
+  """Two real processes, stopped and finished by two starts."""
   cluster = Cloud(tmp_path).check_out("kd_jax", "configs", "tests/configs")
   workdir = cluster.bucket / "run"
-  submit(cluster, *case.tiny(cluster, str(workdir), "steps=60"))
+  submit(cluster, *case.tiny(cluster, str(workdir), "steps=40"))
 
   process = start_job(cluster, nodes=2)
   case.wait_for(lambda: runs.checkpoints(workdir), process)
@@ -156,22 +155,15 @@ def test_time_is_over_and_then_a_node_is_lost(tmp_path):
   status, error = end(process)
   assert status == 75 and requeued(cluster), error
   assert error.count("and saved; the same command goes on") == 2
+  calls = len(cluster.calls("scontrol"))
   stopped = runs.checkpoints(workdir)[-1]
-  assert stopped < 60
+  assert stopped < 40
 
-  process = start_job(cluster, restarts=1, nodes=2)
-  case.wait_for(lambda: runs.checkpoints(workdir)[-1] > stopped, process)
-  tasks = json.loads((cluster.state / "tasks.json").read_text())
-  os.kill(tasks[0], signal.SIGKILL)
-  status, error = end(process)
-  assert status == 137 and len(cluster.calls("scontrol")) == 2, error
-  assert f"continuing after step {stopped}" in error
-
-  status, error = end(start_job(cluster, restarts=2, nodes=2))
+  status, error = end(start_job(cluster, restarts=1, nodes=2))
   assert status == 0, error
-  assert "continuing after step" in error
-  assert runs.checkpoints(workdir)[-1] == 60
-  assert len(cluster.calls("scontrol")) == 2
+  assert f"continuing after step {stopped}" in error
+  assert runs.checkpoints(workdir)[-1] == 40
+  assert len(cluster.calls("scontrol")) == calls
 
 
 @pytest.mark.slow

@@ -10,8 +10,6 @@ from kd_jax import main
 SMOKE = "configs/kdep_r18.py:smoke"
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 4}
 VIT |= {"num_heads": 2}
-SWIN = {"img_size": 32, "patch_size": 2, "embed_dim": 8, "window_size": 4}
-SWIN |= {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 NEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}
 
 
@@ -21,15 +19,9 @@ def fields(side, name, overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ("teacher", "student"),
-  [
-    (("vit_tiny_patch16_224", VIT), ("convnext_atto", NEXT)),
-    (("swin_tiny_patch4_window7_224", SWIN), ("vit_tiny_patch16_224", VIT)),
-  ],
-)
-def test_kdep_trains_any_pair(teacher, student, tmp_path, monkeypatch):
-  arguments = [*fields("teacher", *teacher), *fields("student", *student)]
+def test_kdep_trains_any_pair(tmp_path):
+  arguments = [*fields("teacher", "vit_tiny_patch16_224", VIT)]
+  arguments += fields("student", "convnext_atto", NEXT)
   arguments += ["student.overrides.num_classes=0", "steps=2", "eval.evals=()"]
   flags = [f"--config.{field}" for field in arguments]
   where = ["--workdir", str(tmp_path)]

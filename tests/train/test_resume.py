@@ -76,10 +76,6 @@ class Story:
     source = f"init_from={self.folder / 'quiet'}"
     return runs.here(where, *self.fields, source, "optim.lr=0.0")
 
-  def fresh(self):
-    where = self.folder / "fresh"
-    return runs.complete(where, *self.fields, JAX_ENABLE_COMPILATION_CACHE="0")
-
   def average(self):
     return runs.here(self.folder / "average", *self.fields, variant="ema")
 
@@ -109,7 +105,7 @@ def story(tmp_path_factory):
 @pytest.fixture
 def processes(story):
   """The story, with its processes, while other runs keep this one busy."""
-  story.together(("killed", "stopped", "fresh"), "quiet", "average")
+  story.together(("killed", "stopped"), "quiet", "average")
   return story
 
 
@@ -150,11 +146,6 @@ def test_a_quiet_run_logs_every_step_once_and_learns(story):
   kept = runs.state(quiet, STEPS)
   assert int(kept["['step']"]) == STEPS
   assert runs.checkpoints(quiet) == [9, 12]
-
-
-@pytest.mark.slow
-def test_compiled_afresh_gives_the_bits_of_the_cache(processes):
-  assert_same_run(*processes.ended("fresh", "quiet"))
 
 
 @pytest.mark.slow
