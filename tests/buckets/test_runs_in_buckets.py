@@ -370,9 +370,7 @@ def test_a_bank_in_a_bucket(gate, tmp_path, refused):
 
 
 @pytest.mark.slow
-def test_a_bucket_that_goes_away_ends_a_run_and_the_next_goes_on(
-  gate, disk, tmp_path, monkeypatch, capsys
-):
+def test_a_bucket_goes_away(gate, disk, tmp_path, monkeypatch, capsys):
   """Too long for the retries, which are short here; not too long for people."""
   folder, fields = disk
   url = "s3://bucket/away/run"

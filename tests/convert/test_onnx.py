@@ -33,7 +33,7 @@ CASES = {
   "resnetblur18": {},
   "resnet18": {"stem_type": "cifar", "channels": (8, 8, 8, 8)},
   "beit_base_patch16_224": {**VIT, "depth": 4},
-  # Every other family of small networks; they share their operations.
+  # One in three families of small networks; they share their operations.
   **{f.name: f.fields for f in [*families.FAMILIES.values()][::3]},
 }
 QUICK = ("resnet10t", "vit_small_patch16_dinov3")

@@ -56,11 +56,10 @@ def run_all(root):
     variant: max(float(np.abs(ours[k] - want[k]).max()) for k in want)
     for variant, ours in found.items()
   }
-  moved = float(np.ptp(want[KERNEL]))
   return {
     "apart": apart,
     "arrays": len(want),
-    "moved": moved,
+    "spread": float(np.ptp(want[KERNEL])),
     "steady": steady(weights["a"]),
   }
 

@@ -58,7 +58,7 @@ def test_stored_teachers_teach_what_running_ones_do(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
-  assert found["arrays"] > 90 and found["moved"] > 0.1
+  assert found["arrays"] > 90 and found["spread"] > 0.1
   bound = 0 if found["steady"] else 1e-4
   assert found["apart"].keys() == {"banks", "mixed"}
   assert max(found["apart"].values()) <= bound, found
