@@ -133,6 +133,12 @@ class Source(interfaces.DataSource):
     """The digits; () where labels are hidden."""
     return self._names if self.labels else ()
 
+  def all_labels(self) -> list[int]:
+    """See `DataSource`; no scene is made for it."""
+    if not self.class_names:
+      return [-1] * len(self)
+    return [place % self.num_classes for place in self._rows]
+
   def objects(self, index: int) -> Marks:
     """See `DataSource`: what is visible of every digit."""
     record = self[index]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kd_jax import interfaces
-from kd_jax.data.sources import digits, folder, synthetic, tfds
+from kd_jax.data.sources import digits, folder, scenes, synthetic, tfds
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -24,6 +24,10 @@ def labels(source):
     digits.Source("all[:9]", labels=False),
     synthetic.Source(8, length=13, num_classes=4),
     synthetic.Source(8, length=3, num_classes=0),
+    scenes.Source("test[4:19]", size=24, length=20, classes=(5, 8, 2)),
+    scenes.Source(size=24, length=90, classes=(6, 1), per_class=3),
+    scenes.Source(size=24, length=5, labels=False),
+    scenes.Source(size=24, length=5, digits=(1, 2)),
   ],
 )
 def test_sources_without_files(source):
