@@ -19,7 +19,10 @@ import sys
 import threading
 import time
 
-FOLDER = pathlib.Path(os.environ.get("STAND_INS", "."))
+import stand_in_state as state
+from stand_in_kubectl import controller, kubectl
+from stand_in_state import Refused, parse, planned, read, write
+
 ZONE = {"--zone": True, "--quiet": False, "--project": True}
 SSH = {"--worker": True, **ZONE}
 CREATE = {
@@ -49,22 +52,6 @@ NEEDED = {
     *("--zone", "--runtime-version", "--accelerator-type", "--node-id"),
   ),
 }
-KUBECTL = {
-  "get": {
-    "--ignore-not-found": False,
-    "--output": True,
-    "--selector": True,
-    "--namespace": True,
-  },
-  "apply": {"--filename": True, "--namespace": True},
-  "logs": {
-    "--container": True,
-    "--follow": False,
-    "--since-time": True,
-    "--namespace": True,
-  },
-  "delete": {"--ignore-not-found": False, "--namespace": True},
-}
 SBATCH = {
   "--parsable": False,
   "--job-name": True,
@@ -86,54 +73,6 @@ REASONS = {
   "auth": "You do not currently have an active account selected.",
   "network": "There was a problem refreshing your tokens: no route to host",
 }
-
-
-class Refused(Exception):  # noqa: N818 (it is what the real ones print)
-  """What a command says before it ends with a status."""
-
-  def __init__(self, text, status=1):
-    super().__init__(text)
-    self.status = status
-
-
-def read(name, default=None):
-  path = FOLDER / name
-  return json.loads(path.read_text()) if path.exists() else default
-
-
-def write(name, value):
-  path = FOLDER / name
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f"{path.name}.{os.getpid()}.new")
-  new.write_text(json.dumps(value))
-  new.replace(path)
-
-
-def parse(words, flags, needed=()):
-  """(positional words, {flag: value}), as strict as the real ones."""
-  found, rest, words = {}, [], list(words)
-  while words:
-    flag, equals, value = words.pop(0).partition("=")
-    if not flag.startswith("--"):
-      rest.append(flag + equals + value)
-    elif flag not in flags or (equals and not flags[flag]):
-      raise Refused(f"unrecognized arguments: {flag}{equals}{value}", 2)
-    elif flags[flag] and not equals:
-      raise Refused(f"write {flag}=VALUE, as all scripts here do", 2)
-    else:
-      found[flag] = value if equals else True
-  for flag in needed:
-    if flag not in found:
-      raise Refused(f"argument {flag}: Must be specified.", 2)
-  return rest, found
-
-
-def planned(what):
-  """The next failure that is planned for a command, '' for none."""
-  plan = read("plan.json", {})
-  first, *plan[what] = plan.get(what) or [""]
-  write("plan.json", plan)
-  return first
 
 
 def gcloud(words):
@@ -175,8 +114,8 @@ def describe(_, key, there, flags):
 def remove(name, key, _, flags):
   assert key.startswith("tpu-vm") or "--force" in flags
   end(name)
-  (FOLDER / key).unlink()
-  (FOLDER / f"tpu-vm/{name}.json").unlink(missing_ok=True)
+  (state.FOLDER / key).unlink()
+  (state.FOLDER / f"tpu-vm/{name}.json").unlink(missing_ok=True)
   return 0
 
 
@@ -204,7 +143,7 @@ def create(what, name, key, there, flags):
 
 def workers(name, which, there):
   numbers = range(there["workers"]) if which == "all" else [int(which)]
-  return {i: FOLDER / "disks" / name / str(i) for i in numbers}
+  return {i: state.FOLDER / "disks" / name / str(i) for i in numbers}
 
 
 def scp(source, target, which):
@@ -264,12 +203,12 @@ ON_WHAT_IS_THERE = {
 
 def end(name):
   """A TPU and all that runs on it are gone at once, with its disks."""
-  for pid in FOLDER.glob(f"disks/{name}/*/kd_jax/pid"):
+  for pid in state.FOLDER.glob(f"disks/{name}/*/kd_jax/pid"):
     with contextlib.suppress(OSError, ValueError):
       os.killpg(int(pid.read_text()), signal.SIGKILL)
-  disks = FOLDER / "disks" / name
+  disks = state.FOLDER / "disks" / name
   if disks.exists():
-    disks.rename(FOLDER / f"lost-{name}-{time.monotonic_ns()}")
+    disks.rename(state.FOLDER / f"lost-{name}-{time.monotonic_ns()}")
 
 
 def preempt(name):
@@ -277,7 +216,7 @@ def preempt(name):
   key = f"tpu-vm/{name}.json"
   write(key, {**read(key), "state": "PREEMPTED"})
   end(name)
-  if (FOLDER / f"queued-resources/{name}.json").exists():
+  if (state.FOLDER / f"queued-resources/{name}.json").exists():
     states = ["SUSPENDING", "SUSPENDED"]
     write(f"queued-resources/{name}.json", {"states": states})
 
@@ -290,7 +229,7 @@ def sbatch(words):
   _, flags = parse([*directives, *options], SBATCH)
   if planned("sbatch"):
     raise Refused("sbatch: error: Batch job submission failed: Invalid account")
-  number = len(list(FOLDER.glob("jobs/*.json"))) + 1
+  number = len(list(state.FOLDER.glob("jobs/*.json"))) + 1
   job = {"script": script, "arguments": arguments, "flags": flags}
   write(f"jobs/{number}.json", job)
   print(number)
@@ -346,144 +285,6 @@ def srun(words):
   return max(128 - code if code < 0 else code for code in codes)
 
 
-def kubectl(words):
-  command, *rest = words
-  if command not in KUBECTL:
-    raise Refused(f"error: unknown command {command!r}")
-  names, flags = parse(rest, KUBECTL[command])
-  failure = planned(command)
-  if failure:
-    raise Refused("error: You must be logged in to the server (Unauthorized)")
-  return {"get": get, "apply": apply, "logs": logs, "delete": delete}[command](
-    names, flags
-  )
-
-
-def get(names, flags):
-  if names[0] == "jobset":
-    there = read(f"jobsets/{names[1]}.json")
-    if there is not None:
-      print(f"is {there['state']}", end="")
-    return 0
-  of = dict(part.split("=") for part in flags["--selector"].split(","))
-  name = of["jobset.sigs.k8s.io/jobset-name"]
-  there = read(f"jobsets/{name}.json")
-  if flags["--output"] == "name" and there and there["pods"]:
-    index = of["batch.kubernetes.io/job-completion-index"]
-    print(f"pod/{name}-run-0-{index}-{there['attempt']}")
-  elif flags["--output"] != "name":
-    print(read("unschedulable.json", ""))
-  return 0
-
-
-def apply(_, flags):
-  import site
-
-  site.main()  # started without, which is much faster
-  import yaml
-
-  assert flags["--filename"] == "-"
-  jobset = yaml.safe_load(sys.stdin)
-  name = jobset["metadata"]["name"]
-  assert (jobset["apiVersion"], jobset["kind"]) == (
-    "jobset.x-k8s.io/v1alpha2",
-    "JobSet",
-  )
-  write(f"jobsets/{name}.yaml.json", jobset)
-  write(
-    f"jobsets/{name}.json", {"state": "", "attempt": 0, "pods": [], "told": ""}
-  )
-  subprocess.Popen(
-    [sys.executable, __file__, "controller", name],
-    start_new_session=True,
-    stdin=subprocess.DEVNULL,
-    stdout=subprocess.DEVNULL,
-    stderr=(FOLDER / "controller.log").open("w"),
-  )
-  return 0
-
-
-def controller(words):
-  """What the JobSet controller does, for one JobSet."""
-  (name,) = words
-  key = f"jobsets/{name}.json"
-  spec = read(f"jobsets/{name}.yaml.json")["spec"]
-  job = spec["replicatedJobs"][0]["template"]["spec"]
-  for attempt in range(spec["failurePolicy"]["maxRestarts"] + 1):
-    pods = [start_pod(name, job, i, attempt) for i in range(job["completions"])]
-    ids = [pod.pid for pod in pods]
-    write(key, {"state": "", "attempt": attempt, "pods": ids})
-    while True:
-      time.sleep(0.05)
-      codes = [pod.poll() for pod in pods]
-      if not (FOLDER / key).exists() or any(codes):
-        break
-      if all(code == 0 for code in codes):
-        write(key, {**read(key), "state": "Completed"})
-        return 0
-    for pod in pods:
-      pod.kill()
-      pod.wait()
-    if not (FOLDER / key).exists():
-      return 0
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule["action"] == "FailJob" and job["backoffLimit"] == 0
-    if {*codes} & {*rule["onExitCodes"]["values"]}:
-      break
-  write(key, {**read(key), "state": "Failed"})
-  return 0
-
-
-def start_pod(name, job, index, attempt):
-  pod = job["template"]["spec"]
-  (container,) = pod["containers"]
-  assert pod["restartPolicy"] == "Never" and container["image"]
-  env = {**os.environ, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-  env["JOB_COMPLETION_INDEX"] = str(index)
-  for variable in container["env"]:
-    value = variable.get("value")
-    if value is None:
-      path = variable["valueFrom"]["fieldRef"]["fieldPath"]
-      assert path.endswith("['batch.kubernetes.io/job-completion-index']")
-      value = str(index)
-    first = f"{name}-run-0-0.{name}:8476"
-    env[variable["name"]] = value.replace(
-      first, f"127.0.0.1:{read('port.json', 21950)}"
-    )
-  python, *words = [*container["command"], *container["args"]]
-  assert python == "python"
-  log = (FOLDER / f"{name}-run-0-{index}-{attempt}.log").open("w")
-  return subprocess.Popen(
-    [os.environ["PYTHON"], *words], env=env, stdout=log, stderr=log
-  )
-
-
-def logs(names, flags):
-  assert flags["--container"] == "kd-jax" and "--follow" in flags
-  name = names[0].removeprefix("pod/")
-  jobset, _, attempt = name.rsplit("-run-0-", 1)[0], "", name.rsplit("-", 1)[1]
-  path, shown = FOLDER / f"{name}.log", f"{name}.shown.json"
-  seen = 0 if flags["--since-time"].startswith("1970") else read(shown, 0)
-  while path.exists():
-    there = read(f"jobsets/{jobset}.json")
-    over = there is None or there["state"] or there["attempt"] != int(attempt)
-    text = path.read_text()
-    sys.stdout.write(text[seen:])
-    sys.stdout.flush()
-    seen = len(text)
-    write(shown, seen)
-    if over:
-      return 0
-    time.sleep(0.05)
-  return 1
-
-
-def delete(names, _):
-  assert names[0] == "jobset"
-  (FOLDER / f"jobsets/{names[1]}.json").unlink(missing_ok=True)
-  return 0
-
-
 COMMANDS = {
   command.__name__: command
   for command in (gcloud, kubectl, sbatch, scontrol, srun, controller)
@@ -497,7 +298,7 @@ def install(folder):
   for name in COMMANDS:
     path = binaries / name
     path.write_text(
-      f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {name} "$@"\n'
+      f'#!/bin/sh\nexec {sys.executable} -E -s -S {__file__} {name} "$@"\n'
     )
     path.chmod(0o755)
   return binaries
@@ -505,7 +306,7 @@ def install(folder):
 
 if __name__ == "__main__":
   this, *given = sys.argv[1:]
-  with (FOLDER / "calls.jsonl").open("a") as calls:
+  with (state.FOLDER / "calls.jsonl").open("a") as calls:
     calls.write(json.dumps([this, *given]) + "\n")
   try:
     sys.exit(COMMANDS[this](given))

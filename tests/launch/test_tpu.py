@@ -8,6 +8,7 @@ import pytest
 
 import case
 import runs
+import stand_in_state
 import stand_ins
 from case import Cloud
 
@@ -20,7 +21,7 @@ PREFIX = "launch/tpu.sh: "
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
   cloud = Cloud(tmp_path).check_out()
-  monkeypatch.setattr(stand_ins, "FOLDER", cloud.state)
+  monkeypatch.setattr(stand_in_state, "FOLDER", cloud.state)
   return cloud
 
 
@@ -324,7 +325,7 @@ def test_ctrl_c_with_delete_lets_the_run_save(cloud):
 def test_a_pod_is_preempted_in_the_middle_and_goes_on(tmp_path, monkeypatch):
   """Two real processes train on a checkout of their own, to the end."""
   cloud = Cloud(tmp_path).check_out("kd_jax", "configs", "tests/configs")
-  monkeypatch.setattr(stand_ins, "FOLDER", cloud.state)
+  monkeypatch.setattr(stand_in_state, "FOLDER", cloud.state)
   cloud.put("workers.json", 2)
   workdir = cloud.bucket / "run"
   words = case.tiny(cloud, "gs://bucket/run", "steps=60")
