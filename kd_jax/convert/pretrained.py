@@ -67,7 +67,7 @@ def load_pretrained(
     ValueError: no or an unreadable source, another architecture, unfit
       tensors.
   """
-  architecture, _, tag = name.partition(".")
+  architecture, _, tag = str(name).partition(".")
   models.family_of(architecture)
   if isinstance(source, str) and not source:
     if not tag:

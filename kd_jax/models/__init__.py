@@ -57,9 +57,9 @@ def family_of(name: str) -> str:
   Raises:
     ValueError: no family has it.
   """
-  family = _find(name)
+  family = _find(str(name))  # a number has no such name either
   if family is None:
-    near = resolve.near(name, _families())
+    near = resolve.near(str(name), _families())
     raise ValueError(f"there is no model {name!r}; there are {near}")
   return family
 

@@ -153,6 +153,8 @@ def test_wrong_requests(small, tmp_path):
   load = convert.load_pretrained
   with pytest.raises(ValueError, match="says 'resnet18', not 'resnet50'"):
     load("resnet50", tmp_path)
+  with pytest.raises(ValueError, match="no model '18'"):
+    convert.load_pretrained(18)
   with pytest.raises(ValueError, match="no model 'resnet19'"):
     load("resnet19", tmp_path)
   with pytest.raises(ValueError, match="pass num_classes=7 as in the file"):

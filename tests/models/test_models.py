@@ -256,6 +256,8 @@ def test_zero_init_last_starts_as_the_identity():
   "name, fields, message",
   [
     ("resnet19", {}, r"no model 'resnet19'; there are \['resnet18'"),
+    (18, {}, "no model 18; there are"),
+    (["resnet18"], {}, r"no model \['resnet18'\]; there are"),
     ("resnet18", {"num_clases": 1}, r"'num_clases'; it has \['num_classes'"),
     ("resnet18", {"stem_stride": 1}, "no option 'stem_stride'"),
     ("resnet18", {"global_pool": "mean"}, "global_pool is 'mean'; allowed"),
