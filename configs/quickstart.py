@@ -92,7 +92,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def downstream(small: bool) -> ConfigDict:
   """Few labels of the new digits."""
-  config = few_labels(2 if small else 100, SHOTS, seeds=2 if small else 6)
+  config = few_labels(2 if small else 100, SHOTS, seeds=2 if small else 4)
   config.transfer.search_seeds = 1
   if small:
     config.test.length = 100
