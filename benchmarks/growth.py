@@ -70,6 +70,7 @@ def config_of(part: str, size: int, files: Path, steps: int) -> ConfigDict:
     config.checkpoint.every = 0
     config.eval.evals = ()
     config.fit.examples = 512  # else a pass over all images
+    config.eval.limit = 512  # else more images are judged in the end
     config.optim.lr = 1e-3
     if part == "images":
       config.data.length = size
