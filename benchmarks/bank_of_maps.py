@@ -2,7 +2,7 @@
 
   python -m benchmarks.bank_of_maps
 
-The quickstart's teacher learns digits 0-4 on scenes with labels. Its last map
+A teacher learns digits 0-4 on scenes with labels. Its last map
 (3 x 3 positions of 128 channels) is stored of every crop in several ways; a
 student learns it by KDEP on maps from each, and beside the running teacher, and
 is judged by kNN on scenes of all digits. A few minutes on one CPU core.

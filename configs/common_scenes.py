@@ -25,6 +25,20 @@ STUDENT = {
   "stem_width": 8,
   "stem_type": "cifar",
 }
+# The pair of the quickstart: stem and pooling take a scene to 6 x 6, so that a
+# step takes half the time of the two above.
+QUICK_TEACHER = {
+  "layers": (1, 1, 1, 1),
+  "channels": (32, 64, 128, 128),
+  "stem_width": 16,
+  "stem_type": "deep",
+}
+QUICK_STUDENT = {
+  "layers": (1, 1, 1, 1),
+  "channels": (16, 32, 64, 64),
+  "stem_width": 8,
+  "stem_type": "deep",
+}
 
 
 def scenes(split: str, classes: tuple[int, ...] = (), **more) -> ConfigDict:
@@ -75,13 +89,16 @@ def supervised(overrides: dict, steps: int, length: int) -> ConfigDict:
 
 
 def unlabelled(
-  steps: int, length: int, classes: tuple[int, ...] = ()
+  steps: int,
+  length: int,
+  classes: tuple[int, ...] = (),
+  overrides: dict = STUDENT,
 ) -> ConfigDict:
   """Pre-training without labels, by KDEP from the first run's student."""
   config = run(steps)
   config.data = scenes("train", classes, length=length, seed=2, labels=False)
   config.eval.judge = scenes("validation", length=500, seed=2, labels=False)
-  config.student = student(STUDENT)
+  config.student = student(overrides)
   config.teacher.update({"name": "resnet18", "weights": "teacher/student"})
   config.losses.feature = 3.0  # the authors' weight
   config.fit.augment = False
@@ -89,10 +106,10 @@ def unlabelled(
   return config
 
 
-def logits(steps: int, length: int) -> ConfigDict:
+def logits(steps: int, length: int, overrides: dict = STUDENT) -> ConfigDict:
   """Pre-training without labels, by what the teacher's classifier says."""
   config = unlabelled(steps, length)
-  config.student = student(STUDENT, len(UPSTREAM))
+  config.student = student(overrides, len(UPSTREAM))
   config.losses.update({"feature": 0.0, "kl": 1.0})
   return config
 
@@ -115,9 +132,12 @@ def scalekd(steps: int, length: int) -> ConfigDict:
   return config
 
 
-def few_labels(steps: int, shots: int, seeds: int) -> ConfigDict:
+def few_labels(
+  steps: int, shots: int, seeds: int, overrides: dict = STUDENT
+) -> ConfigDict:
   """Fine-tuning on a few labelled scenes of each new digit."""
   config = downstream("classify", steps, seeds)
+  config.student.overrides = ConfigDict(overrides)
   config.preprocess = views()
   config.transfer.update({"shots": shots, "holdout": 0.5})
   config.batch_size = 25

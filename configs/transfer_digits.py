@@ -15,13 +15,13 @@ Protocol: 5 labelled images of each class, drawn anew for each of 5 seeds; the
   draws from. kNN and a linear classifier judge the features as they came, by
   the same images.
 
-Expected: the table of docs/transfer.md, in half a minute. It shows that
+Expected: the table of docs/transfer.md, in less than a minute. It shows that
   transfer works, not what pre-training is worth: see the quickstart.
 """
 
 from ml_collections import ConfigDict
 
-from configs.common_scenes import DOWNSTREAM, STUDENT, views
+from configs.common_scenes import DOWNSTREAM, QUICK_STUDENT, views
 from configs.common_transfer import split, transfer
 
 
@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config = transfer("classify")
   config.steps, config.batch_size = 100, 25
   config.log_every, config.eval.batch_size = 20, 180
-  config.student.overrides = ConfigDict(STUDENT)
+  config.student.overrides = ConfigDict(QUICK_STUDENT)
   for name, part in (("data", "train"), ("test", "test")):
     digits = {"name": "digits", "split": part, "classes": DOWNSTREAM}
     config[name] = ConfigDict(digits)

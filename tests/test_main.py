@@ -351,6 +351,27 @@ def test_freed_memory_is_kept_for_the_next_step():
   subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_large_blocks_of_a_step_are_kept_for_the_next_one():
+  code = """if True:
+    import jax, resource
+    from kd_jax import main
+    assert main.keep_memory()
+    kernel = jax.numpy.ones((2**13, 8))
+    step = jax.jit(lambda x: jax.numpy.sin(x).reshape(2**12, -1) @ kernel)
+    x = jax.numpy.ones(2**25)  # 128 MiB, and as much between the two
+    faults = []
+    for _ in range(8):
+      before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+      step(x).block_until_ready()
+      faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # A block may be freed only after the next step has begun.
+    assert faults[0] > 10_000 and faults[-1] < 1_000, faults
+  """
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
 def test_memory_of_an_accelerators_host_stays_as_it_is(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "")
   found = lambda *, group: [group]  # noqa: E731

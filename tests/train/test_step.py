@@ -105,6 +105,21 @@ def test_a_parameter_without_gradient_is_named():
     loop.check_gradients({"student/a": False, "student/b": True})
 
 
+def test_norm_and_zeros_of_gradients_of_any_shape():
+  rng = np.random.default_rng(0)
+  shapes = {"a": (3, 3, 2, 5), "b": (5,), "c": (2, 5), "d": (5,), "e": ()}
+  shapes |= {"f": (7,), "g": (5,), "h": (2, 5), "i": (), "j": (1,)}
+  grads = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+  for zero in ("d", "h", "i"):
+    grads[zero] *= 0
+  grads["c"][:] = 0
+  grads["c"][1, 3] = -1e-18
+  norm, has = jax.jit(step_lib.sizes_of)(grads)
+  want = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in grads.values()))
+  np.testing.assert_allclose(norm, want, rtol=1e-6)
+  assert has.tolist() == [name not in "dhi" for name in grads]
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_decay_of_vectors_can_be_switched_off(name, decay_all):
