@@ -173,7 +173,8 @@ def test_bank_runs(tmp_path):
   shorter = {"= 200, 2000, 64": "= 40, 500, 64"}
   found = run("bank", tmp_path, **shorter)
   assert found["crops stored"] == 3_000
-  assert found["bytes per crop"] < found["float32 features"] / 3
+  # What a bank holds once, such as its basis, counts for few crops.
+  assert found["bytes per crop"] < found["float32 features"] / 2
   for name in ("from_the_bank", "narrow_one_from_the_bank"):
     losses = [x["loss/feature"] for x in figures(tmp_path / "runs" / name)]
     assert losses[-1] < 0.9 * losses[0]
