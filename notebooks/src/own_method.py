@@ -117,7 +117,7 @@ print("equal", round(loss(a, a), 3), "different", round(loss(b, a), 3))
 # %% [markdown]
 # ## Train with it
 # A teacher for the digits 0-4, and scenes without labels for the student:
-# digits on photographs, from `configs/quickstart.py`. The config names the
+# digits on photographs, from `configs/suite.py:demo`. The config names the
 # method, and gives its term a weight. The last student learns by KDEP.
 
 # %%
@@ -127,7 +127,7 @@ from kd_jax import config as configs
 from kd_jax.tasks import pretrain
 
 STEPS = 400
-RUNS = configs.load("configs/quickstart.py").runs
+RUNS = configs.load("configs/suite.py:demo").runs
 
 
 def config_of(name):
