@@ -283,7 +283,7 @@ def sizes_of(grads: Mapping[str, Array]) -> tuple[Array, Array]:
     found = jnp.square(stacked).sum(1)
     squares |= dict(zip(paths, found, strict=True))
   each = jnp.stack([squares[path] for path in grads])
-  return jnp.sqrt(each.sum()), each > 0
+  return jnp.sqrt(each.sum()), each != 0  # nan is not zero
 
 
 def average(

@@ -118,6 +118,8 @@ def test_norm_and_zeros_of_gradients_of_any_shape():
   want = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in grads.values()))
   np.testing.assert_allclose(norm, want, rtol=1e-6)
   assert has.tolist() == [name not in "dhi" for name in grads]
+  _, has = step_lib.sizes_of({"a": grads["a"] * np.nan, "b": grads["d"]})
+  assert has.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
