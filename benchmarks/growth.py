@@ -115,8 +115,10 @@ def used() -> tuple[float, float]:
 
 def one(part: str, size: int, files: Path, steps: int) -> list[Point]:
   """Runs a case in this process; a point whenever it logs."""
+  from kd_jax import main as command
   from kd_jax.tasks import pretrain
 
+  command.prepare()
   points: list[Point] = []
   end = threading.Event()
   with tempfile.TemporaryDirectory() as where:
@@ -141,7 +143,7 @@ def apart(part: str, size: int, files: Path, steps: int) -> list[Point]:
 
 def figures(points: Sequence[Point]) -> tuple[float, float, float, float]:
   """(start, ms per step, MiB at the end, of which after the first fifth)."""
-  last = points[-1]
+  last = next(p for p in points if p.step == points[-1].step)  # not the report
   first = next(p for p in points if p.step >= last.step // FIFTHS)
   step = 1e3 * (last.cpu - first.cpu) / (last.step - first.step)
   return points[0].cpu, step, last.memory, last.memory - first.memory
