@@ -70,6 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
     runs["kdep"] = kdep(steps, length)
   for name, each in runs.items():
     each.optim.lr = 0.05  # at 0.1 some seeds learn little
+    each.input.threads = 2  # scenes come from memory: more would only queue
     each.eval.limit = 64 if small else each.eval.limit
     each.eval.pictures = each.eval.pictures if name == "kdep" else 0
   students = {
@@ -101,6 +102,7 @@ def downstream(small: bool) -> ConfigDict:
   steps, seeds = (2, 2) if small else (100, 4)
   config = few_labels(steps, SHOTS, seeds, QUICK_STUDENT)
   config.transfer.search_seeds = 1
+  config.input.threads = 2
   if small:
     config.test.length = 100
     config.data.length = 400
