@@ -19,7 +19,7 @@ CASES = [
   (6, 1, 1, 1, 0, 4, 6, 1),
   (7, 1, 2, 1, 0, 6, 4, 1),
   (4, 1, 3, 1, 1, 4, 4, 1),
-  (13, 3, 1, 1, 1, 16, 5, 1),
+  (13, 3, 1, 1, 1, 44, 5, 1),
   (26, 3, 2, 1, 1, 16, 5, 1),
   (9, 3, 2, 1, 1, 6, 4, 1),
   (8, 3, 2, 1, 1, 3, 4, 1),
@@ -114,6 +114,10 @@ def test_small_convolutions_are_not_worth_compiling_forms(monkeypatch):
   x, w, window = (32, 28, 28, 16), (3, 3, 16, 16), Window(1, 1, 1)
   assert convolutions.chosen(x, w, window) == Forms(weight="bands")
   assert not any(convolutions.chosen((31, *x[1:]), w, window))
+  # But for weights of 1x1 kernels, which are one product.
+  w, window = (1, 1, 16, 16), Window(1, 1, 0)
+  assert convolutions.chosen(x, w, window) == Forms(weight="taps")
+  assert not any(convolutions.chosen((28, *x[1:]), w, window))
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8]], ids=str)

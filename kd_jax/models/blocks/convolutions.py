@@ -26,7 +26,8 @@ LARGE, SMALL = 144, 64
 input's gradient is one product."""
 WORTH, LEAST = 50_000_000, 1_000_000
 """Products of a convolution from which its forms are worth a third of a second
-of compiling (a tenth of it for 'folded'); and where XLA's own is far slower."""
+of compiling (a tenth of it for 'folded', and for weights of 1x1 kernels); and
+where XLA's own is far slower."""
 NARROW = 8
 """Channels up to which columns are joined: products with such short rows run at
 a third of the speed."""
@@ -110,15 +111,20 @@ def chosen(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> Forms:
   if narrow and forms.fold(x, w, window) > 1 and work >= WORTH // 10:
     to, back = w[3] <= NARROW, depth <= NARROW
     return Forms("folded" if to else "", "", "folded" if back else "")
+  plain = size == 1 and not window.padding and not grouped
+  if plain and WORTH // 10 <= work < WORTH:
+    return Forms(weight="taps")
   if work < (LEAST if grouped or tiny else WORTH):
     return Forms()
   if grouped:
     return Forms(weight="bands")
-  if size == 1 and not window.padding:
+  if plain:
     return Forms("windows", "taps", "taps")
   weight = ""
-  if pixels >= LARGE and depth >= 16:
-    weight = "bands" if size > window.stride else "taps"
+  if pixels >= LARGE and size > window.stride:
+    weight = "bands"
+  elif pixels >= LARGE and depth >= 16:
+    weight = "taps"
   elif pixels < LARGE and window.stride > 1 and not tiny:
     weight = "taps"
   few = tiny or pixels <= SMALL

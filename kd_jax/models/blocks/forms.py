@@ -15,6 +15,9 @@ from kd_jax.models.blocks.depthwise import Window
 
 BAND = 200
 """Pixels whose windows `weight_by_bands` lays out at a time: in the cache."""
+ROW = 128
+"""Values in a row of a window from which a product per row of the weights is
+fast; below it windows are laid out whole."""
 FOLDS = (4, 3, 2)
 """Columns that are joined, the first number that fits."""
 
@@ -63,7 +66,8 @@ def weight_by_bands(
   bands = high // rows
   x, g = _pad(wide(x), window), wide(g)
   reach = (rows - 1) * window.stride + window.dilation * (size - 1) + 1
-  by_rows = _dense_band if groups == 1 else _grouped_band
+  by_rows = groups == 1 and size * depth >= ROW
+  products = _products_by_row if by_rows else _products_by_group
 
   def add(total: Array, index: Array) -> tuple[Array, None]:
     image, band = index // bands, index % bands
@@ -71,7 +75,7 @@ def weight_by_bands(
     part = lax.dynamic_slice(x, start, (1, reach, *x.shape[2:]))
     start = (image, band * rows, 0, 0)
     own = lax.dynamic_slice(g, start, (1, rows, across, features))
-    return total + by_rows(part, own, size, depth, window), None
+    return total + products(part, own, size, depth, window), None
 
   zero = jnp.zeros((size, features, size * depth), g.dtype)
   total, _ = lax.scan(add, zero, jnp.arange(count * bands))
@@ -79,7 +83,7 @@ def weight_by_bands(
   return total.transpose(0, 2, 3, 1).astype(w.dtype)
 
 
-def _dense_band(
+def _products_by_row(
   part: Array, own: Array, size: int, depth: int, window: Window
 ) -> Array:
   """A product per row of the weights: windows are laid out by columns only."""
@@ -96,10 +100,10 @@ def _dense_band(
   )
 
 
-def _grouped_band(
+def _products_by_group(
   part: Array, own: Array, size: int, depth: int, window: Window
 ) -> Array:
-  """One product per group, too small to be split."""
+  """One product per group with whole windows, too small to be split."""
   _, rows, across, features = own.shape
   groups = part.shape[3] // depth
   part = part.reshape(*part.shape[:3], groups, depth)
