@@ -22,7 +22,7 @@ from kd_jax.data.order import (
   GroupOrder,
   portraits,
 )
-from kd_jax.data.reading import USUAL, Reading, not_negative, stacked
+from kd_jax.data.reading import USUAL, Reading, not_negative
 from kd_jax.data.streams import Report, Stream, check_share, padded, share
 from kd_jax.data.views import Views
 from kd_jax.interfaces import DataSource
@@ -89,9 +89,7 @@ def train_batches(  # noqa: PLR0913
   )
   dataset = dataset.repeat(None).map_with_index(fetch)
   dataset = share(dataset, images, process_index, process_count)
-  dataset = dataset.batch(
-    images // process_count, drop_remainder=True, batch_fn=reading.batch_fn
-  )
+  dataset = reading.batched(dataset, images // process_count)
   if bank is not None:
     dataset = dataset.map(examples.Attach(bank, preprocess.num_crops))
   build = _whole if preprocess.canvas else _views
@@ -159,7 +157,7 @@ def eval_batches(
   fetch = examples.Eval(examples.Decoded(source), preprocess, count)
   dataset = rows.map(fetch)
   dataset = share(dataset, batch_size, process_index, process_count)
-  dataset = dataset.batch(batch_size // process_count, batch_fn=stacked)
+  dataset = USUAL.batched(dataset, batch_size // process_count)
   return Stream(USUAL.of(dataset), _views, on_skip)
 
 
@@ -192,7 +190,7 @@ def pass_batches(
   def visit(place: int) -> Mapping[str, Any]:
     return fetch.visit(number, rows[min(place, count - 1)])
 
-  dataset = places.map(visit).batch(images, batch_fn=stacked)
+  dataset = USUAL.batched(places.map(visit), images)
   stream = iter(USUAL.of(dataset))
   try:
     for batch in stream:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
 from kd_jax.data.formats.kept import Kept
+
+ExampleT = TypeVar("ExampleT")
+"""What a source gives, such as `types.Record`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +53,11 @@ class Reading:
     """An empty place for decoded images, if they are kept."""
     return Kept(int(self.keep_gib * 2**30)) if self.keep_gib else None
 
-  @property
-  def batch_fn(self) -> Callable[[Sequence[Any]], Any] | None:
-    """What makes a batch of examples; None is Grain's own.
-
-    That one writes to the memory that worker processes share.
-    """
-    return None if self.num_workers else stacked
+  def batched(self, dataset: grain.MapDataset, size: int) -> grain.MapDataset:
+    """Whole batches of so many examples."""
+    # Grain's own function writes to the memory that worker processes share.
+    batch_fn = None if self.num_workers else stacked
+    return dataset.batch(size, drop_remainder=True, batch_fn=batch_fn)
 
   def of(self, dataset: grain.MapDataset) -> grain.IterDataset:
     """The dataset, read so."""
@@ -72,22 +74,15 @@ class Reading:
     return stream.mp_prefetch(workers)
 
 
-def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """A batch of examples, as by Grain's own function in a third of its time.
+def stacked(examples: Sequence[ExampleT]) -> ExampleT:
+  """A batch of examples, as by Grain's own function in half of its time.
 
-  That one goes through a general tree per example, which shows where images
-  are small.
+  That is a fourth of reading where images are small.
 
   Args:
-    examples: of arrays and numbers of equal shapes, or mappings of them.
+    examples: trees of arrays and numbers, of equal shapes.
   """
-
-  def column(name: str) -> Any:
-    values = [example[name] for example in examples]
-    is_group = isinstance(values[0], Mapping)
-    return stacked(values) if is_group else np.array(values)
-
-  return {name: column(name) for name in examples[0]}
+  return jax.tree.map(lambda *values: np.array(values), *examples)
 
 
 def not_negative(**counts: float) -> None:

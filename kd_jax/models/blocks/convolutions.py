@@ -120,12 +120,10 @@ def chosen(x: tuple[int, ...], w: tuple[int, ...], window: Window) -> Forms:
     return Forms(weight="bands")
   if plain:
     return Forms("windows", "taps", "taps")
-  weight = ""
+  weight, strided = "", window.stride > 1
   if pixels >= LARGE and size > window.stride:
     weight = "bands"
-  elif pixels >= LARGE and depth >= 16:
-    weight = "taps"
-  elif pixels < LARGE and window.stride > 1 and not tiny:
+  elif strided and not tiny and (pixels < LARGE or depth >= 16):
     weight = "taps"
   few = tiny or pixels <= SMALL
   return Forms("windows" if tiny else "", weight, "taps" if few else "")
