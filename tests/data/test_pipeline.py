@@ -7,7 +7,6 @@ import threading
 import tracemalloc
 from pathlib import Path
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from kd_jax import interfaces
 from kd_jax.data import pipeline
 from kd_jax.data.preprocess import Preprocess
-from kd_jax.data.reading import Reading, stacked
+from kd_jax.data.reading import Reading
 from kd_jax.data.sources import digits, folder, synthetic
 
 SOURCE = digits.Source(split="train[:100]")
@@ -33,10 +32,6 @@ def take(count, source=SOURCE, preprocess=PREPROCESS, **options):
 
 def assert_equal(found, expected):
   jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-def dtypes(tree):
-  return jax.tree.map(lambda x: (x.dtype, x.shape), tree)
 
 
 @pytest.fixture(scope="module")
@@ -228,20 +223,6 @@ def test_workers_change_nothing(stream):
   assert_equal(found, stream[2:8])
   assert type(found[0].image) is np.ndarray
   assert multiprocessing.active_children() == []
-
-
-def test_examples_are_stacked_as_by_grain():
-  examples = [
-    {
-      "image": np.full((1, 2), i, np.uint8),
-      "label": np.int32(i),
-      "views": {"96": np.full(3, i, np.float32)},
-    }
-    for i in range(1, 4)
-  ]
-  found, grains = stacked(examples), grain.MapDataset.source(examples).batch(3)
-  assert_equal(found, grains[0])
-  assert dtypes(found) == dtypes(grains[0])
 
 
 @contextlib.contextmanager
